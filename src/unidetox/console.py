@@ -1,0 +1,94 @@
+"""The one place that prints: messages, progress and tables, on standard error unless they are the result."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from unidetox.errors import UniDetoxError
+
+
+@dataclass
+class _State:
+    verbosity: int = 0
+
+
+_state = _State()
+_out = Console(highlight=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def configure(verbosity: int = 0) -> None:
+    """Set how much is said: -1 results and errors only, 0 normal, 1 and more also the details."""
+    _state.verbosity = verbosity
+    if verbosity <= 0:
+        # Library chatter a user cannot act on; `-v` shows it.
+        warnings.filterwarnings("ignore")
+
+
+def info(message: str) -> None:
+    """Say one line about what is being done."""
+    if _state.verbosity >= 0:
+        _err.print(message, markup=False)
+
+
+def detail(message: str) -> None:
+    """Say one line that only `-v` shows."""
+    if _state.verbosity >= 1:
+        _err.print(message, markup=False, style="dim")
+
+
+def warn(message: str) -> None:
+    """Say one line about something that the user may want to change."""
+    _err.print(f"warning: {message}", markup=False, style="yellow")
+
+
+def error(exc: UniDetoxError) -> None:
+    """Print a user-facing error as one line."""
+    _err.print(f"error: {' '.join(str(exc).split())}", markup=False, style="bold red")
+
+
+def result(text: str) -> None:
+    """Print a result on standard output."""
+    _out.print(text, markup=False)
+
+
+@contextlib.contextmanager
+def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show progress while the block runs; nothing where standard error is not a terminal.
+
+    Args:
+        description: What is counted, e.g. ``"sampling"``.
+        total: How many items there are in all.
+
+    Yields:
+        A function that takes how many more items are done.
+    """
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    hidden = _state.verbosity < 0 or not _err.is_terminal
+    with Progress(*columns, console=_err, transient=True, disable=hidden) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda done: bar.advance(task, done)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str | None = None) -> None:
+    """Print a table on standard output; the first columns are left-aligned text, numbers are right-aligned."""
+    sheet = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    numeric = [all(_is_number(row[i]) for row in rows) and bool(rows) for i in range(len(columns))]
+    for name, right in zip(columns, numeric, strict=True):
+        sheet.add_column(name, justify="right" if right else "left", no_wrap=right)
+    for row in rows:
+        sheet.add_row(*row)
+    _out.print(sheet)
+
+
+def _is_number(cell: str) -> bool:
+    return not cell or cell == "-" or cell.lstrip("+-±").replace(".", "", 1)[:1].isdigit()
