@@ -1,0 +1,75 @@
+"""What a name in a recipe or on the command line stands for: a file, a folder, sandbox data or a Hub id."""
+
+from __future__ import annotations
+
+import os.path
+from importlib import resources
+from pathlib import Path
+
+from unidetox.errors import MissingError
+
+SANDBOX = "sandbox:"
+_FILE_ENDINGS = (".csv", ".jsonl", ".json", ".txt", ".tsv", ".parquet")
+
+
+def resolve_source(name: str, base_dir: Path | None, *, missing_ok: bool = False) -> str:
+    """Find what a name in a recipe or on the command line stands for.
+
+    Args:
+        name: ``sandbox:NAME``, a path or a Hub id.
+        base_dir: Folder that relative paths are tried against first; then the working directory.
+        missing_ok: Return the name as it is where a path does not exist.
+
+    Returns:
+        An absolute path if there is such a file or folder, else the name unchanged (a Hub id).
+
+    Raises:
+        MissingError: If the name can only be a path, and nothing is there.
+    """
+    if name.startswith(SANDBOX):
+        path = _sandbox_assets() / name.removeprefix(SANDBOX)
+        if not path.exists() and not missing_ok:
+            raise MissingError(f"the sandbox has no {name.removeprefix(SANDBOX)!r}", hint=_sandbox_hint())
+        return str(path)
+    for folder in (base_dir, Path.cwd()):
+        candidate = (folder or Path.cwd()) / Path(name).expanduser()
+        if candidate.exists():
+            return os.path.abspath(candidate)  # noqa: PTH100 - unlike resolve(), it keeps a link's own name
+    if _looks_like_path(name) and not missing_ok:
+        raise MissingError(
+            f"{name} does not exist", hint="Correct the path, or give the id of a Hub repository"
+        )
+    return name
+
+
+def portable_name(name: str, base_dir: Path) -> str:
+    """Undo `resolve_source`: ``sandbox:NAME``, or a path relative to a folder where they are near."""
+    short = sandbox_name(name)
+    path, base = Path(short), base_dir.absolute()
+    if not path.is_absolute() or path.parts[:2] != base.parts[:2]:
+        return short
+    relative = os.path.relpath(path, base)
+    return relative if relative.startswith("..") else f"./{relative}"
+
+
+def sandbox_name(name: str) -> str:
+    """Return ``sandbox:NAME`` for a path inside the packaged sandbox, any other name unchanged."""
+    path = Path(name)
+    if path.is_absolute() and path.is_relative_to(_sandbox_assets()):
+        return SANDBOX + path.relative_to(_sandbox_assets()).as_posix()
+    return name
+
+
+def _looks_like_path(name: str) -> bool:
+    starts = name.startswith(("./", "../", "/", "~")) or name in (".", "..")
+    return starts or name.lower().endswith(_FILE_ENDINGS) or name.count("/") > 1
+
+
+def _sandbox_assets() -> Path:
+    return Path(str(resources.files("unidetox") / "sandbox" / "assets"))
+
+
+def _sandbox_hint() -> str:
+    assets = _sandbox_assets()
+    names = sorted(item.name for item in assets.iterdir()) if assets.is_dir() else []
+    return "It has: " + ", ".join(names) if names else "Its data are not installed; install UniDetox again"
