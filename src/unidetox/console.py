@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from unidetox.errors import UniDetoxError
@@ -24,9 +32,26 @@ _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+class _ConsoleHandler(logging.Handler):
+    """Shows what rooms that may not print say through `logging`, each line once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message not in self._said:
+            self._said.add(message)
+            warn(message)
+
+
 def configure(verbosity: int = 0) -> None:
     """Set how much is said: -1 results and errors only, 0 normal, 1 and more also the details."""
     _state.verbosity = verbosity
+    logger = logging.getLogger("unidetox")
+    if not any(isinstance(handler, _ConsoleHandler) for handler in logger.handlers):
+        logger.addHandler(_ConsoleHandler())
     if verbosity <= 0:
         # Library chatter a user cannot act on; `-v` shows it.
         warnings.filterwarnings("ignore")
@@ -79,7 +104,9 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: bar.advance(task, done)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str | None = None) -> None:
+def table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str | None = None
+) -> None:
     """Print a table on standard output; the first columns are left-aligned text, numbers are right-aligned."""
     sheet = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     numeric = [all(_is_number(row[i]) for row in rows) and bool(rows) for i in range(len(columns))]

@@ -1,0 +1,19 @@
+"""The engine: one way to ask language models for tokens, one way to ask them for likelihoods."""
+
+from unidetox.decoding.likelihood import encode_pair, loglikelihood
+from unidetox.decoding.processor import ContrastiveLogitsProcessor
+from unidetox.decoding.sampling import Sampled, SamplingSettings, sample
+from unidetox.decoding.sources import LogitSource, contrast, contrast_scores, lm
+
+__all__ = [
+    "ContrastiveLogitsProcessor",
+    "LogitSource",
+    "Sampled",
+    "SamplingSettings",
+    "contrast",
+    "contrast_scores",
+    "encode_pair",
+    "lm",
+    "loglikelihood",
+    "sample",
+]

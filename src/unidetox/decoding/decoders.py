@@ -1,0 +1,277 @@
+"""How one model is asked for next-token logits: with a cache of our own, or by recomputing where that is not known."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import weakref
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from transformers.cache_utils import DynamicCache
+
+from unidetox.decoding.cache import Prefix, SlotCache
+
+ROW_MULTIPLE = 8
+"""Matrix products give each row the same bits whatever the number of rows, as long as that is a multiple of this."""
+
+logger = logging.getLogger(__name__)
+
+LENGTH_MULTIPLE = 16
+"""Visible lengths are rounded up to this, so that vectorised sums meet no ragged tail."""
+
+
+def round_up(number: int, multiple: int) -> int:
+    """Return the smallest multiple that is not below ``number``."""
+    return -(-number // multiple) * multiple
+
+
+class Decoder(Protocol):
+    """One model with room for a number of sequences, each in a slot of its own."""
+
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, list[Any]]:
+        """Read prompts; return the logits after each, ``[prompts, vocabulary]``, and what `place` takes."""
+
+    def place(self, prefix: Any, slots: torch.Tensor) -> None:
+        """Start sequences in these slots that all go on from one prompt."""
+
+    def move(self, source: torch.Tensor, target: torch.Tensor, length: int) -> None:
+        """Copy sequences of at most ``length`` tokens from slot to slot."""
+
+    def step(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Read one token ``[rows]`` at its position ``[rows]`` in slots 0..rows-1; return ``[rows, vocabulary]``."""
+
+
+class Backbone:
+    """The parts of a causal LM: hidden states first, the LM head only where it is needed.
+
+    Args:
+        model: Any causal LM of transformers, in eval mode.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.head = model.get_output_embeddings()
+        parameters = inspect.signature(model.forward).parameters
+        self._takes_positions = "position_ids" in parameters
+        self._split = self.head is not None and _head_is_plain(model, self._takes_positions)
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go."""
+        return next(self.model.parameters()).device
+
+    def inputs(self, ids: torch.Tensor, positions: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Name the inputs as this model's forward does."""
+        return {"input_ids": ids, "position_ids": positions} if self._takes_positions else {"input_ids": ids}
+
+    def select(self, inputs: dict[str, Any], rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        """Run the model and return the vectors from which `logits` makes logits, at ``(rows, columns)`` only."""
+        if self._split:
+            return self.model.base_model(**inputs).last_hidden_state[rows, columns]  # type: ignore[no-any-return]
+        return self.model(**inputs).logits[rows, columns]  # type: ignore[no-any-return]
+
+    def logits(self, selected: torch.Tensor) -> torch.Tensor:
+        """Apply the LM head to what `select` returned, ``[n, hidden] -> [n, vocabulary]``."""
+        if not self._split:
+            return selected
+        missing = -selected.shape[0] % ROW_MULTIPLE
+        padded = torch.nn.functional.pad(selected, (0, 0, 0, missing)) if missing else selected
+        return self.head(padded)[: selected.shape[0]]  # type: ignore[no-any-return]
+
+
+def _head_is_plain(model: Any, takes_positions: bool) -> bool:
+    """Whether logits are just the head of the last hidden state: some models scale or cap them."""
+    ids = (
+        torch.arange(2, 6, device=next(model.parameters()).device)[None]
+        % model.config.get_text_config().vocab_size
+    )
+    try:
+        with torch.inference_mode():
+            hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            ours, theirs = (
+                model.get_output_embeddings()(hidden).float(),
+                model(input_ids=ids, use_cache=False).logits.float(),
+            )
+    except (AttributeError, TypeError, RuntimeError):
+        return False
+    return ours.shape == theirs.shape and bool(torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3))
+
+
+_backbones: weakref.WeakKeyDictionary[Any, Backbone] = weakref.WeakKeyDictionary()
+
+
+def backbone(model: Any) -> Backbone:
+    """Return the model's backbone; it is examined once."""
+    if model not in _backbones:
+        _backbones[model] = Backbone(model)
+    return _backbones[model]
+
+
+class CachedDecoder:
+    """A decoder with the slots of `SlotCache`.
+
+    Args:
+        model: A causal LM with a standard attention cache.
+        slots: How many sequences fit.
+        capacity: How many tokens of each.
+    """
+
+    def __init__(self, model: Any, slots: int, capacity: int) -> None:
+        self._model, self._backbone = model, backbone(model)
+        self._slots = round_up(slots, ROW_MULTIPLE)
+        self._capacity = round_up(capacity, LENGTH_MULTIPLE)
+        self._cache = SlotCache(model.config.get_text_config().num_hidden_layers, self._slots, self._capacity)
+
+    @torch.inference_mode()
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, list[Prefix]]:
+        """Read prompts; see `Decoder`. All are padded on the right to one length, a multiple of eight."""
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=self._backbone.device)
+        width = round_up(int(lengths.max()), ROW_MULTIPLE)
+        ids = torch.zeros(len(prompts), width, dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt)] = torch.as_tensor(prompt)
+        cache = DynamicCache()
+        # No mask: causal attention keeps real tokens from seeing the padding on their right.
+        positions = torch.arange(width, device=lengths.device).expand(len(prompts), -1)
+        positions = torch.minimum(positions, lengths[:, None] - 1)
+        inputs = self._backbone.inputs(ids.to(lengths.device), positions) | {
+            "past_key_values": cache,
+            "use_cache": True,
+        }
+        selected = self._backbone.select(
+            inputs, torch.arange(len(prompts), device=lengths.device), lengths - 1
+        )
+        states = [(layer.keys, layer.values) for layer in cache.layers]
+        prefixes = [
+            [(k[row, :, :n], v[row, :, :n]) for k, v in states] for row, n in enumerate(lengths.tolist())
+        ]
+        return self._backbone.logits(selected), prefixes
+
+    @torch.inference_mode()
+    def place(self, prefix: Prefix, slots: torch.Tensor) -> None:
+        """Fork a prompt into slots; see `Decoder`."""
+        self._cache.place(prefix, slots)
+
+    @torch.inference_mode()
+    def move(self, source: torch.Tensor, target: torch.Tensor, length: int) -> None:
+        """Copy slots; see `Decoder`."""
+        self._cache.move(source, target, length)
+
+    @torch.inference_mode()
+    def step(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Decode one token a row; see `Decoder`."""
+        rows = tokens.shape[0]
+        spare = round_up(rows, ROW_MULTIPLE) - rows
+        if spare:  # idle rows rewrite position 0 of free slots, which `place` will overwrite
+            tokens, positions = (torch.nn.functional.pad(x, (0, spare)) for x in (tokens, positions))
+        length = min(round_up(int(positions.max()) + 1, LENGTH_MULTIPLE), self._capacity)
+        self._cache.window.set(positions, length)
+        inputs = self._backbone.inputs(tokens[:, None], positions[:, None])
+        mask = torch.arange(length, device=tokens.device) <= positions[:, None]
+        output = self._model(
+            **inputs, attention_mask=mask.long(), past_key_values=self._cache, use_cache=True
+        )
+        return output.logits[:rows, -1]  # type: ignore[no-any-return]
+
+
+class RecomputeDecoder:
+    """The slow right way for a model whose cache is not known: the whole sequence is read again at each step.
+
+    Args:
+        model: Any causal LM.
+        slots: How many sequences fit.
+        capacity: How many tokens of each.
+    """
+
+    def __init__(self, model: Any, slots: int, capacity: int) -> None:
+        self._backbone = backbone(model)
+        self._ids = torch.zeros(slots, capacity + 1, dtype=torch.long, device=self._backbone.device)
+
+    @torch.inference_mode()
+    def _last_logits(self, ids: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+        positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        inputs = self._backbone.inputs(ids, positions) | {"use_cache": False}
+        return self._backbone.logits(
+            self._backbone.select(inputs, torch.arange(len(ids), device=ids.device), last)
+        )
+
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, list[Sequence[int]]]:
+        """Read prompts; see `Decoder`."""
+        last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=self._ids.device)
+        ids = torch.zeros(len(prompts), int(last.max()) + 1, dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt)] = torch.as_tensor(prompt)
+        return self._last_logits(ids.to(last.device), last), list(prompts)
+
+    def place(self, prefix: Sequence[int], slots: torch.Tensor) -> None:
+        """Fork a prompt into slots; see `Decoder`."""
+        self._ids[slots, : len(prefix)] = torch.as_tensor(prefix, device=self._ids.device)
+
+    def move(self, source: torch.Tensor, target: torch.Tensor, length: int) -> None:
+        """Copy slots; see `Decoder`."""
+        self._ids[target, :length] = self._ids[source, :length]
+
+    def step(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Decode one token a row; see `Decoder`."""
+        rows = tokens.shape[0]
+        self._ids[torch.arange(rows, device=tokens.device), positions] = tokens
+        return self._last_logits(self._ids[:rows, : int(positions.max()) + 1], positions)
+
+
+_cache_is_known: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+
+
+def make_decoder(model: Any, slots: int, capacity: int) -> Decoder:
+    """Return the fastest decoder that is right for this model.
+
+    A model's cache counts as known when a trial of two ragged rows gives the logits of plain forward passes, and when
+    no sliding window would cut what the cache keeps.
+    """
+    if supports_cache(model, capacity):
+        return CachedDecoder(model, slots, capacity)
+    logger.warning(
+        "%s has no cache that we know; each step reads the whole text again, which is slow",
+        type(model).__name__,
+    )
+    return RecomputeDecoder(model, slots, capacity)
+
+
+def supports_cache(model: Any, capacity: int) -> bool:
+    """Whether `CachedDecoder` is right for this model and this many tokens a sequence."""
+    config = model.config.get_text_config()
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    limits = [limit for limit in (window, getattr(config, "attention_chunk_size", None)) if limit]
+    if any(capacity > limit for limit in limits):
+        return False
+    if model not in _cache_is_known:
+        _cache_is_known[model] = _trial(model)
+    return _cache_is_known[model]
+
+
+def _trial(model: Any) -> bool:
+    """Decode two rows of unlike length with the cache and compare with plain forward passes."""
+    size = model.config.get_text_config().vocab_size
+    rows = [[token % size for token in row] for row in ([5, 9, 13, 2, 7], [11, 3, 6, 4])]
+    try:
+        decoder = CachedDecoder(model, 2, 8)
+        device = backbone(model).device
+        _, prefixes = decoder.prefill([rows[0][:3], rows[1][:2]])
+        for slot, prefix in enumerate(prefixes):
+            decoder.place(prefix, torch.tensor([slot], device=device))
+        for offset in range(2):
+            tokens = torch.tensor([rows[0][3 + offset], rows[1][2 + offset]], device=device)
+            cached = decoder.step(tokens, torch.tensor([3 + offset, 2 + offset], device=device))
+        with torch.inference_mode():
+            plain = torch.stack(
+                [
+                    model(input_ids=torch.tensor([row], device=device), use_cache=False).logits[0, -1]
+                    for row in rows
+                ]
+            )
+    except (AttributeError, TypeError, RuntimeError, ValueError, KeyError, IndexError):
+        return False
+    # A wrong mask or position changes logits by about their own spread; rounding, even in bfloat16, by far less.
+    error, spread = (cached.float() - plain.float()).abs().max(), plain.float().std()
+    return bool(error <= (1e-3 if plain.dtype == torch.float32 else 0.1) * (1 + spread))

@@ -1,0 +1,275 @@
+"""Log-likelihoods of continuations: whatever contexts share is read once, and only needed positions get logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from transformers.cache_utils import DynamicCache
+
+from unidetox.decoding.decoders import Backbone, backbone, supports_cache
+from unidetox.decoding.memory import free_bytes, is_out_of_memory, sampling_bytes_per_row
+from unidetox.errors import UsageError
+
+HEAD_BYTES = 64 << 20
+MIN_SHARED = 16
+MAX_TOKENS = 16384
+
+
+def encode_pair(
+    tokenizer: Any, context: str, continuation: str, bos_id: int | None = None
+) -> tuple[list[int], list[int]]:
+    """Tokenise a context and what continues it, with the boundary where the tokens put it.
+
+    The two are tokenised as one text, as a model meets it; a token that spans the boundary belongs to the continuation,
+    which is the only side it can be predicted on. White space at the end of the context moves to the continuation.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        context: What is given; may be empty if there is a BOS.
+        continuation: What is scored.
+        bos_id: Put before the context, if given.
+
+    Returns:
+        Token ids of context (BOS included) and continuation.
+    """
+    stripped = context.rstrip()
+    continuation, context = context[len(stripped) :] + continuation, stripped
+    whole = tokenizer(context + continuation, add_special_tokens=False)["input_ids"]
+    alone = tokenizer(context, add_special_tokens=False)["input_ids"] if context else []
+    shared = 0
+    while shared < min(len(alone), len(whole)) and alone[shared] == whole[shared]:
+        shared += 1
+    start = [] if bos_id is None else [bos_id]
+    return start + whole[:shared], whole[shared:]
+
+
+def loglikelihood(
+    model: Any,
+    contexts: Sequence[Sequence[int]],
+    continuations: Sequence[Sequence[int]],
+    *,
+    batch_size: int | Literal["auto"] = "auto",
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Score continuations under a causal LM.
+
+    Distinct contexts are read once, and so is a long beginning that several contexts share (a few-shot prompt).
+
+    Args:
+        model: A causal LM in eval mode.
+        contexts: Token ids before each continuation, at least one token each (BOS).
+        continuations: Token ids to score; may be empty.
+        batch_size: Sequences a batch, or ``auto`` by free memory; halved when memory runs out.
+
+    Yields:
+        (index, log-probabilities float32 ``[len(continuation)]``), in no particular order.
+
+    Raises:
+        UsageError: For an empty context, or a sequence too long for the model.
+    """
+    _check(model, contexts, continuations)
+    longest = max((len(c) + len(t) for c, t in zip(contexts, continuations, strict=True)), default=1)
+    scorer = _Scorer(model, longest)
+    rows = _batch_rows(model, longest) if batch_size == "auto" else max(1, batch_size)
+    todo = _plan(contexts, continuations, rows)
+    while todo:
+        group = todo.pop()
+        try:
+            scored = scorer.score(group)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or len(group.members) < 2:
+                raise
+            half = len(group.members) // 2
+            todo += [_Group(group.shared, group.members[:half]), _Group(group.shared, group.members[half:])]
+            continue
+        yield from scored
+
+
+def _check(model: Any, contexts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]) -> None:
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    for index, (context, continuation) in enumerate(zip(contexts, continuations, strict=True)):
+        if not context:
+            raise UsageError(f"context {index} has no tokens", hint="Give at least the model's BOS token")
+        if limit and len(context) + len(continuation) - 1 > limit:
+            raise UsageError(
+                f"sequence {index} has {len(context) + len(continuation)} tokens, the model takes {limit}",
+                hint="Cut the context from the left",
+            )
+
+
+def _batch_rows(model: Any, longest: int) -> int:
+    # Keys and values stand twice while a cache is extended, and activations take about as much again.
+    row = 4 * sampling_bytes_per_row(model, longest)
+    fit = int(0.5 * free_bytes(backbone(model).device) / row)
+    return max(1, min(fit, MAX_TOKENS // min(longest, MAX_TOKENS)))
+
+
+@dataclass
+class _Member:
+    """One distinct context and the continuations that follow it."""
+
+    context: Sequence[int]
+    targets: list[tuple[int, Sequence[int]]]
+
+
+@dataclass
+class _Group:
+    """Contexts that are scored together; all begin with the same ``shared`` tokens (perhaps none)."""
+
+    shared: int
+    members: list[_Member]
+
+
+def _plan(
+    contexts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]], rows: int
+) -> list[_Group]:
+    """Gather continuations by context, contexts by common beginning, and cut both into batches."""
+    by_context: dict[tuple[int, ...], _Member] = {}
+    for index, (context, continuation) in enumerate(zip(contexts, continuations, strict=True)):
+        by_context.setdefault(tuple(context), _Member(context, [])).targets.append((index, continuation))
+    clusters: list[list[_Member]] = []
+    shared: list[int] = []
+    for _, member in sorted(by_context.items()):
+        common = _common(clusters[-1][0].context, member.context) if clusters else 0
+        common = min(common, shared[-1]) if clusters and len(clusters[-1]) > 1 else common
+        if common >= max(MIN_SHARED, len(member.context) // 2):
+            clusters[-1].append(member)
+            shared[-1] = common
+        else:
+            clusters.append([member])
+            shared.append(0)
+    lonely = sorted((c[0] for c in clusters if len(c) == 1), key=lambda m: len(m.context))
+    groups = [
+        _Group(s, part) for c, s in zip(clusters, shared, strict=True) if len(c) > 1 for part in _cut(c, rows)
+    ]
+    return groups + [_Group(0, part) for part in _cut(lonely, rows)]
+
+
+def _common(first: Sequence[int], second: Sequence[int]) -> int:
+    """Length of the common beginning, at least one token of the second left over."""
+    limit = min(len(first), len(second)) - 1
+    return next((i for i in range(limit) if first[i] != second[i]), limit)
+
+
+def _cut(members: list[_Member], rows: int) -> Iterator[list[_Member]]:
+    """Cut contexts into batches of about ``rows`` continuations."""
+    part: list[_Member] = []
+    count = 0
+    for member in members:
+        if part and count + len(member.targets) > rows:
+            yield part
+            part, count = [], 0
+        part.append(member)
+        count += len(member.targets)
+    if part:
+        yield part
+
+
+@dataclass
+class _State:
+    """What was read so far: a cache ``[rows, heads, slots, dim]`` a layer, which slots hold tokens, and how many."""
+
+    layers: list[tuple[torch.Tensor, torch.Tensor]]
+    mask: torch.Tensor
+    lengths: torch.Tensor
+
+
+class _Scorer:
+    def __init__(self, model: Any, longest: int) -> None:
+        self.backbone: Backbone = backbone(model)
+        self.cached = supports_cache(model, longest)
+
+    @torch.inference_mode()
+    def score(self, group: _Group) -> list[tuple[int, torch.Tensor]]:
+        """Score one group's continuations."""
+        if not self.cached:
+            return self._score_plainly(group)
+        owner = [row for row, member in enumerate(group.members) for _ in member.targets]
+        targets = [target for member in group.members for target in member.targets]
+        state, _ = (
+            self._read(None, [0], [group.members[0].context[: group.shared]])
+            if group.shared
+            else (None, None)
+        )
+        rest = [member.context[group.shared :] for member in group.members]
+        state, hidden = self._read(state, [0] * len(rest), rest)
+        lengths = torch.tensor([len(r) for r in rest], device=hidden.device)
+        first = [(row, int(lengths[row]) - 1, t[0]) for row, (_, t) in zip(owner, targets, strict=True) if t]
+        scores: list[list[torch.Tensor]] = [[] for _ in targets]
+        full = [i for i, (_, t) in enumerate(targets) if t]
+        for i, value in zip(full, self._log_probs(hidden, first), strict=True):
+            scores[i].append(value[None])
+        longer = [i for i in full if len(targets[i][1]) > 1]
+        if longer:
+            _, hidden = self._read(state, [owner[i] for i in longer], [targets[i][1][:-1] for i in longer])
+            wanted = [(r, c, t) for r, i in enumerate(longer) for c, t in enumerate(targets[i][1][1:])]
+            values = self._log_probs(hidden, wanted).split([len(targets[i][1]) - 1 for i in longer])
+            for i, value in zip(longer, values, strict=True):
+                scores[i].append(value)
+        empty = torch.zeros(0)
+        return [
+            (index, torch.cat(s).cpu() if s else empty) for (index, _), s in zip(targets, scores, strict=True)
+        ]
+
+    def _read(
+        self, state: _State | None, parents: list[int], tokens: Sequence[Sequence[int]]
+    ) -> tuple[_State, torch.Tensor]:
+        """Let each row go on from a parent row; return the new state and hidden states ``[rows, width, hidden]``.
+
+        Rows are padded on the right; a mask over slots hides the gaps that this leaves in the middle.
+        """
+        device = self.backbone.device
+        width = max(len(row) for row in tokens)
+        counts = torch.tensor([len(row) for row in tokens], device=device)
+        ids = torch.zeros(len(tokens), width, dtype=torch.long)
+        for row, values in enumerate(tokens):
+            ids[row, : len(values)] = torch.as_tensor(values)
+        columns = torch.arange(width, device=device)
+        mask = columns < counts[:, None]
+        cache, past = DynamicCache(), torch.zeros(len(tokens), dtype=torch.long, device=device)
+        if state is not None:
+            chosen = torch.tensor(parents, device=device)
+            for layer, (keys, values) in enumerate(state.layers):
+                cache.update(keys[chosen], values[chosen], layer)
+            past = state.lengths[chosen]
+            mask = torch.cat([state.mask[chosen], mask], 1)
+        positions = past[:, None] + torch.minimum(columns, counts[:, None] - 1).clamp_min(0)
+        inputs = self.backbone.inputs(ids.to(device), positions)
+        inputs |= {"past_key_values": cache, "use_cache": True, "attention_mask": mask.long()}
+        every = torch.arange(len(tokens), device=device)[:, None]
+        hidden = self.backbone.select(inputs, every, columns[None].expand(len(tokens), -1))
+        layers = [(layer.keys, layer.values) for layer in cache.layers]
+        return _State(layers, mask, past + counts), hidden
+
+    def _log_probs(self, hidden: torch.Tensor, wanted: list[tuple[int, int, int]]) -> torch.Tensor:
+        """Return log-probabilities float32 ``[wanted]`` of (row, column, token): what follows that position."""
+        if not wanted:
+            return torch.zeros(0)
+        rows, columns, tokens = torch.tensor(wanted, device=hidden.device).unbind(1)
+        places, inverse = torch.unique(rows * hidden.shape[1] + columns, return_inverse=True)
+        vectors = hidden.reshape(-1, hidden.shape[-1])
+        size = max(1, HEAD_BYTES // (4 * self.backbone.model.config.get_text_config().vocab_size))
+        result = torch.empty(len(wanted), device=hidden.device)
+        for start in range(0, len(places), size):
+            logits = self.backbone.logits(vectors[places[start : start + size]]).float()
+            here = ((inverse >= start) & (inverse < start + size)).nonzero()[:, 0]
+            local = inverse[here] - start
+            result[here] = logits[local, tokens[here]] - logits.logsumexp(-1)[local]
+        return result
+
+    def _score_plainly(self, group: _Group) -> list[tuple[int, torch.Tensor]]:
+        """Score without a cache, each sequence read whole."""
+        scored = []
+        for member in group.members:
+            for index, target in member.targets:
+                ids = torch.tensor([[*member.context, *target]], device=self.backbone.device)
+                start = len(member.context)
+                positions = torch.arange(ids.shape[1], device=ids.device)[None]
+                inputs = self.backbone.inputs(ids, positions) | {"use_cache": False}
+                columns = torch.arange(start - 1, ids.shape[1] - 1, device=ids.device)
+                hidden = self.backbone.select(inputs, torch.zeros_like(columns), columns)
+                wanted = [(0, c, t) for c, t in enumerate(target)]
+                scored.append((index, self._log_probs(hidden[None], wanted).cpu()))
+        return scored

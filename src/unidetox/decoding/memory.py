@@ -1,0 +1,56 @@
+"""How much memory there is, and how much a row of a batch takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return how many bytes can still be had on a device; on a CPU, the smaller of the machine's and the group's."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = [_meminfo_available(), _control_group_available()]
+    return min((value for value in free if value is not None), default=2 << 30)
+
+
+def _meminfo_available() -> int | None:
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.exists():
+        return None
+    lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+    return int(lines["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in lines else None
+
+
+def _control_group_available() -> int | None:
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    try:
+        return max(0, int(limit.read_text()) - int(used.read_text()))
+    except (OSError, ValueError):  # no control group, or no limit ("max")
+        return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on whatever device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in str(error) or "out of memory" in str(error)
+    )
+
+
+def sampling_bytes_per_row(model: Any, capacity: int) -> int:
+    """Estimate what one row takes while it is sampled: its keys and values, and its logits.
+
+    Args:
+        model: A causal LM.
+        capacity: Tokens of the row, prompt included.
+    """
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    size = next(model.parameters()).element_size()
+    # Logits, their float32 copy, weights and mask of a draw: about five times four bytes a word.
+    return int(2 * config.num_hidden_layers * heads * width * capacity * size + 20 * config.vocab_size)

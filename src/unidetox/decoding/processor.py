@@ -1,0 +1,75 @@
+"""The contrast as a logits processor, for anybody's `generate()`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from transformers import LogitsProcessor
+from transformers.cache_utils import DynamicCache
+
+from unidetox.decoding.sources import check_contrast, contrast_scores
+
+
+class ContrastiveLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
+    """Turn a base model's logits into the contrast with a toxic model.
+
+    The toxic model keeps a cache of its own; where the sequences are not the last ones plus one token (a new call, beam
+    search), they are read again. Use it with ``top_k=0``, as `generate` otherwise keeps the 50 best tokens in silence.
+
+    Args:
+        toxic_model: The toxic LM, with the vocabulary of the model that generates.
+        alpha: Plausibility threshold in (0, 1].
+        beta: Strength of the contrast, > 0; infinity is the paper's rule ``base - toxic``.
+        attention_mask: ``[rows, prompt tokens]`` of left-padded prompts; none means no padding.
+
+    Reference: see `unidetox.decoding.sources.contrast_scores`.
+    """
+
+    def __init__(
+        self,
+        toxic_model: Any,
+        alpha: float = 0.1,
+        beta: float = math.inf,
+        attention_mask: torch.Tensor | None = None,
+    ) -> None:
+        check_contrast(alpha, beta)
+        self.toxic_model, self.alpha, self.beta, self.attention_mask = (
+            toxic_model,
+            alpha,
+            beta,
+            attention_mask,
+        )
+        self._cache: DynamicCache | None = None
+        self._seen: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """Return the contrast's scores, float32 ``[rows, vocabulary]``, for the token after ``input_ids``."""
+        toxic = self._next_logits(input_ids)
+        return contrast_scores(scores, toxic, alpha=self.alpha, beta=self.beta)  # type: ignore[return-value]
+
+    @torch.inference_mode()
+    def _next_logits(self, ids: torch.Tensor) -> torch.Tensor:
+        seen = self._seen
+        goes_on = seen is not None and seen.shape == ids[:, :-1].shape and torch.equal(seen, ids[:, :-1])
+        if not goes_on:
+            self._cache = DynamicCache()
+        mask = self._mask(ids)
+        positions = (mask.cumsum(-1) - 1).clamp_min(0)
+        new = slice(-1, None) if goes_on else slice(None)
+        output = self.toxic_model(
+            input_ids=ids[:, new],
+            attention_mask=mask,
+            position_ids=positions[:, new],
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        self._seen = ids.clone()
+        return output.logits[:, -1]  # type: ignore[no-any-return]
+
+    def _mask(self, ids: torch.Tensor) -> torch.Tensor:
+        mask = torch.ones_like(ids)
+        if self.attention_mask is not None:
+            mask[:, : self.attention_mask.shape[1]] = self.attention_mask
+        return mask

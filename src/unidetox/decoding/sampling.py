@@ -1,0 +1,280 @@
+"""Sample continuations: each prompt is read once, rows that ended make room, every sequence has its own randomness."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from unidetox.decoding.decoders import ROW_MULTIPLE, Decoder, backbone, make_decoder, round_up
+from unidetox.decoding.drawing import draw
+from unidetox.decoding.memory import free_bytes, is_out_of_memory, sampling_bytes_per_row
+from unidetox.decoding.random_streams import stream_keys, uniforms
+from unidetox.decoding.sources import LogitSource
+from unidetox.errors import UniDetoxError, UsageError
+
+MAX_ROWS = 1024
+PREFILL_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How continuations are drawn; nothing is truncated unless asked for.
+
+    Attributes:
+        max_new_tokens: At most this many tokens, the end token not counted; > 0.
+        temperature: Divides the scores; > 0.
+        top_p: Nucleus mass in (0, 1]; 1 is off.
+        top_k: Keep this many best tokens; 0 is off.
+        eos_token_ids: Tokens that end a sequence.
+        seed: Root of all random streams.
+    """
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    eos_token_ids: tuple[int, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        checks = {
+            "max_new_tokens": self.max_new_tokens > 0,
+            "temperature": self.temperature > 0,
+            "top_p": 0 < self.top_p <= 1,
+            "top_k": self.top_k >= 0,
+        }
+        for name, good in checks.items():
+            if not good:
+                raise UsageError(
+                    f"{name} is {getattr(self, name)}", hint="See `unidetox distill --help` for the range"
+                )
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """One continuation.
+
+    Attributes:
+        prompt_index: Which prompt it continues.
+        sample_index: Which of the prompt's samples it is.
+        token_ids: What was drawn, without the end token.
+        finish_reason: ``eos`` where the model ended it, ``length`` where the limit did.
+    """
+
+    prompt_index: int
+    sample_index: int
+    token_ids: list[int]
+    finish_reason: Literal["eos", "length"]
+
+
+def sample(
+    source: LogitSource,
+    prompts: Sequence[Sequence[int]],
+    n: int,
+    settings: SamplingSettings,
+    *,
+    keys: Sequence[int] | None = None,
+    skip: Collection[tuple[int, int]] = (),
+    batch_size: int | Literal["auto"] = "auto",
+) -> Iterator[list[Sampled]]:
+    """Sample ``n`` continuations of each prompt.
+
+    In float32 on a CPU the result is the same whatever the batch size, the order, or what is skipped: a sequence draws
+    from a stream keyed by (seed, prompt key, sample index), and its arithmetic does not depend on its neighbours.
+
+    Args:
+        source: What scores the next token.
+        prompts: Token ids of each prompt, at least one token each.
+        n: Continuations a prompt.
+        settings: How to draw.
+        keys: A number for each prompt that names its random streams; its index by default.
+        skip: (prompt index, sample index) pairs that are already there.
+        batch_size: Rows decoded together, or ``auto`` by free memory; halved when memory runs out, which costs time
+            but changes no result.
+
+    Yields:
+        Continuations as they end, in no particular order.
+
+    Raises:
+        UsageError: For an empty prompt, or one too long for the model.
+    """
+    _check(source, prompts, settings)
+    keys = range(len(prompts)) if keys is None else keys
+    # Longest first, so that memory runs out at the start or not at all, and rows of like length share the batch.
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    done = set(skip)
+    todo = [(i, k) for i in order for k in range(n) if (i, k) not in done]
+    rows = _batch_rows(source, prompts, settings, batch_size)
+    while todo:
+        run = _Run(source, prompts, settings, keys, todo, min(rows, len(todo)))
+        try:
+            for finished in run:
+                done.update((s.prompt_index, s.sample_index) for s in finished)
+                yield finished
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or rows <= ROW_MULTIPLE:
+                raise
+            rows = max(ROW_MULTIPLE, min(rows, len(todo)) // 2)
+        del run
+        todo = [pair for pair in todo if pair not in done]
+
+
+def _check(source: LogitSource, prompts: Sequence[Sequence[int]], settings: SamplingSettings) -> None:
+    limits = [getattr(m.config.get_text_config(), "max_position_embeddings", None) for m in source.models]
+    limit = min((limit for limit in limits if limit), default=None)
+    for index, prompt in enumerate(prompts):
+        if not prompt:
+            raise UsageError(f"prompt {index} has no tokens", hint="Give at least the model's BOS token")
+        if limit and len(prompt) + settings.max_new_tokens - 1 > limit:
+            raise UsageError(
+                f"prompt {index} has {len(prompt)} tokens; with {settings.max_new_tokens} new ones it exceeds the model's {limit} positions",
+                hint="Shorten the prompt or generate fewer tokens",
+            )
+
+
+def _batch_rows(
+    source: LogitSource,
+    prompts: Sequence[Sequence[int]],
+    settings: SamplingSettings,
+    batch_size: int | Literal["auto"],
+) -> int:
+    if batch_size != "auto":
+        return max(1, batch_size)
+    capacity = max((len(prompt) for prompt in prompts), default=1) + settings.max_new_tokens
+    row = sum(sampling_bytes_per_row(model, capacity) for model in source.models)
+    fit = int(0.5 * free_bytes(backbone(source.models[0]).device) / row)
+    return max(ROW_MULTIPLE, min(MAX_ROWS, fit // ROW_MULTIPLE * ROW_MULTIPLE))
+
+
+class _Run:
+    """One pass over a queue with a fixed number of slots; active rows always fill the first slots."""
+
+    def __init__(
+        self,
+        source: LogitSource,
+        prompts: Sequence[Sequence[int]],
+        settings: SamplingSettings,
+        keys: Sequence[int],
+        todo: list[tuple[int, int]],
+        slots: int,
+    ) -> None:
+        self.source, self.prompts, self.settings, self.slots = source, prompts, settings, slots
+        capacity = max(len(prompts[i]) for i, _ in todo) + settings.max_new_tokens
+        self.decoders: list[Decoder] = [make_decoder(model, slots, capacity) for model in source.models]
+        self.device = backbone(source.models[0]).device
+        self.ends = torch.tensor(settings.eos_token_ids, dtype=torch.long, device=self.device)
+        self.streams = stream_keys(settings.seed, [(keys[i], k) for i, k in todo])
+        self.todo, self.next = todo, 0
+        self.active = np.zeros(0, dtype=np.int64)  # slot -> position in todo
+        self.positions = torch.zeros(0, dtype=torch.long, device=self.device)  # where the next token goes
+        self.steps = np.zeros(0, dtype=np.int64)  # tokens drawn so far
+        self.tokens = torch.zeros(0, dtype=torch.long, device=self.device)  # drawn last
+        self.drawn = np.zeros((slots, settings.max_new_tokens), dtype=np.int64)
+        self.prefixes: dict[int, tuple[list[Any], torch.Tensor]] = {}
+
+    def __iter__(self) -> Iterator[list[Sampled]]:
+        while self.next < len(self.todo) or len(self.active):
+            waiting, free = len(self.todo) - self.next, self.slots - len(self.active)
+            # A prefill is worth its while for several rows at once.
+            if waiting and (not len(self.active) or free >= min(waiting, -(-self.slots // 4))):
+                self._admit(min(free, waiting))
+            else:
+                scores = [decoder.step(self.tokens, self.positions) for decoder in self.decoders]
+                self.positions = self.positions + 1
+                self._draw(slice(0, len(self.active)), self.source.mix(scores))
+            if finished := self._retire():
+                yield finished
+
+    def _admit(self, count: int) -> None:
+        """Fill free slots with waiting sequences and draw their first tokens."""
+        pairs = self.todo[self.next : self.next + count]
+        self._read_prompts(pairs)
+        start = len(self.active)
+        for slot, (index, _) in self._runs_of_one_prompt(pairs, start):
+            for decoder, prefix in zip(self.decoders, self.prefixes[index][0], strict=True):
+                decoder.place(prefix, slot)
+        scores = torch.stack([self.prefixes[index][1] for index, _ in pairs])
+        self.active = np.concatenate([self.active, np.arange(self.next, self.next + count)])
+        self.steps = np.concatenate([self.steps, np.zeros(count, dtype=np.int64)])
+        lengths = torch.tensor([len(self.prompts[i]) for i, _ in pairs], device=self.device)
+        self.positions = torch.cat([self.positions, lengths])
+        self.tokens = torch.cat([self.tokens, torch.zeros_like(lengths)])
+        self.next += count
+        self._draw(slice(start, start + count), scores)
+        still = {index for index, _ in self.todo[self.next :]} & self.prefixes.keys()
+        self.prefixes = {index: self.prefixes[index] for index in still}
+
+    def _runs_of_one_prompt(
+        self, pairs: list[tuple[int, int]], start: int
+    ) -> Iterator[tuple[torch.Tensor, tuple[int, int]]]:
+        """Yield the slots that share a prompt; samples of a prompt stand together in the queue."""
+        first = 0
+        for end in range(1, len(pairs) + 1):
+            if end == len(pairs) or pairs[end][0] != pairs[first][0]:
+                yield torch.arange(start + first, start + end, device=self.device), pairs[first]
+                first = end
+
+    def _read_prompts(self, pairs: list[tuple[int, int]]) -> None:
+        """Prefill the prompts of these sequences that are not at hand, grouped by padded length.
+
+        A prompt's group depends on its own length alone, so its numbers do not depend on the others.
+        """
+        groups: dict[int, list[int]] = {}
+        for index in dict.fromkeys(i for i, _ in pairs):
+            if index not in self.prefixes:
+                groups.setdefault(round_up(len(self.prompts[index]), ROW_MULTIPLE), []).append(index)
+        for width, members in groups.items():
+            size = max(1, PREFILL_TOKENS // width)
+            for part in (members[i : i + size] for i in range(0, len(members), size)):
+                read = [decoder.prefill([self.prompts[i] for i in part]) for decoder in self.decoders]
+                scores = self.source.mix([logits for logits, _ in read])
+                for row, index in enumerate(part):
+                    self.prefixes[index] = ([prefixes[row] for _, prefixes in read], scores[row])
+
+    def _draw(self, rows: slice, scores: torch.Tensor) -> None:
+        """Draw the next token of some rows."""
+        numbers = uniforms(self.streams[self.active[rows]], self.steps[rows])
+        uniform = torch.from_numpy(numbers).to(self.device)
+        if torch.isnan(scores).any():
+            raise UniDetoxError(
+                "the model's logits are not numbers", hint="The checkpoint is broken, or try --dtype float32"
+            )
+        cut = self.settings
+        tokens = draw(scores, uniform, temperature=cut.temperature, top_k=cut.top_k, top_p=cut.top_p)
+        self.tokens[rows] = tokens
+        self.drawn[np.arange(rows.start, rows.stop), self.steps[rows]] = tokens.cpu().numpy()
+        self.steps[rows] += 1
+
+    def _retire(self) -> list[Sampled]:
+        """Take out the rows that have just ended and close the gaps."""
+        ended = torch.isin(self.tokens, self.ends).cpu().numpy()
+        over = ended | (self.steps >= self.settings.max_new_tokens)
+        if not over.any():
+            return []
+        finished = []
+        for slot in np.flatnonzero(over):
+            index, number = self.todo[self.active[slot]]
+            count = int(self.steps[slot]) - int(ended[slot])
+            reason: Literal["eos", "length"] = "eos" if ended[slot] else "length"
+            finished.append(Sampled(index, number, self.drawn[slot, :count].tolist(), reason))
+        self._close_gaps(over)
+        return finished
+
+    def _close_gaps(self, over: Any) -> None:
+        """Move rows from behind into the slots that became free."""
+        left = int((~over).sum())
+        holes, movers = np.flatnonzero(over[:left]), left + np.flatnonzero(~over[left:])
+        if len(holes):
+            source, target = (torch.from_numpy(x).to(self.device) for x in (movers, holes))
+            length = int(self.positions[source].max())
+            for decoder in self.decoders:
+                decoder.move(source, target, length)
+            self.drawn[holes] = self.drawn[movers]
+            self.tokens[target], self.positions[target] = self.tokens[source], self.positions[source]
+            self.active[holes], self.steps[holes] = self.active[movers], self.steps[movers]
+        self.active, self.steps = self.active[:left], self.steps[:left]
+        self.tokens, self.positions = self.tokens[:left], self.positions[:left]
