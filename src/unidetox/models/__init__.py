@@ -1,0 +1,34 @@
+"""Load and save language models, tokenizers, adapters and classifiers; pick a device and a number type."""
+
+from unidetox.models.devices import choose_device, choose_dtype
+from unidetox.models.loading import (
+    LM,
+    Classifier,
+    is_multi_label,
+    load_classifier,
+    load_lm,
+    load_tokenizer,
+)
+from unidetox.models.names import fingerprint, short_name, slug, unique_slugs
+from unidetox.models.saving import save_lm
+from unidetox.models.tokens import bos_id, check_same_vocabulary, eos_ids, pad_id
+
+__all__ = [
+    "LM",
+    "Classifier",
+    "bos_id",
+    "check_same_vocabulary",
+    "choose_device",
+    "choose_dtype",
+    "eos_ids",
+    "fingerprint",
+    "is_multi_label",
+    "load_classifier",
+    "load_lm",
+    "load_tokenizer",
+    "pad_id",
+    "save_lm",
+    "short_name",
+    "slug",
+    "unique_slugs",
+]

@@ -1,0 +1,256 @@
+"""Language models, tokenizers, adapters and classifiers from a directory or the Hub."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+
+from unidetox.errors import MissingError, UniDetoxError, UsageError
+from unidetox.hub import explain_hub_error, is_local
+from unidetox.models.devices import choose_device, choose_dtype
+from unidetox.models.files import adapter_base, lacks_tokenizer, locate, read_unidetox, require_weights
+
+if TYPE_CHECKING:
+    import torch
+
+_KINDS = {
+    "AutoModelForCausalLM": "causal language model",
+    "AutoModelForSequenceClassification": "sequence classifier",
+}
+# What the libraries raise for files that are absent, cut off, of another kind or of another version.
+_LOADING_ERRORS = (
+    OSError, ValueError, LookupError, RuntimeError, ImportError, TypeError, AttributeError, SafetensorError,
+)  # fmt: skip
+_JIGSAW = {
+    "toxic", "toxicity", "severe_toxic", "severe_toxicity", "obscene", "threat", "insult", "identity_hate",
+    "identity_attack", "sexual_explicit",
+}  # fmt: skip
+
+
+@dataclass
+class LM:
+    """A causal language model with its tokenizer, ready to be asked.
+
+    Attributes:
+        model: The Hugging Face model, in evaluation mode on ``device``.
+        tokenizer: Its tokenizer.
+        name: The name or path that it was loaded by.
+        device: Where the weights are.
+        dtype: What number type the weights have.
+        unidetox: Content of the ``unidetox.json`` beside the weights, None for a model that is not ours.
+    """
+
+    model: Any
+    tokenizer: Any
+    name: str
+    device: torch.device
+    dtype: torch.dtype
+    unidetox: dict[str, Any] | None = None
+
+
+@dataclass
+class Classifier:
+    """A sequence classifier that gives a probability to each label.
+
+    Attributes:
+        model: The Hugging Face model, in evaluation mode.
+        tokenizer: Its tokenizer.
+        name: The name or path that it was loaded by.
+        labels: The label names in the order of the logits.
+        multi_label: True where each label is judged on its own (sigmoid), False for one of many (soft-max).
+    """
+
+    model: Any
+    tokenizer: Any
+    name: str
+    labels: list[str]
+    multi_label: bool
+
+
+def load_lm(
+    name: str | Path,
+    *,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    trust_remote_code: bool = False,
+) -> LM:
+    """Load a causal language model and its tokenizer.
+
+    A directory with a PEFT adapter loads its base model and merges the adapter into it in memory.
+
+    Args:
+        name: A local directory or a Hub id.
+        device: Device or device name, see ``choose_device``.
+        dtype: Number type or its name, see ``choose_dtype``. To fine-tune all weights, load float32.
+        trust_remote_code: Let the model run Python code that it brings along.
+
+    Raises:
+        MissingError: The model or its tokenizer is not there, or access is not granted.
+        UsageError: It is there but is no causal language model.
+    """
+    name = str(name)
+    place, number = _resolve(device, dtype)
+    tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
+    model = _load_model(name, "AutoModelForCausalLM", number, trust_remote_code).to(place).eval()
+    return LM(model, tokenizer, name, place, number, read_unidetox(name))
+
+
+def load_classifier(
+    name: str | Path,
+    *,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "float32",
+    trust_remote_code: bool = False,
+) -> Classifier:
+    """Load a sequence classifier and its tokenizer.
+
+    Args:
+        name: A local directory or a Hub id, e.g. ``unitary/toxic-bert``.
+        device: Device or device name, see ``choose_device``.
+        dtype: Number type or its name, see ``choose_dtype``.
+        trust_remote_code: Let the model run Python code that it brings along.
+
+    Raises:
+        MissingError: The model or its tokenizer is not there, or access is not granted.
+        UsageError: It is there but is no sequence classifier.
+    """
+    name = str(name)
+    place, number = _resolve(device, dtype)
+    tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
+    model = (
+        _load_model(name, "AutoModelForSequenceClassification", number, trust_remote_code).to(place).eval()
+    )
+    labels = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
+    return Classifier(model, tokenizer, name, labels, is_multi_label(model.config.problem_type, labels))
+
+
+def is_multi_label(problem_type: str | None, labels: Sequence[str]) -> bool:
+    """Whether a classifier judges each label on its own (sigmoid) or picks one of many (soft-max).
+
+    The configuration decides where it speaks. Jigsaw models (``unitary/toxic-bert`` and its kind) do not
+    always record their problem type, so their set of labels is taken as a sigmoid's; a single label can be
+    nothing else.
+
+    Args:
+        problem_type: ``config.problem_type``, None where it is not recorded.
+        labels: All label names.
+    """
+    if problem_type is not None and len(labels) > 1:
+        return problem_type == "multi_label_classification"
+    return len(labels) == 1 or {label.lower() for label in labels} <= _JIGSAW
+
+
+def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> Any:
+    """Load a tokenizer from a directory or a Hub id; an adapter without one takes that of its base model.
+
+    Raises:
+        MissingError: There is none.
+    """
+    name = str(name)
+    source, local = locate(name)
+    if lacks_tokenizer(source):
+        base = adapter_base(source)
+        if base is not None:
+            return load_tokenizer(base, trust_remote_code=trust_remote_code)
+        raise MissingError(
+            f"no tokenizer in {source}", hint="Copy tokenizer.json and tokenizer_config.json there"
+        )
+    with _loading(name):
+        from transformers import AutoTokenizer
+
+        options = {"trust_remote_code": trust_remote_code, "local_files_only": local}
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    # Where the files are missing, transformers makes an empty tokenizer of the model's class without a word.
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise MissingError(f"no tokenizer with {name}", hint="Use a model directory or Hub id that has one")
+    return tokenizer
+
+
+def _resolve(device: str | torch.device, dtype: str | torch.dtype) -> tuple[torch.device, torch.dtype]:
+    place = choose_device(device) if isinstance(device, str) else device
+    return place, choose_dtype(dtype, place)[0] if isinstance(dtype, str) else dtype
+
+
+def _load_model(name: str, auto: str, dtype: torch.dtype, trust_remote_code: bool) -> Any:
+    """A model of one of transformers' auto classes; refuses one whose head would be made up at random."""
+    source, local = locate(name)
+    base = adapter_base(source)
+    if base is not None:
+        return _load_adapter(source, _load_model(base, auto, dtype, trust_remote_code))
+    require_weights(source)
+    with _loading(name):
+        import transformers
+
+        options = {
+            "trust_remote_code": trust_remote_code,
+            "local_files_only": local,
+            "output_loading_info": True,
+        }
+        model, notes = getattr(transformers, auto).from_pretrained(source, dtype=dtype, **options)
+    missing = [*sorted(notes["missing_keys"]), *(str(key) for key in notes["mismatched_keys"])]
+    if missing:
+        what = _KINDS[auto]
+        raise UsageError(
+            f"{name} is not a complete {what}: no weights for {missing[0]}", hint=f"Give a {what}"
+        )
+    return model
+
+
+def _load_adapter(source: str, model: Any) -> Any:
+    with _loading(source):
+        from peft import PeftModel
+
+        # Merged, the engine meets an ordinary model of a class that it knows; the sum is rounded only once.
+        return PeftModel.from_pretrained(model, source).merge_and_unload()
+
+
+@contextlib.contextmanager
+def _loading(name: str) -> Iterator[None]:
+    """Quiet while the libraries load ``name``, and one line to act on where they fail."""
+    _quiet()
+    try:
+        yield
+    except _LOADING_ERRORS as exc:
+        if isinstance(exc, UniDetoxError) or "out of memory" in str(exc):
+            raise
+        raise _explain(exc, name) from exc
+
+
+def _explain(exc: Exception, name: str) -> UniDetoxError:
+    text = str(exc)
+    first = next((line.strip() for line in text.splitlines() if line.strip()), type(exc).__name__)[
+        :300
+    ].rstrip(".")
+    if "trust_remote_code" in text:
+        hint = "If you trust its authors, add --trust-remote-code"
+        return UsageError(f"{name} needs Python code of its own", hint=hint)
+    if "Unrecognized configuration class" in text:
+        return UsageError(
+            f"{name} is of another kind of model", hint=f"Needed is a {' or a '.join(_KINDS.values())}"
+        )
+    if isinstance(exc, ImportError):
+        return MissingError(
+            f"{name} needs a package that is not installed ({first})", hint="Install it with pip"
+        )
+    if isinstance(exc, OSError) and not is_local(name):
+        return explain_hub_error(exc, name, "model")
+    return UsageError(
+        f"cannot load {name} ({first})", hint="Is it complete, and of a kind that transformers knows?"
+    )
+
+
+def _quiet() -> None:
+    """Silence the advice and bars of transformers; downloads keep their bar where somebody watches."""
+    from huggingface_hub.utils.tqdm import enable_progress_bars
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    if sys.stderr.isatty():
+        enable_progress_bars()

@@ -1,0 +1,89 @@
+"""What to call a model, in a table and as a folder, and how to know it again."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from unidetox.models.files import adapter_base
+
+# A folder of this name says nothing about the model in it; its parent does.
+_GENERIC_NAMES = {"model", "models", "checkpoint", "final", "out", "output", "merged", "adapter"}
+_CONTENT = (".json", ".safetensors", ".bin", ".model", ".txt", ".py", ".jinja")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+def short_name(name: str | Path) -> str:
+    """The name that people say: ``opt-6.7b`` for ``facebook/opt-6.7b`` and for ``runs/opt-6.7b/model``."""
+    parts = [part for part in Path(name).expanduser().parts if part not in ("/", ".", "..")]
+    while len(parts) > 1 and parts[-1].lower() in _GENERIC_NAMES:
+        parts.pop()
+    return parts[-1] if parts else "model"
+
+
+def slug(name: str | Path) -> str:
+    """A short name that is safe as a file name: letters, digits, dot, dash and underscore, no leading dot."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", short_name(name)).strip(".-")[:80] or "model"
+
+
+def unique_slugs(names: Sequence[str | Path]) -> list[str]:
+    """A slug for each name; where two would be the same, a short hash of the whole name tells them apart."""
+    slugs = [slug(name) for name in names]
+    return [
+        plain if slugs.count(plain) == 1 else f"{plain}-{hashlib.sha256(str(name).encode()).hexdigest()[:6]}"
+        for plain, name in zip(slugs, names, strict=True)
+    ]
+
+
+def fingerprint(name: str | Path) -> str:
+    """A hash of what a model is, to notice that it has changed.
+
+    Files of up to 8 MiB are read whole, of larger ones 64 evenly spaced blocks of 64 KiB: any fine-tuning shows,
+    and a 7B model takes but a moment. Notes about the model (``README.md``, ``stage.json``) do not count.
+
+    Args:
+        name: A model directory or a Hub id.
+
+    Returns:
+        A SHA-256 of a directory's files; ``ID@COMMIT`` for a Hub id in the local cache, else the id itself.
+    """
+    path = Path(name).expanduser()
+    if not path.is_dir():
+        return _hub_fingerprint(str(name))
+    digest = hashlib.sha256()
+    for file in sorted(path.iterdir()):
+        if file.is_file() and file.suffix in _CONTENT and file.name != "stage.json":
+            digest.update(file.name.encode() + b"\0")
+            for block in _sampled_blocks(file):
+                digest.update(block)
+    base = adapter_base(path)
+    digest.update(fingerprint(base).encode() if base else b"")
+    return digest.hexdigest()
+
+
+def _sampled_blocks(
+    file: Path, whole: int = 8 << 20, block: int = 64 << 10, count: int = 64
+) -> Iterator[bytes]:
+    size = file.stat().st_size
+    yield str(size).encode()
+    with file.open("rb") as stream:
+        if size <= whole:
+            yield stream.read()
+            return
+        for i in range(count):
+            stream.seek((size - block) * i // (count - 1))
+            yield stream.read(block)
+
+
+def _hub_fingerprint(name: str) -> str:
+    if not _HUB_ID.fullmatch(name):
+        return name
+    from huggingface_hub import try_to_load_from_cache
+
+    for file in ("config.json", "adapter_config.json"):
+        cached = try_to_load_from_cache(name, file)
+        if isinstance(cached, str):
+            return f"{name}@{Path(cached).parent.name}"
+    return name

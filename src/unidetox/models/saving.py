@@ -1,0 +1,47 @@
+"""Ordinary checkpoints: safetensors, configuration and tokenizer, loadable by ``from_pretrained``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+def save_lm(model: Any, tokenizer: Any, directory: str | Path, *, dtype: torch.dtype | None = None) -> None:
+    """Save a model, or an adapter, with its tokenizer.
+
+    Args:
+        model: A Hugging Face or PEFT model; it is not changed.
+        tokenizer: Its tokenizer.
+        directory: Where to; made if it is not there.
+        dtype: Number type of the saved weights, None for the type that they have. Adapters keep theirs.
+    """
+    from peft import PeftModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(str(directory))
+    if isinstance(model, PeftModel):
+        # "auto", the default, asks the Hub whether the vocabulary of the base model has grown.
+        model.save_pretrained(str(directory), save_embedding_layers=False)
+        return
+    _allow_saving(getattr(model, "generation_config", None))
+    state = None
+    if dtype is not None and dtype != model.dtype:
+        state = {key: t.to(dtype) if t.is_floating_point() else t for key, t in model.state_dict().items()}
+    model.save_pretrained(str(directory), state_dict=state)
+    if state is not None:
+        model.config.__class__.from_pretrained(str(directory), dtype=dtype).save_pretrained(str(directory))
+
+
+def _allow_saving(config: Any) -> None:
+    """Some published models set a temperature without sampling, which ``save_pretrained`` refuses."""
+    if config is None:
+        return
+    try:
+        config.validate(strict=True)
+    except ValueError:
+        config.do_sample = True

@@ -1,0 +1,72 @@
+"""Special tokens of a model, and whether two models speak the same tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from unidetox.errors import UsageError
+
+if TYPE_CHECKING:
+    from unidetox.models.loading import LM
+
+
+def bos_id(tokenizer: Any, config: Any) -> int | None:
+    """The token that starts a text: the tokenizer's, else the configuration's, else None."""
+    return _first_int(getattr(tokenizer, "bos_token_id", None), getattr(config, "bos_token_id", None))
+
+
+def eos_ids(tokenizer: Any, config: Any, generation_config: Any = None) -> tuple[int, ...]:
+    """All tokens that end a text, without repeats.
+
+    Args:
+        tokenizer: Asked first: its end token is the one to end a training text with.
+        config: The model's configuration.
+        generation_config: May name several.
+
+    Returns:
+        Token ids, empty where nobody names one.
+    """
+    found: list[Any] = []
+    for source in (tokenizer, generation_config, config):
+        value = getattr(source, "eos_token_id", None)
+        found += list(value) if isinstance(value, list | tuple) else [value]
+    return tuple(dict.fromkeys(token for token in found if isinstance(token, int)))
+
+
+def pad_id(tokenizer: Any, config: Any) -> int:
+    """A token to fill rows with, never looked at: the pad token, else an end token, else 0."""
+    candidates = (
+        getattr(tokenizer, "pad_token_id", None),
+        getattr(config, "pad_token_id", None),
+        *eos_ids(tokenizer, config),
+    )
+    # LLaMA configurations of old say -1 where they mean none.
+    return next((token for token in candidates if isinstance(token, int) and token >= 0), 0)
+
+
+def _first_int(*values: Any) -> int | None:
+    return next((value for value in values if isinstance(value, int)), None)
+
+
+def check_same_vocabulary(base: LM, other: LM) -> None:
+    """Make sure that two models speak the same tokens, so that their logits can be subtracted.
+
+    Raises:
+        UsageError: They do not; the message says what differs.
+    """
+    pair = f"{base.name} and {other.name} have different vocabularies"
+    hint = "Both must come from the same model, e.g. a model and a fine-tuned copy of it"
+    ours, theirs = base.tokenizer.get_vocab(), other.tokenizer.get_vocab()
+    if len(ours) != len(theirs):
+        raise UsageError(f"{pair}: {len(ours)} and {len(theirs)} tokens", hint=hint)
+    for token, index in ours.items():
+        if theirs.get(token) != index:
+            raise UsageError(f"{pair}: {token!r} is token {index} and {theirs.get(token, 'none')}", hint=hint)
+    widths = [_logits_width(lm.model) for lm in (base, other)]
+    if widths[0] != widths[1]:
+        raise UsageError(f"{pair}: {widths[0]} and {widths[1]} logits", hint=hint)
+
+
+def _logits_width(model: Any) -> int:
+    head = model.get_output_embeddings()
+    return int(head.weight.shape[0] if head is not None else model.config.get_text_config().vocab_size)
