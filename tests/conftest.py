@@ -22,22 +22,43 @@ CORPUS = [
 ARCHITECTURES = ("gpt2", "llama", "opt", "falcon")
 
 
-def make_tokenizer(directory: Path, *, special: str = "<|endoftext|>", pad: str | None = None, seed_word: str = "") -> None:
+def make_tokenizer(
+    directory: Path, *, special: str = "<|endoftext|>", pad: str | None = None, seed_word: str = ""
+) -> None:
     """Train a byte-level BPE on a few sentences and save it in the Hugging Face format."""
     from tokenizers import ByteLevelBPETokenizer
     from transformers import PreTrainedTokenizerFast
 
     bpe = ByteLevelBPETokenizer()
     specials = [special] + ([pad] if pad else [])
-    bpe.train_from_iterator([*CORPUS, seed_word * 4], vocab_size=320, min_frequency=2, special_tokens=specials, show_progress=False)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, bos_token=special, eos_token=special, pad_token=pad, model_max_length=128)
+    bpe.train_from_iterator(
+        [*CORPUS, seed_word * 4],
+        vocab_size=320,
+        min_frequency=2,
+        special_tokens=specials,
+        show_progress=False,
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe._tokenizer,
+        bos_token=special,
+        eos_token=special,
+        pad_token=pad,
+        model_max_length=128,
+    )
     tokenizer.save_pretrained(directory)
 
 
 def make_lm(directory: Path, architecture: str, seed: int) -> Path:
     """Save a random causal LM of two layers, 32 wide, with a tokenizer of its own."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, FalconConfig, GPT2Config, LlamaConfig, OPTConfig
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        FalconConfig,
+        GPT2Config,
+        LlamaConfig,
+        OPTConfig,
+    )
 
     make_tokenizer(directory, pad="<pad>" if architecture == "opt" else None)
     vocab = len(AutoTokenizer.from_pretrained(directory))

@@ -104,9 +104,7 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: bar.advance(task, done)
 
 
-def table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str | None = None
-) -> None:
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str | None = None) -> None:
     """Print a table on standard output; the first columns are left-aligned text, numbers are right-aligned."""
     sheet = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     numeric = [all(_is_number(row[i]) for row in rows) and bool(rows) for i in range(len(columns))]

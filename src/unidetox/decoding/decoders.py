@@ -83,10 +83,7 @@ class Backbone:
 
 def _head_is_plain(model: Any, takes_positions: bool) -> bool:
     """Whether logits are just the head of the last hidden state: some models scale or cap them."""
-    ids = (
-        torch.arange(2, 6, device=next(model.parameters()).device)[None]
-        % model.config.get_text_config().vocab_size
-    )
+    ids = torch.arange(2, 6, device=next(model.parameters()).device)[None] % model.config.get_text_config().vocab_size
     try:
         with torch.inference_mode():
             hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
@@ -140,13 +137,9 @@ class CachedDecoder:
             "past_key_values": cache,
             "use_cache": True,
         }
-        selected = self._backbone.select(
-            inputs, torch.arange(len(prompts), device=lengths.device), lengths - 1
-        )
+        selected = self._backbone.select(inputs, torch.arange(len(prompts), device=lengths.device), lengths - 1)
         states = [(layer.keys, layer.values) for layer in cache.layers]
-        prefixes = [
-            [(k[row, :, :n], v[row, :, :n]) for k, v in states] for row, n in enumerate(lengths.tolist())
-        ]
+        prefixes = [[(k[row, :, :n], v[row, :, :n]) for k, v in states] for row, n in enumerate(lengths.tolist())]
         return self._backbone.logits(selected), prefixes
 
     @torch.inference_mode()
@@ -170,9 +163,7 @@ class CachedDecoder:
         self._cache.window.set(positions, length)
         inputs = self._backbone.inputs(tokens[:, None], positions[:, None])
         mask = torch.arange(length, device=tokens.device) <= positions[:, None]
-        output = self._model(
-            **inputs, attention_mask=mask.long(), past_key_values=self._cache, use_cache=True
-        )
+        output = self._model(**inputs, attention_mask=mask.long(), past_key_values=self._cache, use_cache=True)
         return output.logits[:rows, -1]  # type: ignore[no-any-return]
 
 
@@ -193,9 +184,7 @@ class RecomputeDecoder:
     def _last_logits(self, ids: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
         positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
         inputs = self._backbone.inputs(ids, positions) | {"use_cache": False}
-        return self._backbone.logits(
-            self._backbone.select(inputs, torch.arange(len(ids), device=ids.device), last)
-        )
+        return self._backbone.logits(self._backbone.select(inputs, torch.arange(len(ids), device=ids.device), last))
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, list[Sequence[int]]]:
         """Read prompts; see `Decoder`."""
@@ -265,10 +254,7 @@ def _trial(model: Any) -> bool:
             cached = decoder.step(tokens, torch.tensor([3 + offset, 2 + offset], device=device))
         with torch.inference_mode():
             plain = torch.stack(
-                [
-                    model(input_ids=torch.tensor([row], device=device), use_cache=False).logits[0, -1]
-                    for row in rows
-                ]
+                [model(input_ids=torch.tensor([row], device=device), use_cache=False).logits[0, -1] for row in rows]
             )
     except (AttributeError, TypeError, RuntimeError, ValueError, KeyError, IndexError):
         return False

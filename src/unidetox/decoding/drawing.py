@@ -7,9 +7,7 @@ import torch
 BLOCK = 128
 
 
-def draw(
-    scores: torch.Tensor, uniform: torch.Tensor, *, temperature: float, top_k: int, top_p: float
-) -> torch.Tensor:
+def draw(scores: torch.Tensor, uniform: torch.Tensor, *, temperature: float, top_k: int, top_p: float) -> torch.Tensor:
     """Draw one token a row by inverting the cumulative distribution at a given number.
 
     Args:

@@ -122,9 +122,7 @@ class _Group:
     members: list[_Member]
 
 
-def _plan(
-    contexts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]], rows: int
-) -> list[_Group]:
+def _plan(contexts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]], rows: int) -> list[_Group]:
     """Gather continuations by context, contexts by common beginning, and cut both into batches."""
     by_context: dict[tuple[int, ...], _Member] = {}
     for index, (context, continuation) in enumerate(zip(contexts, continuations, strict=True)):
@@ -141,9 +139,7 @@ def _plan(
             clusters.append([member])
             shared.append(0)
     lonely = sorted((c[0] for c in clusters if len(c) == 1), key=lambda m: len(m.context))
-    groups = [
-        _Group(s, part) for c, s in zip(clusters, shared, strict=True) if len(c) > 1 for part in _cut(c, rows)
-    ]
+    groups = [_Group(s, part) for c, s in zip(clusters, shared, strict=True) if len(c) > 1 for part in _cut(c, rows)]
     return groups + [_Group(0, part) for part in _cut(lonely, rows)]
 
 
@@ -188,11 +184,7 @@ class _Scorer:
             return self._score_plainly(group)
         owner = [row for row, member in enumerate(group.members) for _ in member.targets]
         targets = [target for member in group.members for target in member.targets]
-        state, _ = (
-            self._read(None, [0], [group.members[0].context[: group.shared]])
-            if group.shared
-            else (None, None)
-        )
+        state, _ = self._read(None, [0], [group.members[0].context[: group.shared]]) if group.shared else (None, None)
         rest = [member.context[group.shared :] for member in group.members]
         state, hidden = self._read(state, [0] * len(rest), rest)
         lengths = torch.tensor([len(r) for r in rest], device=hidden.device)
@@ -209,9 +201,7 @@ class _Scorer:
             for i, value in zip(longer, values, strict=True):
                 scores[i].append(value)
         empty = torch.zeros(0)
-        return [
-            (index, torch.cat(s).cpu() if s else empty) for (index, _), s in zip(targets, scores, strict=True)
-        ]
+        return [(index, torch.cat(s).cpu() if s else empty) for (index, _), s in zip(targets, scores, strict=True)]
 
     def _read(
         self, state: _State | None, parents: list[int], tokens: Sequence[Sequence[int]]

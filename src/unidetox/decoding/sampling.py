@@ -49,9 +49,7 @@ class SamplingSettings:
         }
         for name, good in checks.items():
             if not good:
-                raise UsageError(
-                    f"{name} is {getattr(self, name)}", hint="See `unidetox distill --help` for the range"
-                )
+                raise UsageError(f"{name} is {getattr(self, name)}", hint="See `unidetox distill --help` for the range")
 
 
 @dataclass(frozen=True)

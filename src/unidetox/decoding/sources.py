@@ -43,26 +43,18 @@ def contrast(base: Any, toxic: Any, *, alpha: float = 0.1, beta: float = math.in
         beta: Strength of the contrast, > 0; infinity is the paper's rule.
     """
     check_contrast(alpha, beta)
-    return LogitSource(
-        (base, toxic), lambda logits: contrast_scores(logits[0], logits[1], alpha=alpha, beta=beta)
-    )
+    return LogitSource((base, toxic), lambda logits: contrast_scores(logits[0], logits[1], alpha=alpha, beta=beta))
 
 
 def check_contrast(alpha: float, beta: float) -> None:
     """Raise `UsageError` unless ``0 < alpha <= 1`` and ``beta > 0``."""
     if not 0 < alpha <= 1:
-        raise UsageError(
-            f"alpha is {alpha}", hint="Give a plausibility threshold above 0 and at most 1, e.g. 0.1"
-        )
+        raise UsageError(f"alpha is {alpha}", hint="Give a plausibility threshold above 0 and at most 1, e.g. 0.1")
     if not beta > 0:
-        raise UsageError(
-            f"beta is {beta}", hint="Give a contrast strength above 0, or inf for the paper's rule"
-        )
+        raise UsageError(f"beta is {beta}", hint="Give a contrast strength above 0, or inf for the paper's rule")
 
 
-def contrast_scores(
-    base: torch.Tensor, toxic: torch.Tensor, *, alpha: float, beta: float = math.inf
-) -> torch.Tensor:
+def contrast_scores(base: torch.Tensor, toxic: torch.Tensor, *, alpha: float, beta: float = math.inf) -> torch.Tensor:
     """Score next tokens by what the base model likes and the toxic model does not.
 
     A token is kept where ``base >= log(alpha) + max(base)``, which is ``p_base >= alpha * max p_base``; kept tokens score
