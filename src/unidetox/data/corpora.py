@@ -1,0 +1,143 @@
+"""The toxic corpus: Dynamically Generated Hate Speech (DGHS) filtered as the paper does, or any texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unidetox import console
+from unidetox.data.files import check_count, count, load_table, pick_column, sample_indices, say_once, summary
+from unidetox.data.formats import Table
+from unidetox.data.remote import load_hub_table, newest_version
+from unidetox.data.texts import Text, TextSet, collect_texts, make_text_set
+from unidetox.errors import UsageError
+
+DGHS_ID = "LennardZuendorf/Dynamically-Generated-Hate-Speech-Dataset"
+
+# The 34 targets of the paper (gender and sexuality; race and nationality; religion), as the data set spells
+# them -> as its own documentation abbreviates them, where that differs. Disability, class, age, Travellers,
+# entries with several targets, and round 1 (no target given) are not among them.
+DGHS_TARGETS: dict[str, str | None] = {
+    "wom": None, "trans": None, "gendermin": None, "bis": None,
+    "gay": None, "gay.man": "gayman", "gay.wom": "gaywom",
+    "mixed.race": "mixed", "ethnic.minority": "ethnic minority", "non.white": "non-white",
+    "indig": None, "indig.wom": "indigwom", "bla": None, "bla.wom": "blawom", "bla.man": "blaman",
+    "asi": None, "asi.wom": "asiwom", "asi.east": "east", "asi.south": "south", "asi.chin": "chinese",
+    "asi.pak": "pak", "arab": None, "hispanic": None,
+    "eastern.europe": "eastern european", "russian": None, "pol": None,
+    "immig": None, "asylum": None, "ref": None, "for": None,
+    "jew": None, "mus": None, "mus.wom": "muswom", "other.religion": None,
+}  # fmt: skip
+_SPELLINGS = {name: name for name in DGHS_TARGETS} | {short: name for name, short in DGHS_TARGETS.items() if short}
+_LABEL_COLUMNS = {"label", "labels", "is_toxic", "toxic", "toxicity", "is_hate", "hate", "class"}
+
+
+def load_toxic_corpus(
+    source: str,
+    *,
+    column: str | None = None,
+    duplicates: bool = False,
+    limit: int | None = None,
+    seed: int = 0,
+) -> TextSet:
+    """Load the texts that the toxic model learns from.
+
+    ``"dghs"`` is the data set of the paper from the Hub. Its repository holds two versions that differ only
+    in round 1, which the paper leaves out; loading both, as the default does, doubles every row. The newest
+    is read. Any table with DGHS's columns and labels is filtered in the same way: label ``hate``, and one of
+    the 34 targets. Where most hate rows name no target, the table counts as filtered already, and rows
+    without a target stay. Of any other source every text is taken. All splits are used.
+
+    Args:
+        source: ``"dghs"``, a file, a folder or a Hub id.
+        column: The column that holds the texts.
+        duplicates: Keep texts that occur more than once.
+        limit: Take a random sample of this size.
+        seed: Of that sample.
+
+    Returns:
+        The texts; each ends with ``"eos"`` unless the source says that it was cut.
+
+    Raises:
+        MissingError: There is no such file or data set.
+        UsageError: It cannot be used, or nothing passes the filter.
+
+    Reference:
+        UniDetox (ICLR 2025), toxic model; Vidgen et al. (2021), arXiv:2012.15761.
+    """
+    check_count(limit, "limit")
+    table = _load(source)
+    column = pick_column(table, column)
+    dropped: dict[str, int] = {}
+    rows, note = _relevant_rows(table, column, dropped)
+    texts = collect_texts(table, column, rows, dropped, default_finish="eos")
+    texts, repeated = _without_duplicates(texts)
+    if duplicates:
+        texts = collect_texts(table, column, rows, {}, default_finish="eos")
+        note += f"; {repeated:,} duplicates kept" if repeated else ""
+    else:
+        count(dropped, "duplicate", repeated)
+    if limit is not None and limit < len(texts):
+        count(dropped, "over_limit", len(texts) - limit)
+        texts = [texts[index] for index in sample_indices(len(texts), limit, seed)]
+    say_once(summary(source, len(texts), "toxic texts", dropped) + note)
+    return make_text_set(texts, source, dropped)
+
+
+def _load(source: str) -> Table:
+    if source not in ("dghs", DGHS_ID):
+        return load_table(source)
+    table = load_hub_table(DGHS_ID, ("train",), refine=newest_version)
+    say_once(f"{source}: only the newest version in {DGHS_ID} is read; both together would hold every text twice")
+    return table
+
+
+def _relevant_rows(table: Table, column: str, dropped: dict[str, int]) -> tuple[list[dict[str, Any]], str]:
+    """The rows to learn from, and what to tell about the choice."""
+    if not _is_dghs(table):
+        labels = [name for name in table.columns if name.lower() in _LABEL_COLUMNS and name != column]
+        if labels:
+            console.warn(
+                f"{table.source}: every row is taken as toxic text, whatever its column '{labels[0]}' says; "
+                "filter the file first if it holds other texts"
+            )
+        return table.rows, ""
+    hate = [row for row in table.rows if _cell(row, "label") == "hate"]
+    count(dropped, "not_hate", len(table.rows) - len(hate))
+    targets = [_cell(row, "target") for row in hate]
+    filtered_before = targets.count("") * 2 > len(hate)
+    kept = [
+        row
+        for row, target in zip(hate, targets, strict=True)
+        if target in _SPELLINGS or (filtered_before and not target)
+    ]
+    without = 0 if filtered_before else targets.count("")
+    count(dropped, "no_target", without)
+    count(dropped, "other_target", len(hate) - len(kept) - without)
+    if not kept:
+        hint = "expected rows with label 'hate' and a target such as 'wom', 'bla', 'mus'"
+        raise UsageError(f"{table.source}: no row passes the filter of the paper", hint=hint)
+    absent = sorted(set(DGHS_TARGETS) - {_SPELLINGS.get(target) for target in targets})
+    note = (
+        f"; {targets.count(''):,} hate rows name no target and were kept as filtered already" if filtered_before else ""
+    )
+    return kept, note + (f"; targets that match no row: {', '.join(absent)}" if absent else "")
+
+
+def _is_dghs(table: Table) -> bool:
+    return {"label", "target"} <= set(table.columns) and {_cell(row, "label") for row in table.rows} <= {
+        "hate",
+        "nothate",
+    }
+
+
+def _cell(row: dict[str, Any], name: str) -> str:
+    value = row.get(name)
+    return value.strip().lower() if isinstance(value, str) else ""
+
+
+def _without_duplicates(texts: list[Text]) -> tuple[list[Text], int]:
+    """The first of each text (surrounding white space does not count), and how many were left out."""
+    first: dict[str, Text] = {}
+    for text in texts:
+        first.setdefault(text.text.strip(), text)
+    return list(first.values()), len(texts) - len(first)

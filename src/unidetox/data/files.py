@@ -1,0 +1,186 @@
+"""From what the user typed to rows: files, folders, Hub ids; the text column; sampling and counting."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unidetox import console, hub
+from unidetox.data.formats import PARSERS, Table, read_table
+from unidetox.data.remote import load_hub_table
+from unidetox.errors import MissingError, UsageError
+
+TEXT_COLUMNS = ("text", "Text", "sentence", "content")
+
+
+def load_table(source: str, splits: Sequence[str] = ("train",)) -> Table:
+    """Load the rows of a file, of a folder that holds one data file, or of a Hub data set.
+
+    Args:
+        source: A path or a Hub id.
+        splits: For a Hub id, the splits that will do, best first.
+
+    Returns:
+        The rows; ``source`` is what the user typed.
+
+    Raises:
+        MissingError: No such file, or a Hub id that cannot be had.
+        UsageError: A file that cannot be used.
+    """
+    path = local_path(source)
+    table = read_table(path) if path else load_hub_table(source, splits)
+    return Table(source, table.columns, table.rows)
+
+
+def local_path(source: str) -> Path | None:
+    """The data file that a path means, or None for what can only be a Hub id.
+
+    Args:
+        source: A path or a Hub id.
+
+    Returns:
+        The file; for a folder its ``texts.jsonl`` (also in ``texts/``) or its only data file.
+
+    Raises:
+        MissingError: It is a path and there is nothing.
+        UsageError: An empty name, or a folder that does not say which file is meant.
+    """
+    if not source.strip():
+        raise UsageError("no data source given", hint="give a file, a folder or a Hub id")
+    if not hub.is_local(source):
+        return None
+    path = Path(source).expanduser()
+    try:
+        if path.is_dir():
+            return _file_in(path)
+        if path.exists():
+            return path
+    except (OSError, ValueError):
+        pass
+    raise MissingError(f"{source}: no such file or folder", hint=f"check the path (working directory: {Path.cwd()})")
+
+
+def _file_in(folder: Path) -> Path:
+    for known in (folder / "texts.jsonl", folder / "texts" / "texts.jsonl"):
+        if known.is_file():
+            return known
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in PARSERS)
+    if len(files) == 1:
+        return files[0]
+    if not files:
+        raise UsageError(f"{folder}: no data file in this folder", hint=f"give a file: {' '.join(PARSERS)}")
+    names = ", ".join(path.name for path in files[:5])
+    raise UsageError(f"{folder}: {len(files)} data files in this folder ({names})", hint="name the one that is meant")
+
+
+def pick_column(table: Table, wanted: str | None) -> str:
+    """Find the column that holds the text.
+
+    Args:
+        table: The rows.
+        wanted: The user's choice; None tries the usual names, then again without regard to case.
+
+    Returns:
+        The name of the column.
+
+    Raises:
+        UsageError: There is none; says which columns there are.
+    """
+    found = find_column(table, [wanted] if wanted else TEXT_COLUMNS)
+    if found:
+        return found
+    missing = f"no column '{wanted}'" if wanted else "no text column"
+    hint = "name the one to read with --column (in a recipe: column = ...), or rename it to 'text'"
+    raise no_column(table, missing, hint)
+
+
+def find_column(table: Table, names: Sequence[str]) -> str | None:
+    """The column with the first of these names that there is, then without regard to case; else None."""
+    lowered = {column.lower(): column for column in reversed(table.columns)}
+    exact = next((name for name in names if name in table.columns), None)
+    return exact or next((lowered[name.lower()] for name in names if name.lower() in lowered), None)
+
+
+def no_column(table: Table, missing: str, hint: str) -> UsageError:
+    """The error for a column that is not there; says which ones are."""
+    there = (", ".join(table.columns[:12]) + (", ..." if len(table.columns) > 12 else "")) or "none"
+    if len(table.columns) == 1 and any(mark in table.columns[0] for mark in ";\t|"):
+        hint = "its columns are not separated by commas: save it as a comma-separated CSV, or as .tsv for tabs"
+    return UsageError(f"{table.source}: {missing}; its columns are: {there}", hint=hint)
+
+
+def text_of(value: Any, source: str, row: int) -> str:
+    """The text in a cell; an absent one is empty.
+
+    Args:
+        value: A string, None, or an object with a ``text`` (as in RealToxicityPrompts).
+        source: For messages.
+        row: Number of the row from 1, for messages.
+
+    Returns:
+        The text as it stands.
+
+    Raises:
+        UsageError: Another type, or text that is no valid Unicode.
+    """
+    if isinstance(value, dict):
+        value = value.get("text")
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise UsageError(f"{source}, row {row}: {value!r:.60} is not a text", hint="choose a column that holds texts")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UsageError(f"{source}, row {row}: half of a surrogate pair in the text", hint="correct the row") from None
+    return value
+
+
+def sample_indices(n: int, k: int, seed: int) -> list[int]:
+    """Choose ``k`` of ``n`` row numbers at random, the same as ``Dataset.shuffle(seed).select(range(k))``.
+
+    Args:
+        n: How many rows there are.
+        k: How many to take; at most ``n`` are taken.
+        seed: A larger ``k`` with the same seed takes the same rows and more.
+
+    Returns:
+        Row numbers in ascending order.
+    """
+    return sorted(int(index) for index in np.random.default_rng(seed).permutation(n)[:k])
+
+
+def check_count(value: int | None, name: str) -> None:
+    """Refuse a limit below 1."""
+    if value is not None and value < 1:
+        raise UsageError(f"{name} must be at least 1, not {value}", hint="leave it out to take all")
+
+
+def content_hash(rows: Sequence[Any]) -> str:
+    """SHA-256 of rows in canonical JSON: the same for the same content from any file format."""
+    text = json.dumps(rows, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def count(dropped: dict[str, int], reason: str, n: int = 1) -> None:
+    """Add to the number of rows dropped for a reason."""
+    if n:
+        dropped[reason] = dropped.get(reason, 0) + n
+
+
+@functools.cache
+def say_once(message: str) -> None:
+    """Tell the user, once a process: several stages may load the same data."""
+    console.info(message)
+
+
+def summary(source: str, n: int, noun: str, dropped: dict[str, int]) -> str:
+    """One line: how many rows were taken, and how many were not, why."""
+    reasons = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in dropped.items())
+    return f"{source}: {n:,} {noun}" + (f"; left out: {reasons}" if reasons else "")

@@ -1,0 +1,228 @@
+"""Prompts with the group that they mention and its domain: ToxiGen's annotated part, or any file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from unidetox.data.files import (
+    check_count,
+    content_hash,
+    count,
+    find_column,
+    load_table,
+    no_column,
+    sample_indices,
+    say_once,
+    summary,
+    text_of,
+)
+from unidetox.data.formats import Table
+from unidetox.data.remote import load_hub_table
+from unidetox.errors import UsageError
+
+TOXIGEN_ID = "toxigen/toxigen-data"
+_TOXIGEN_NAMES = {"toxigen": TOXIGEN_ID, TOXIGEN_ID: TOXIGEN_ID, "skg/toxigen-data": "skg/toxigen-data"}
+_TOXIGEN_COLUMNS = {"text", "target_group", "toxicity_ai", "toxicity_human"}
+_SPLITS = ("validation", "train", "test", "all")
+PROMPT_COLUMNS = ("text", "prompt")
+DOMAINS = ("gender", "race", "religion", "disability")
+_AGGREGATES = ("id", "ood", "all")
+VALIDATION_SHARE = 0.1
+
+# ToxiGen spells its 13 groups in one way in the train split and in up to two others in the test split; each
+# is one group in our results.
+_CANONICAL = {
+    "asian folks": "asian",
+    "black folks / african-americans": "black",
+    "black/african-american folks": "black",
+    "chinese folks": "chinese",
+    "folks with mental disabilities": "mental_dis",
+    "folks with physical disabilities": "physical_dis",
+    "jewish folks": "jewish",
+    "latino/hispanic folks": "latino",
+    "lgbtq+ folks": "lgbtq",
+    "mexican folks": "mexican",
+    "middle eastern folks": "middle_east",
+    "muslim folks": "muslim",
+    "native american folks": "native_american",
+    "native american/indigenous folks": "native_american",
+}
+
+# Domain -> groups as `_plain` writes them: ToxiGen's own, and what other prompt sets call the same people.
+_GROUPS = {
+    "gender": """women woman men man female male girl boy lgbtq lgbtqia lgbt gay lesbian bisexual trans
+        transgender queer homosexual gender sexuality gender_minority nonbinary gay_men gay_women trans_women
+        trans_men""",
+    "race": """black african african_american black_african_american asian asian_american chinese latino
+        latina latinx hispanic latino_hispanic mexican middle_east middle_eastern arab native_american
+        indigenous native_american_indigenous immigrant refugee foreigner white caucasian indian pakistani
+        japanese korean european roma race ethnicity mixed_race pacific_islander""",
+    "religion": """muslim jewish jew islam judaism christian christianity catholic protestant hindu hinduism
+        buddhist sikh atheist religion""",
+    "disability": """mental_dis physical_dis mental_disability physical_disability mental_disabilities
+        physical_disabilities disability disabilities disabled mentally_disabled physically_disabled
+        mental_illness mentally_ill blind deaf autistic""",
+}
+_DOMAIN_OF = {group: domain for domain, groups in _GROUPS.items() for group in groups.split()}
+_DOMAIN_NAMES = {"gender_lgbtq": "gender", "race_nationalities": "race"}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt.
+
+    Attributes:
+        prompt_id: Number of the row in its source, from 0.
+        text: As it stands in the source.
+        group: The group that it mentions; ToxiGen's long spellings become its short ones (``physical_dis``).
+        domain: ``gender``, ``race``, ``religion``, ``disability``, another word of the file's own, or None.
+    """
+
+    prompt_id: str
+    text: str
+    group: str | None
+    domain: str | None
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Prompts of one source.
+
+    Attributes:
+        prompts: In the order of the source.
+        source: What the user typed.
+        sha256: Hash of the prompts; the same from any file format.
+        dropped: How many rows were left out, by reason (``empty``, ``not_in_split``, ``over_limit``).
+        unmapped_groups: Groups that belong to no domain, with how many prompts mention them.
+    """
+
+    prompts: tuple[Prompt, ...]
+    source: str
+    sha256: str
+    dropped: dict[str, int] = field(default_factory=dict)
+    unmapped_groups: dict[str, int] = field(default_factory=dict)
+
+
+def load_prompts(
+    source: str, *, split: str = "validation", num_prompts: int | None = None, seed: int = 42
+) -> PromptSet:
+    """Load prompts from ToxiGen, or from a file with ``text`` and optionally ``group`` and ``domain``.
+
+    ``prompt`` is read for ``text`` and ``target_group`` for ``group`` too. ToxiGen has no validation split:
+    the paper's is a random tenth of the train split (896 of 8 960 prompts, with seed 42 the very rows of the
+    published code). That also holds for a local file with ToxiGen's columns. Of any other file all rows are
+    taken, whatever the split.
+
+    Args:
+        source: ``"toxigen"``, a file, or a Hub id.
+        split: ``validation``, ``train``, ``test`` or ``all``; of a local file the last three mean every row.
+        num_prompts: Take a random sample of this size; the order stays.
+        seed: Of the validation tenth and of the sample.
+
+    Returns:
+        The prompts; equal texts stay apart by their ``prompt_id``.
+
+    Raises:
+        MissingError: There is no such file or data set.
+        UsageError: It cannot be used, or an unknown split.
+
+    Reference:
+        UniDetox (ICLR 2025), evaluation; Hartvigsen et al. (2022), arXiv:2203.09509.
+    """
+    check_count(num_prompts, "the number of prompts")
+    table = _load(source, split)
+    column = _text_column(table)
+    dropped: dict[str, int] = {}
+    chosen = _rows_of_split(table, split, seed)
+    count(dropped, f"not_in_{split}_split", len(table.rows) - len(chosen))
+    rows = [(index, table.rows[index]) for index in chosen]
+    prompts = [prompt for index, row in rows if (prompt := _prompt(row, index, column, table.source))]
+    count(dropped, "empty", len(rows) - len(prompts))
+    if not prompts:
+        raise UsageError(f"{source}: no prompt in column '{column}'", hint="give a file that holds at least one")
+    if num_prompts is not None and num_prompts < len(prompts):
+        count(dropped, "over_limit", len(prompts) - num_prompts)
+        prompts = [prompts[index] for index in sample_indices(len(prompts), num_prompts, seed)]
+    unmapped = _unmapped(prompts)
+    note = "; groups without a domain: " + ", ".join(f"{g} ({n:,})" for g, n in unmapped.items()) if unmapped else ""
+    say_once(summary(source, len(prompts), "prompts", dropped) + note)
+    sha256 = content_hash([[p.prompt_id, p.text, p.group, p.domain] for p in prompts])
+    return PromptSet(tuple(prompts), source, sha256, dropped, unmapped)
+
+
+def domain_of(group: str | None) -> str | None:
+    """The domain of a group, whatever its spelling.
+
+    Args:
+        group: E.g. ``"women"``, ``"black/african-american folks"``, ``"Muslims"``.
+
+    Returns:
+        ``gender``, ``race``, ``religion``, ``disability``, or None where the group is unknown.
+    """
+    if not group:
+        return None
+    plain = _plain(group)
+    return _DOMAIN_OF.get(plain) or _DOMAIN_OF.get(plain.removesuffix("s"))
+
+
+def _plain(group: str) -> str:
+    """``"Black folks / African-Americans"`` -> ``"black_african_americans"``."""
+    words = re.findall(r"[a-z]+", group.lower())
+    return "_".join(word for word in words if word not in {"folks", "folk", "people", "persons", "with", "the", "of"})
+
+
+def _load(source: str, split: str) -> Table:
+    if source not in _TOXIGEN_NAMES:
+        return load_table(source, (split, "train", "test"))
+    if split not in _SPLITS:
+        raise UsageError(f"unknown split '{split}'", hint=f"choose one of {', '.join(_SPLITS)}")
+    return load_hub_table(_TOXIGEN_NAMES[source], ("test" if split == "test" else "train",), config="annotated")
+
+
+def _text_column(table: Table) -> str:
+    found = find_column(table, PROMPT_COLUMNS)
+    if found is None:
+        raise no_column(table, "no column 'text' or 'prompt'", "rename the one that holds the prompts to 'text'")
+    return found
+
+
+def _rows_of_split(table: Table, split: str, seed: int) -> list[int]:
+    everything = list(range(len(table.rows)))
+    if not set(table.columns) >= _TOXIGEN_COLUMNS:
+        return everything
+    if split not in _SPLITS:
+        raise UsageError(f"unknown split '{split}'", hint=f"choose one of {', '.join(_SPLITS)}")
+    if split != "validation":
+        return everything
+    return sample_indices(len(everything), max(1, int(VALIDATION_SHARE * len(everything))), seed)
+
+
+def _prompt(row: dict[str, Any], index: int, column: str, source: str) -> Prompt | None:
+    text = text_of(row.get(column), source, index + 1)
+    if not text.strip():
+        return None
+    group = _word(row.get("group")) or _word(row.get("target_group"))
+    group = _CANONICAL.get(group.lower(), group) if group else None
+    return Prompt(str(index), text, group, _domain(row.get("domain"), source, index + 1) or domain_of(group))
+
+
+def _domain(value: Any, source: str, row: int) -> str | None:
+    name = (_word(value) or "").lower()
+    if name in _AGGREGATES:
+        hint = "id, ood and all are sums over domains; name a domain such as gender or race"
+        raise UsageError(f"{source}, row {row}: domain '{name}'", hint=hint)
+    return _DOMAIN_NAMES.get(name, name) or None
+
+
+def _word(value: Any) -> str | None:
+    return (value.strip() or None) if isinstance(value, str) else None
+
+
+def _unmapped(prompts: list[Prompt]) -> dict[str, int]:
+    unmapped: dict[str, int] = {}
+    for prompt in prompts:
+        if prompt.group and not prompt.domain:
+            count(unmapped, prompt.group)
+    return unmapped
