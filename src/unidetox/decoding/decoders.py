@@ -60,7 +60,7 @@ class Backbone:
     @property
     def device(self) -> torch.device:
         """Where token ids go."""
-        return next(self.model.parameters()).device
+        return next(self.model.parameters()).device  # type: ignore[no-any-return]
 
     def inputs(self, ids: torch.Tensor, positions: torch.Tensor) -> dict[str, torch.Tensor]:
         """Name the inputs as this model's forward does."""

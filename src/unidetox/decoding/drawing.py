@@ -67,7 +67,7 @@ def _candidates(scores: torch.Tensor, top_p: float) -> tuple[torch.Tensor, torch
         if bool(((weights * kept).sum(-1, dtype=torch.float64) >= top_p * total).all()):
             break
     else:
-        return scores.sort(-1, descending=True, stable=True)
+        return torch.sort(scores, stable=True, dim=-1, descending=True)
     width = int(kept.sum(-1).max())
     values, tokens = scores.topk(width, sorted=True)
     inside = (values - best).exp().sum(-1, dtype=torch.float64)
@@ -83,7 +83,7 @@ def _invert(weights: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
 
 
 def _first_above(cumulative: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return the first column whose value exceeds the target; such a column has weight, and the last is never passed."""
+    """Return the first column whose value exceeds the target; it has weight, and the last is never passed."""
     below = torch.nextafter(cumulative[:, -1], torch.zeros_like(target))
     return torch.searchsorted(cumulative, torch.minimum(target, below)[:, None], right=True)[:, 0]
 

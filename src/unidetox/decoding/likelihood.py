@@ -197,8 +197,8 @@ class _Scorer:
         if longer:
             _, hidden = self._read(state, [owner[i] for i in longer], [targets[i][1][:-1] for i in longer])
             wanted = [(r, c, t) for r, i in enumerate(longer) for c, t in enumerate(targets[i][1][1:])]
-            values = self._log_probs(hidden, wanted).split([len(targets[i][1]) - 1 for i in longer])
-            for i, value in zip(longer, values, strict=True):
+            pieces = torch.split(self._log_probs(hidden, wanted), [len(targets[i][1]) - 1 for i in longer])
+            for i, value in zip(longer, pieces, strict=True):
                 scores[i].append(value)
         empty = torch.zeros(0)
         return [(index, torch.cat(s).cpu() if s else empty) for (index, _), s in zip(targets, scores, strict=True)]
@@ -214,8 +214,8 @@ class _Scorer:
         width = max(len(row) for row in tokens)
         counts = torch.tensor([len(row) for row in tokens], device=device)
         ids = torch.zeros(len(tokens), width, dtype=torch.long)
-        for row, values in enumerate(tokens):
-            ids[row, : len(values)] = torch.as_tensor(values)
+        for row, sequence in enumerate(tokens):
+            ids[row, : len(sequence)] = torch.as_tensor(sequence)
         columns = torch.arange(width, device=device)
         mask = columns < counts[:, None]
         cache, past = DynamicCache(), torch.zeros(len(tokens), dtype=torch.long, device=device)
@@ -227,9 +227,9 @@ class _Scorer:
             mask = torch.cat([state.mask[chosen], mask], 1)
         positions = past[:, None] + torch.minimum(columns, counts[:, None] - 1).clamp_min(0)
         inputs = self.backbone.inputs(ids.to(device), positions)
-        inputs |= {"past_key_values": cache, "use_cache": True, "attention_mask": mask.long()}
+        extra: dict[str, Any] = {"past_key_values": cache, "use_cache": True, "attention_mask": mask.long()}
         every = torch.arange(len(tokens), device=device)[:, None]
-        hidden = self.backbone.select(inputs, every, columns[None].expand(len(tokens), -1))
+        hidden = self.backbone.select(inputs | extra, every, columns[None].expand(len(tokens), -1))
         layers = [(layer.keys, layer.values) for layer in cache.layers]
         return _State(layers, mask, past + counts), hidden
 

@@ -129,7 +129,8 @@ def _check(source: LogitSource, prompts: Sequence[Sequence[int]], settings: Samp
             raise UsageError(f"prompt {index} has no tokens", hint="Give at least the model's BOS token")
         if limit and len(prompt) + settings.max_new_tokens - 1 > limit:
             raise UsageError(
-                f"prompt {index} has {len(prompt)} tokens; with {settings.max_new_tokens} new ones it exceeds the model's {limit} positions",
+                f"prompt {index} has {len(prompt)} tokens; with {settings.max_new_tokens} new ones that is more than the "
+                f"model's {limit} positions",
                 hint="Shorten the prompt or generate fewer tokens",
             )
 

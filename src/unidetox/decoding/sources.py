@@ -57,8 +57,8 @@ def check_contrast(alpha: float, beta: float) -> None:
 def contrast_scores(base: torch.Tensor, toxic: torch.Tensor, *, alpha: float, beta: float = math.inf) -> torch.Tensor:
     """Score next tokens by what the base model likes and the toxic model does not.
 
-    A token is kept where ``base >= log(alpha) + max(base)``, which is ``p_base >= alpha * max p_base``; kept tokens score
-    ``base - toxic``, or ``(1 + beta) base - beta toxic`` for finite beta; all others ``-inf``.
+    A token is kept where ``base >= log(alpha) + max(base)``, which is ``p_base >= alpha * max p_base``; kept tokens
+    score ``base - toxic``, or ``(1 + beta) base - beta toxic`` for finite beta; all others ``-inf``.
 
     Args:
         base: Logits ``[..., vocabulary]``, any dtype; computed in float32, as bfloat16 steps are 0.25 at logits of 32.
