@@ -1,0 +1,265 @@
+"""Where the marks of the report's drawings go: plain geometry; `templates/charts.html.j2` draws it as SVG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from unidetox.tables import COLUMNS, Cell, Column, ResultIndex, format_number, method_name, public_name
+
+WIDTH = 460
+_LEFT, _RIGHT, _TOP = 10, 42, 8
+_NAME, _STEP, _GAP = 22, 17, 12
+_PLANE_HEIGHT, _AXIS_LEFT, _AXIS_BOTTOM = 330, 46, 44
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A grid line: where it is, and what it says."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point with its interval(s), in SVG units."""
+
+    x: float
+    y: float
+    method: str
+    label: str
+    text: str
+    x_low: float | None = None
+    x_high: float | None = None
+    y_low: float | None = None
+    y_high: float | None = None
+    label_x: float = 0.0
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One model's strip in a panel: its name, and where its base lies."""
+
+    name: str
+    y: float
+    top: float
+    bottom: float
+    base_x: float | None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Dots and intervals of one metric: one lane a model, one line a method."""
+
+    title: str
+    about: str
+    height: float
+    ticks: Sequence[Tick]
+    lanes: Sequence[Lane]
+    marks: Sequence[Mark]
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """From a model's base to what a method made of it."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    head: str
+    method: str
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Toxicity against perplexity: what a fall in toxicity costs in fluency."""
+
+    title: str
+    x_title: str
+    y_title: str
+    height: float
+    x_ticks: Sequence[Tick]
+    y_ticks: Sequence[Tick]
+    marks: Sequence[Mark]
+    arrows: Sequence[Arrow] = field(default_factory=list)
+    names: Sequence[tuple[float, float, str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Scale:
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
+        return round(self.start + share * (self.end - self.start), 1)
+
+    def maybe(self, value: float | None) -> float | None:
+        return None if value is None else self(value)
+
+
+def panels(index: ResultIndex) -> list[Panel]:
+    """Lay out TP and EMT, in and out of distribution; those without numbers are left out."""
+    shown = []
+    for metric in ("tp", "emt"):
+        columns = [column for column in COLUMNS if column.metrics == (metric,)]
+        cells = [c for column in columns for c in _cells(index, column).values()]
+        shown += [_panel(index, column, cells) for column in columns if _cells(index, column)]
+    return shown
+
+
+def planes(index: ResultIndex) -> list[Plane]:
+    """Lay out the toxicity / perplexity planes, in and out of distribution, where both are known."""
+    ppl = next(column for column in COLUMNS if column.key == "ppl")
+    shown = []
+    for column in (column for column in COLUMNS if column.metrics == ("tp",)):
+        toxicity, fluency = _cells(index, column), _cells(index, ppl)
+        both = {system: (fluency[system], toxicity[system]) for system in toxicity if system in fluency}
+        if both:
+            shown.append(_plane(column, both))
+    return shown
+
+
+def _cells(index: ResultIndex, column: Column) -> dict[tuple[str, str], Cell]:
+    found = {system: index.cell(*system, column) for system in index.systems()}
+    return {system: cell for system, cell in found.items() if cell is not None}
+
+
+def _panel(index: ResultIndex, column: Column, everything: Iterable[Cell]) -> Panel:
+    top = _ceiling(max(_ends(everything)))
+    scale = _Scale(0.0, top, _LEFT, WIDTH - _RIGHT)
+    lanes, marks, y = [], [], float(_TOP)
+    cells = _cells(index, column)
+    for target in dict.fromkeys(target for target, _ in cells):
+        methods = [method for name, method in cells if name == target]
+        base = cells.get((target, "base"))
+        bottom = y + _NAME + _STEP * len(methods)
+        lanes.append(
+            Lane(public_name(target), y + 12, y + _NAME - 4, bottom - 4, scale.maybe(base.value if base else None))
+        )
+        for line, method in enumerate(methods):
+            marks.append(_dot(target, method, cells[target, method], scale, y + _NAME + _STEP * (line + 0.4)))
+        y = bottom + _GAP
+    ticks = [Tick(scale(value), f"{value:g}") for value in _steps(0.0, top)]
+    return Panel(column.title, column.about, y + 18, ticks, lanes, marks)
+
+
+def _dot(target: str, method: str, cell: Cell, scale: _Scale, y: float) -> Mark:
+    edge = scale(cell.value if cell.high is None else cell.high)
+    return Mark(
+        scale(cell.value), round(y, 1), method, f"{cell.value:.2f}", _words(target, method, cell),
+        x_low=scale.maybe(cell.low), x_high=scale.maybe(cell.high), label_x=max(edge, scale(cell.value) + 5) + 6,
+    )  # fmt: skip
+
+
+def _plane(column: Column, cells: dict[tuple[str, str], tuple[Cell, Cell]]) -> Plane:
+    across = _ends(fluency for fluency, _ in cells.values())
+    low, high = _round_range(min(across), max(across))
+    top = _ceiling(max(_ends(toxicity for _, toxicity in cells.values())))
+    x = _Scale(low, high, _AXIS_LEFT, WIDTH - 14)
+    y = _Scale(0.0, top, _PLANE_HEIGHT - _AXIS_BOTTOM, 14)
+    marks = {system: _point(system, *pair, x, y) for system, pair in cells.items()}
+    return Plane(
+        title=column.title,
+        x_title="perplexity (lower is more fluent)",
+        y_title=column.title,
+        height=_PLANE_HEIGHT,
+        x_ticks=[Tick(x(value), f"{value:g}") for value in _steps(low, high)],
+        y_ticks=[Tick(y(value), f"{value:g}") for value in _steps(0.0, top)],
+        marks=list(marks.values()),
+        arrows=_arrows(marks),
+        names=_names(marks),
+    )
+
+
+def _point(system: tuple[str, str], fluency: Cell, toxicity: Cell, x: _Scale, y: _Scale) -> Mark:
+    target, method = system
+    words = f"{_words(target, method, toxicity)}, perplexity {format_number(fluency.value, 'ppl')}"
+    return Mark(
+        x(fluency.value), y(toxicity.value), method, "", words,
+        x.maybe(fluency.low), x.maybe(fluency.high), y.maybe(toxicity.low), y.maybe(toxicity.high),
+    )  # fmt: skip
+
+
+def _arrows(marks: dict[tuple[str, str], Mark]) -> list[Arrow]:
+    arrows = []
+    for (target, method), end in marks.items():
+        start = marks.get((target, "base"))
+        if start is None or method == "base":
+            continue
+        length = math.hypot(end.x - start.x, end.y - start.y)
+        if length > 24:  # between marks that touch, an arrow is only noise
+            arrows.append(_arrow(start, end, length))
+    return arrows
+
+
+def _arrow(start: Mark, end: Mark, length: float) -> Arrow:
+    """Draw from rim to rim of the two marks, with a small head."""
+    dx, dy = (end.x - start.x) / length, (end.y - start.y) / length
+    x1, y1, x2, y2 = start.x + 7 * dx, start.y + 7 * dy, end.x - 9 * dx, end.y - 9 * dy
+    left, right = (
+        (x2 - 7 * dx - 3.5 * dy, y2 - 7 * dy + 3.5 * dx),
+        (x2 - 7 * dx + 3.5 * dy, y2 - 7 * dy - 3.5 * dx),
+    )
+    head = " ".join(f"{px:.1f},{py:.1f}" for px, py in ((x2, y2), left, right))
+    return Arrow(round(x1, 1), round(y1, 1), round(x2 - 5 * dx, 1), round(y2 - 5 * dy, 1), head, end.method)
+
+
+def _names(marks: dict[tuple[str, str], Mark]) -> list[tuple[float, float, str, str]]:
+    """Name each model beside its first mark, moved up or down until names do not cover each other."""
+    placed: list[tuple[float, float, str, str]] = []
+    seen: set[str] = set()
+    for (target, _), mark in sorted(marks.items(), key=lambda item: (item[0][1] != "base", item[1].y)):
+        if target in seen:
+            continue
+        seen.add(target)
+        name = public_name(target)
+        left = mark.x + 10 + 7 * len(name) > WIDTH
+        x, y = (mark.x - 10 if left else mark.x + 10), mark.y - 7
+        while any(
+            abs(y - other[1]) < 13 and abs(x - other[0]) < 7 * max(len(name), len(other[2]))
+            for other in placed
+        ):
+            y -= 13
+        placed.append((x, max(y, 10.0), name, "end" if left else "start"))
+    return placed
+
+
+def _words(target: str, method: str, cell: Cell) -> str:
+    """Say what a mark shows, for a pointer that rests on it."""
+    text = f"{public_name(target)}, {method_name(method)}: {cell.value:.3f}"
+    return text if cell.low is None or cell.high is None else f"{text} ({cell.low:.3f} to {cell.high:.3f})"
+
+
+def _ends(cells: Iterable[Cell]) -> list[float]:
+    return [value for c in cells for value in (c.value, c.low, c.high) if value is not None]
+
+
+def _ceiling(value: float) -> float:
+    """Round a share up to a good end for an axis."""
+    return next((end for end in (0.1, 0.2, 0.4, 0.6, 0.8) if value <= end), max(1.0, math.ceil(value)))
+
+
+def _step(low: float, high: float) -> float:
+    """Choose the distance of grid lines: 1, 2 or 5 times a power of ten, four to eight of them."""
+    raw = (high - low) / 5
+    power = 10.0 ** math.floor(math.log10(raw))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= raw * 0.99)
+
+
+def _steps(low: float, high: float) -> list[float]:
+    step = _step(low, high)
+    return [round(low + i * step, 10) for i in range(int((high - low) / step + 1.01))]
+
+
+def _round_range(low: float, high: float) -> tuple[float, float]:
+    """Widen a range to whole grid lines, and leave some air around a single value."""
+    if high - low < 0.02 * max(high, 1.0):
+        low, high = low - 0.1 * max(high, 1.0), high + 0.1 * max(high, 1.0)
+    step = _step(low, high)
+    return max(0.0, math.floor(low / step) * step), math.ceil(high / step) * step
