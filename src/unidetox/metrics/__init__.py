@@ -1,0 +1,1 @@
+"""What is measured on continuations: toxicity, perplexity, diversity, and answers to questions."""

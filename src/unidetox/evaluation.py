@@ -1,0 +1,383 @@
+"""Stage: targets and prompts -> generations -> results. Only one language model is in memory at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from unidetox import console
+from unidetox.data import PromptSet, QuestionSet, load_prompts, load_questions
+from unidetox.errors import UniDetoxError, UsageError
+from unidetox.files import DirectoryLock, JsonlWriter, read_json, read_jsonl, write_json
+from unidetox.metrics.measure import Measurement, Work, used_top_k
+from unidetox.metrics.summary import Row, Rules, accuracy_rows, summarise
+from unidetox.models import fingerprint, load_tokenizer, short_name, unique_slugs
+from unidetox.settings import Allowed, Evaluate, map_sources
+from unidetox.sources import resolve_source
+from unidetox.stages import Stage, make_directory, remove_empty
+
+__all__ = ["Row", "Rules", "Target", "evaluate", "evaluate_target", "identify", "merge", "run_target", "summarise"]
+
+CODE_VERSION = 1
+SCHEMA_VERSION = 1
+_EXAMPLE_PROMPTS = 100
+_OWN = {"evaluation", "generations.jsonl", "results.json", "report"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a model is called in the results.
+
+    Attributes:
+        target: Short name of the model, or of the model that it was made from.
+        method: How it was made less toxic; ``base`` for any model that we did not make.
+    """
+
+    target: str
+    method: str = "base"
+
+
+def identify(name: str | Path) -> Target:
+    """Return what a model is called in the results: what its ``unidetox.json`` says, else its short name and ``base``.
+
+    Args:
+        name: A directory or a Hub id.
+    """
+    record = read_json(Path(name).expanduser() / "unidetox.json")
+    if not record or not record.get("method"):
+        return Target(short_name(name))
+    return Target(short_name(str(record.get("base_model") or name)), str(record["method"]))
+
+
+def load_work(
+    settings: Evaluate,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    trust_remote_code: bool = False,
+    limit: int | None = None,
+) -> Work:
+    """Load the prompts and questions that the settings name.
+
+    Args:
+        settings: The recipe's section.
+        device: Where to compute.
+        dtype: Number format of the language models.
+        trust_remote_code: Run code that a model's repository brings along.
+        limit: Ask at most so many questions.
+
+    Raises:
+        MissingError: If they are not there.
+        UsageError: If they cannot be used.
+    """
+    prompts = load_prompts(settings.prompts, split=settings.split, num_prompts=settings.num_prompts)
+    if not prompts.prompts:
+        raise UsageError(f"{settings.prompts} holds no prompt", hint="give a file with a column `text` or `prompt`")
+    questions = load_questions(settings.mmlu, split=settings.mmlu_split, limit=limit) if settings.mmlu else None
+    return Work(prompts, questions, device, dtype, trust_remote_code)
+
+
+def evaluate_target(
+    target: str,
+    work_dir: Path,
+    output_dir: Path,
+    prompts: PromptSet,
+    settings: Evaluate,
+    questions: QuestionSet | None = None,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    trust_remote_code: bool = False,
+) -> list[Row]:
+    """Measure one model over all seeds.
+
+    The model samples every seed and answers the questions, then makes room for the scorer, then that for the
+    perplexity model. Everything goes to ``work_dir`` bit by bit; after a kill the same call goes on there, and
+    ends with the same result.
+
+    Args:
+        target: A directory or a Hub id.
+        work_dir: Where unfinished work is kept; it must belong to this target, these prompts and these settings.
+        output_dir: Gets ``seed-N/generations.jsonl`` and ``results.json`` of this target.
+        prompts: What to continue.
+        settings: The recipe's section.
+        questions: What to ask, or None.
+        device: Where to compute.
+        dtype: Number format of the language models; the scorer is always float32.
+        trust_remote_code: Run code that a model's repository brings along.
+
+    Returns:
+        The rows of the results.
+
+    Raises:
+        MissingError: If a model is not there.
+        UsageError: If the scorer has no such label, or a model cannot be used.
+        UniDetoxError: If a model answers NaN.
+    """
+    work = Work(prompts, questions, device, dtype, trust_remote_code)
+    job = Measurement(str(target), work_dir, work, settings)
+    job.ask_target()
+    job.score()
+    job.measure_perplexity()
+    identity = identify(target)
+    paths = [job.assemble(seed, asdict(identity), output_dir) for seed in settings.seeds]
+    rules = Rules.of(settings.protocol, settings.threshold, settings.id_domains)
+    generations = (row for path in paths for row in read_jsonl(path))
+    rows = summarise(generations, target=identity.target, method=identity.method, rules=rules)
+    rows += accuracy_rows(job.answers() or [], target=identity.target, method=identity.method)
+    content = {"schema_version": SCHEMA_VERSION, "rows": [asdict(row) for row in rows], "counts": job.counts()}
+    write_json(output_dir / "results.json", content)
+    return rows
+
+
+def run_target(
+    target: str, directory: Path, work: Work, settings: Evaluate, *, fresh: bool = False, replace: bool = False
+) -> Path:
+    """Measure one model in a stage directory, unless it holds the complete and current results already.
+
+    Args:
+        target: A directory or a Hub id.
+        directory: The stage's directory; gets ``seed-N/generations.jsonl`` and ``results.json``.
+        work: Prompts, questions and where to compute.
+        settings: The recipe's section.
+        fresh: Do it again even where it is done.
+        replace: Whether results of other settings in the directory may be replaced.
+
+    Returns:
+        ``directory``.
+
+    Raises:
+        UsageError: If the directory holds something else and ``replace`` is not set.
+        LockedError: If another process works there.
+    """
+    stage = target_stage(target, directory, work, settings)
+    if not fresh and stage.status().state == "fresh":
+        console.detail(f"{target}: measured already, nothing to do")
+        return directory
+    console.info(f"measuring {target}: {_describe(work, settings)}")
+    with stage.open(fresh=fresh, replace=replace) as work_dir:
+        evaluate_target(
+            target, work_dir, work_dir / "out", work.prompts, settings, work.questions,
+            device=work.device, dtype=work.dtype, trust_remote_code=work.trust_remote_code,
+        )  # fmt: skip
+        stage.commit((read_json(work_dir / "out" / "results.json") or {}).get("counts", {}))
+    return directory
+
+
+def target_stage(target: str, directory: Path, work: Work, settings: Evaluate) -> Stage:
+    """Return the stage of one target, whose key covers everything that its results depend on."""
+    inputs = {"target": fingerprint(target), "prompts": work.prompts.sha256, "scorer": fingerprint(settings.scorer)}
+    if settings.ppl_model is not None:
+        inputs["ppl_model"] = fingerprint(settings.ppl_model)
+    if work.questions is not None:
+        inputs["questions"] = work.questions.sha256
+    chosen = settings.model_dump(
+        mode="json",
+        exclude={"prompts", "split", "num_prompts", "scorer", "ppl_model", "mmlu", "mmlu_split", "batch_size"},
+    )
+    return Stage(directory, "evaluate", {**chosen, "dtype": work.dtype}, inputs, CODE_VERSION)
+
+
+def evaluate(
+    models: str | Path | Sequence[str | Path],
+    *,
+    output: str | Path = "runs/evaluation",
+    settings: Evaluate | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    trust_remote_code: bool = False,
+    limit: int | None = None,
+    fresh: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
+    """Measure models: toxicity, perplexity, diversity and answers, with a table and a page.
+
+    Args:
+        models: Directories or Hub ids; what is measured already in ``output`` is not done again.
+        output: Gets ``generations.jsonl``, ``results.json`` and ``report/index.html``.
+        settings: A recipe's section; without it, the options make one.
+        device: Where to compute, e.g. ``auto``, ``cpu``, ``cuda``.
+        dtype: Number format of the language models, e.g. ``auto``, ``float32``, ``bfloat16``.
+        trust_remote_code: Run code that a model's repository brings along.
+        limit: Take at most so many prompts, and ask at most so many questions.
+        fresh: Measure again what is measured already.
+        options: Settings of the section ``evaluate`` of a recipe, e.g. ``prompts="toxigen"``, ``samples=25``.
+
+    Returns:
+        The content of ``results.json``.
+
+    Raises:
+        UniDetoxError: Any of its children; the message says what to do.
+    """
+    names = list(dict.fromkeys(str(m) for m in ([models] if isinstance(models, str | Path) else models)))
+    if not names:
+        raise UsageError("no model to evaluate", hint="name a directory or a Hub id")
+    names = [resolve_source(name, None) for name in names]
+    section = _section(settings, options, limit)
+    for name in names:
+        load_tokenizer(name, trust_remote_code=trust_remote_code)  # a misspelled second model shows now, not in an hour
+    work = load_work(section, device=device, dtype=dtype, trust_remote_code=trust_remote_code, limit=limit)
+    folder = Path(output)
+    directories = {n: folder / "evaluation" / s for n, s in zip(names, unique_slugs(names), strict=True)}
+    with _locked(folder):
+        for name, directory in directories.items():
+            run_target(name, directory, work, section, fresh=fresh)
+        return merge(directories, folder, work, section)
+
+
+def merge(directories: Mapping[str, Path], output: Path, work: Work, settings: Evaluate) -> dict[str, Any]:
+    """Join the results of several targets: ``generations.jsonl``, ``results.json``, ``report/index.html``.
+
+    Args:
+        directories: Model name -> its stage directory.
+        output: Where to write.
+        work: What they were measured with.
+        settings: The recipe's section.
+
+    Returns:
+        The content of ``results.json``.
+    """
+    from unidetox.report import render_report
+
+    titles = _tell_apart(list(directories))
+    rows, counts = [], {}
+    for name, directory in directories.items():
+        content = read_json(directory / "results.json")
+        if content is None:
+            raise UniDetoxError(f"{directory} holds no results", hint=f"measure {name} again with --fresh")
+        rows += [{**row, **asdict(titles[name])} for row in content["rows"]]
+        counts[f"{titles[name].target} / {titles[name].method}"] = content["counts"]
+    results = {
+        "schema_version": SCHEMA_VERSION,
+        "rows": rows,
+        "settings": describe_settings(work, settings),
+        "counts": counts,
+        "models": {f"{t.target} / {t.method}": name for name, t in titles.items()},
+    }
+    _write_generations(output / "generations.jsonl", directories, titles, settings)
+    write_json(output / "results.json", results)
+    examples = _examples(output / "generations.jsonl", work.prompts, settings.seeds[0])
+    render_report(results, examples, output / "report")
+    return results
+
+
+def describe_settings(work: Work, settings: Evaluate) -> dict[str, Any]:
+    """Return every choice behind the numbers, those that the protocol makes included."""
+    rules = Rules.of(settings.protocol, settings.threshold, settings.id_domains)
+    questions = work.questions
+    return {
+        **settings.model_dump(mode="json"),
+        "top_k": used_top_k(settings),
+        "toxic_if": f"score {'>' if rules.strict else '>='} {rules.threshold:g}",
+        "dist_counts": "prompt and continuation" if rules.dist_with_prompt else "continuation",
+        "ppl_ceiling": rules.ppl_ceiling,
+        "interval": "95 % bootstrap over prompts, 2000 resamples",
+        "dtype": work.dtype,
+        "prompts_used": len(work.prompts.prompts),
+        "prompts_sha256": work.prompts.sha256,
+        "prompts_dropped": dict(work.prompts.dropped),
+        "groups_without_domain": dict(work.prompts.unmapped_groups),
+        "questions_used": len(questions.questions) if questions else None,
+        "questions_sha256": questions.sha256 if questions else None,
+    }
+
+
+def _section(settings: Evaluate | None, options: dict[str, Any], limit: int | None) -> Evaluate:
+    if settings is None:
+        settings = make_evaluate(options)
+    elif options:
+        raise UsageError(f"give either settings or options, not both ({', '.join(options)})")
+    return settings.model_copy(update={"num_prompts": min(limit, settings.num_prompts or limit)}) if limit else settings
+
+
+def make_evaluate(options: Mapping[str, Any]) -> Evaluate:
+    """Return the section ``evaluate`` with some settings changed; names of files are found as in a recipe.
+
+    Args:
+        options: Setting -> value.
+
+    Raises:
+        UsageError: If a key is unknown or a value not allowed.
+        MissingError: If a file that is named does not exist.
+    """
+    from pydantic import ValidationError
+
+    try:
+        section = Evaluate(**{k: str(v) if isinstance(v, Path) else v for k, v in options.items()})
+    except ValidationError as exc:
+        raise _explain(exc.errors()[0]) from None
+    return map_sources(section, lambda name: resolve_source(name, None))
+
+
+def _explain(error: Mapping[str, Any]) -> UsageError:
+    name = str(error["loc"][0]) if error["loc"] else "evaluate"
+    near = difflib.get_close_matches(name, Evaluate.model_fields, n=1)
+    if error["type"] == "extra_forbidden":
+        known = ", ".join(Evaluate.model_fields)
+        return UsageError(f"unknown setting {name}", hint=f"did you mean {near[0]}?" if near else f"known are {known}")
+    field = Evaluate.model_fields.get(name)
+    allowed = next((item.text for item in field.metadata if isinstance(item, Allowed)), None) if field else None
+    return UsageError(f"{name} = {error['input']!r} is not allowed", hint=f"it must be {allowed or error['msg']}")
+
+
+@contextlib.contextmanager
+def _locked(output: Path) -> Iterator[None]:
+    """Hold the lock of an output directory; refuse one that holds something else."""
+    made = make_directory(output)
+    lock = DirectoryLock(output)
+    try:
+        foreign = sorted({item.name for item in output.iterdir() if not item.name.startswith(".")} - _OWN)
+        if foreign:
+            raise UsageError(f"{output} holds something else ({foreign[0]})", hint="give another -o, or empty it first")
+        lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+    finally:
+        remove_empty([output / "evaluation", *made])
+
+
+def _describe(work: Work, settings: Evaluate) -> str:
+    n, k, seeds = len(work.prompts.prompts), settings.samples, len(settings.seeds)
+    asked = f", {len(work.questions.questions)} questions" if work.questions else ""
+    return f"{n} prompts, {k} continuations each, {seeds} seed{'s' if seeds > 1 else ''}{asked}"
+
+
+def _tell_apart(names: Sequence[str]) -> dict[str, Target]:
+    """Name each model; where two would be the same, the part of their paths that differs is added."""
+    titles = {name: identify(name) for name in names}
+    seen = Counter(titles.values())
+    slugs = dict(zip(names, unique_slugs(names), strict=True))
+    for name, title in titles.items():
+        if seen[title] > 1 and title.method == "base":
+            titles[name] = replace(title, target=slugs[name])
+        elif seen[title] > 1:
+            titles[name] = replace(title, method=f"{title.method} ({slugs[name]})")
+    return titles
+
+
+def _write_generations(
+    path: Path, directories: Mapping[str, Path], titles: Mapping[str, Target], settings: Evaluate
+) -> None:
+    partial = path.with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+    with JsonlWriter(partial) as writer:
+        for name, directory in directories.items():
+            for seed in settings.seeds:
+                rows = read_jsonl(directory / f"seed-{seed}" / "generations.jsonl")
+                writer.write({**row, **asdict(titles[name])} for row in rows)
+    os.replace(partial, path)  # noqa: PTH105 - the atomic primitive
+
+
+def _examples(path: Path, prompts: PromptSet, seed: int) -> Iterable[dict[str, Any]]:
+    """Yield one seed's rows of evenly spread prompts, for the page to choose from."""
+    step = max(1, len(prompts.prompts) // _EXAMPLE_PROMPTS)
+    shown = {prompt.prompt_id for prompt in prompts.prompts[::step]}
+    return [row for row in read_jsonl(path) if row["seed"] == seed and row["prompt_id"] in shown]
