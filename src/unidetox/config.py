@@ -41,10 +41,10 @@ __all__ = [
     "Toxic",
     "commented_recipe",
     "load_recipe",
+    "portable",
     "preset",
     "preset_names",
     "recipe_from",
-    "recipe_toml",
     "resolve_source",
     "write_recipe",
 ]
@@ -72,7 +72,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), *, missing_ok: bool =
 
     Args:
         path: A TOML file. It may start with ``preset = "paper"``.
-        overrides: Settings like ``"texts.alpha=0.2"`` that win over the file; the value is TOML or plain text.
+        overrides: Settings like ``"texts.alpha=0.2"`` that win over the file; values are TOML or plain text.
         missing_ok: Leave the name of a file that is not there as it is; for looking at old runs.
 
     Raises:
@@ -106,13 +106,13 @@ def recipe_from(preset: str, **sections: Any) -> Recipe:
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
     """Write every setting as TOML; names of files relative to the folder of ``path`` where possible."""
-    write_text(path, recipe_toml(recipe, path.absolute().parent))
+    lines = _toml_lines(portable(recipe, path.absolute().parent), comments=False)
+    write_text(path, "\n".join(lines) + "\n")
 
 
-def recipe_toml(recipe: Recipe, base_dir: Path) -> str:
-    """Return every setting as TOML, names of files relative to a folder where possible."""
-    portable = map_sources(recipe, lambda name: portable_name(name, base_dir))
-    return "\n".join(_toml_lines(portable, comments=False)) + "\n"
+def portable(recipe: Recipe, base_dir: Path) -> Recipe:
+    """Return the recipe with names of files relative to a folder where possible, and ``sandbox:NAME``."""
+    return map_sources(recipe, lambda name: portable_name(name, base_dir))
 
 
 def commented_recipe(preset: str) -> str:
@@ -257,9 +257,7 @@ def _spelling(path: Sequence[str]) -> str:
     inside = len(path) > 1 and path[0] in sections
     names = list((sections[path[0]] if inside else Recipe).model_fields)
     prefix = f"{path[0]}." if inside else ""
-    elsewhere = [
-        f"{name}.{path[-1]}" for name, section in sections.items() if path[-1] in section.model_fields
-    ]
+    elsewhere = [f"{name}.{path[-1]}" for name, section in sections.items() if path[-1] in section.model_fields]
     if path[-1] in Recipe.model_fields:
         elsewhere.append(path[-1])
     close = difflib.get_close_matches(path[-1], names, n=1, cutoff=0.5)

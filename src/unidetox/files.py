@@ -1,22 +1,21 @@
-"""Files that survive a kill: atomic writes, JSONL that resumes, canonical hashes, a directory lock."""
+"""Files that survive a kill: atomic writes, JSONL that resumes, canonical hashes."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import math
 import os
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from unidetox.errors import LockedError, MissingError, UniDetoxError, UsageError
+from unidetox.errors import MissingError, UsageError
 
 TMP_SUFFIX = ".unidetox-tmp"
-_LOCK_PATIENCE_S = 0.3
+_MIB = 1 << 20
+_WHOLE_HASH_BYTES = 64 * _MIB
 
 
 def canonical(obj: Any) -> Any:
@@ -90,6 +89,19 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def file_entry(path: Path) -> dict[str, Any]:
+    """Return size and hash of a file: all of it up to 64 MiB, else its size and its first and last MiB."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        if size <= _WHOLE_HASH_BYTES:
+            return {"bytes": size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        ends = file.read(_MIB)
+        file.seek(-_MIB, os.SEEK_END)
+        ends += file.read(_MIB)
+    return {"bytes": size, "sha256_ends": hashlib.sha256(ends).hexdigest()}
 
 
 def _row_bytes(row: Mapping[str, Any]) -> bytes:
@@ -186,89 +198,3 @@ def _repair_end(path: Path) -> None:
         elif last:
             file.seek(size)
             file.write(b"\n")
-
-
-class DirectoryLock:
-    """An exclusive lock on a directory, held by this process; the system frees it if the process dies.
-
-    Args:
-        directory: The directory; it must exist. The lock is a file ``.lock`` in it, removed on release.
-    """
-
-    FILE = ".lock"
-
-    def __init__(self, directory: Path) -> None:
-        self.path = directory / self.FILE
-        self._fd: int | None = None
-
-    @property
-    def held(self) -> bool:
-        """Whether this object holds the lock."""
-        return self._fd is not None
-
-    def acquire(self) -> None:
-        """Take the lock.
-
-        Raises:
-            LockedError: If somebody else holds it; names the process id.
-        """
-        deadline = time.monotonic() + _LOCK_PATIENCE_S
-        while not self._try():
-            if time.monotonic() > deadline:
-                raise LockedError(
-                    f"{self.path.parent} is in use by process {self._holder()}",
-                    hint="Wait for it to end, or end it first",
-                )
-            time.sleep(0.02)
-
-    def release(self) -> None:
-        """Give the lock back; does nothing if it is not held."""
-        if self._fd is not None:
-            # Unlinked while still held: whoever opened this file meanwhile sees in `_try` that it is gone.
-            self.path.unlink(missing_ok=True)
-            os.close(self._fd)
-            self._fd = None
-
-    def other_holder(self) -> str | None:
-        """Return the process id of whoever else holds the lock, None if it is free or ours."""
-        try:
-            fd = os.open(self.path, os.O_RDONLY)
-        except OSError:
-            return None
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return None if self.held else self._holder()
-        finally:
-            os.close(fd)
-        return None
-
-    def _try(self) -> bool:
-        try:
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as exc:
-            raise UsageError(
-                f"cannot write in {self.path.parent}: {exc.strerror}", hint="Choose another -o"
-            ) from exc
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            current = os.stat(self.path).st_ino == os.fstat(fd).st_ino  # noqa: PTH116
-        except (BlockingIOError, FileNotFoundError):
-            os.close(fd)
-            return False
-        except OSError as exc:
-            os.close(fd)
-            raise UniDetoxError(f"cannot lock {self.path.parent}: {exc.strerror}") from exc
-        if not current:
-            os.close(fd)
-            return False
-        os.truncate(fd, 0)
-        os.write(fd, f"{os.getpid()}\n".encode())
-        self._fd = fd
-        return True
-
-    def _holder(self) -> str:
-        try:
-            return self.path.read_text().strip() or "unknown"
-        except OSError:
-            return "unknown"

@@ -159,9 +159,7 @@ class Toxic(Section):
     corpus: Annotated[Name, Source((DGHS,))] = Field(
         DGHS, description='Toxic texts to train it on: "dghs", a file, a folder or a Hub id.'
     )
-    column: OptName = Field(
-        None, description="Column of the corpus with the text; found by name if left out."
-    )
+    column: OptName = Field(None, description="Column of the corpus with the text; found by name if left out.")
     duplicates: Flag = Field(False, description="Keep texts that occur more than once.")
     epochs: Positive = Field(3.0, description="Passes over the corpus; not used where steps is given.")
     steps: OptCount = Field(None, description="Optimiser steps; without it, epochs counts.")
@@ -179,9 +177,7 @@ class Texts(Section):
     )
     num_texts: Count = Field(640, description="How many texts to distil.")
     max_length: Length = Field(256, description="Longest text in tokens, the start token included.")
-    alpha: Share = Field(
-        0.1, description="A token needs at least alpha times the base model's highest probability."
-    )
+    alpha: Share = Field(0.1, description="A token needs at least alpha times the base model's highest probability.")
     beta: Beta = Field(
         float("inf"),
         description="Contrast: inf scores base - toxic; a number scores (1 + beta) base - beta toxic.",

@@ -36,9 +36,7 @@ def resolve_source(name: str, base_dir: Path | None, *, missing_ok: bool = False
         if candidate.exists():
             return os.path.abspath(candidate)  # noqa: PTH100 - unlike resolve(), it keeps a link's own name
     if _looks_like_path(name) and not missing_ok:
-        raise MissingError(
-            f"{name} does not exist", hint="Correct the path, or give the id of a Hub repository"
-        )
+        raise MissingError(f"{name} does not exist", hint="Correct the path, or give the id of a Hub repository")
     return name
 
 

@@ -1,0 +1,140 @@
+"""Directories: a lock, and making, listing and removing."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from unidetox.errors import LockedError, UniDetoxError, UsageError
+from unidetox.files import TMP_SUFFIX
+
+_PATIENCE_S = 0.3
+
+
+class DirectoryLock:
+    """An exclusive lock on a directory, held by this process; the system frees it if the process dies.
+
+    Args:
+        directory: The directory; it must exist. The lock is a file ``.lock`` in it, removed on release.
+    """
+
+    FILE = ".lock"
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / self.FILE
+        self._fd: int | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether this object holds the lock."""
+        return self._fd is not None
+
+    def acquire(self) -> None:
+        """Take the lock.
+
+        Raises:
+            LockedError: If somebody else holds it; names the process id.
+        """
+        deadline = time.monotonic() + _PATIENCE_S
+        while not self._try():
+            if time.monotonic() > deadline:
+                raise LockedError(
+                    f"{self.path.parent} is in use by process {self._holder()}",
+                    hint="Wait for it to end, or end it first",
+                )
+            time.sleep(0.02)
+
+    def release(self) -> None:
+        """Give the lock back; does nothing if it is not held."""
+        if self._fd is not None:
+            # Unlinked while still held: whoever opened this file meanwhile sees in `_try` that it is gone.
+            self.path.unlink(missing_ok=True)
+            os.close(self._fd)
+            self._fd = None
+
+    def other_holder(self) -> str | None:
+        """Return the process id of whoever else holds the lock, None if it is free or ours."""
+        try:
+            fd = os.open(self.path, os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return None if self.held else self._holder()
+        finally:
+            os.close(fd)
+        return None
+
+    def _try(self) -> bool:
+        try:
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as exc:
+            raise UsageError(f"cannot write in {self.path.parent}: {exc.strerror}", hint="Choose another -o") from exc
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            current = os.stat(self.path).st_ino == os.fstat(fd).st_ino  # noqa: PTH116
+        except (BlockingIOError, FileNotFoundError):
+            os.close(fd)
+            return False
+        except OSError as exc:
+            os.close(fd)
+            raise UniDetoxError(f"cannot lock {self.path.parent}: {exc.strerror}") from exc
+        if not current:
+            os.close(fd)
+            return False
+        os.truncate(fd, 0)
+        os.write(fd, f"{os.getpid()}\n".encode())
+        self._fd = fd
+        return True
+
+    def _holder(self) -> str:
+        try:
+            return self.path.read_text().strip() or "unknown"
+        except OSError:
+            return "unknown"
+
+
+def there(path: Path) -> bool:
+    """Say whether there is a file, a folder or a link, be it a broken one."""
+    return path.exists() or path.is_symlink()
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a whole folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def list_files(folder: Path) -> list[str]:
+    """Return the relative paths of all files in a folder, sorted; left-overs of atomic writes are not counted."""
+    found = [path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()]
+    return sorted(path.relative_to(folder).as_posix() for path in found if not path.name.endswith(TMP_SUFFIX))
+
+
+def make_directory(directory: Path) -> list[Path]:
+    """Make a directory and return which folders had to be made, the innermost first.
+
+    Raises:
+        UsageError: If it cannot be made.
+    """
+    made = [path for path in (directory, *directory.parents) if not path.exists()]
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise UsageError(f"cannot make the folder {directory}: {exc.strerror}", hint="Give another -o") from exc
+    return made
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove those of the folders that are empty."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
