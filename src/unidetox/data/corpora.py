@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from unidetox import console
@@ -68,13 +69,14 @@ def load_toxic_corpus(
     table = _load(source)
     column = pick_column(table, column)
     dropped: dict[str, int] = {}
-    rows, note = _relevant_rows(table, column, dropped)
-    texts = collect_texts(table, column, rows, dropped, default_finish="eos")
-    texts, repeated = _without_duplicates(texts)
+    chosen, note = _relevant_rows(table, column, dropped)
+    texts = collect_texts(table, column, chosen, dropped, default_finish="eos")
+    distinct = _without_duplicates(texts)
+    repeated = len(texts) - len(distinct)
     if duplicates:
-        texts = collect_texts(table, column, rows, {}, default_finish="eos")
         note += f"; {repeated:,} duplicates kept" if repeated else ""
     else:
+        texts = distinct
         count(dropped, "duplicate", repeated)
     if limit is not None and limit < len(texts):
         count(dropped, "over_limit", len(texts) - limit)
@@ -91,43 +93,38 @@ def _load(source: str) -> Table:
     return table
 
 
-def _relevant_rows(table: Table, column: str, dropped: dict[str, int]) -> tuple[list[dict[str, Any]], str]:
-    """The rows to learn from, and what to tell about the choice."""
+def _relevant_rows(table: Table, column: str, dropped: dict[str, int]) -> tuple[Sequence[int], str]:
+    """The numbers of the rows to learn from, and what to tell about the choice."""
     if not _is_dghs(table):
-        labels = [name for name in table.columns if name.lower() in _LABEL_COLUMNS and name != column]
-        if labels:
-            console.warn(
-                f"{table.source}: every row is taken as toxic text, whatever its column '{labels[0]}' says; "
-                "filter the file first if it holds other texts"
-            )
-        return table.rows, ""
-    hate = [row for row in table.rows if _cell(row, "label") == "hate"]
-    count(dropped, "not_hate", len(table.rows) - len(hate))
-    targets = [_cell(row, "target") for row in hate]
-    filtered_before = targets.count("") * 2 > len(hate)
-    kept = [
-        row
-        for row, target in zip(hate, targets, strict=True)
-        if target in _SPELLINGS or (filtered_before and not target)
-    ]
-    without = 0 if filtered_before else targets.count("")
-    count(dropped, "no_target", without)
-    count(dropped, "other_target", len(hate) - len(kept) - without)
+        _warn_of_labels(table, column)
+        return range(len(table.rows)), ""
+    target = {index: _cell(row, "target") for index, row in enumerate(table.rows) if _cell(row, "label") == "hate"}
+    nameless = sum(not name for name in target.values())
+    filtered_before = nameless * 2 > len(target)
+    kept = [index for index, name in target.items() if name in _SPELLINGS or (filtered_before and not name)]
+    count(dropped, "not_hate", len(table.rows) - len(target))
+    count(dropped, "no_target", 0 if filtered_before else nameless)
+    count(dropped, "other_target", len(target) - len(kept) - (0 if filtered_before else nameless))
     if not kept:
         hint = "expected rows with label 'hate' and a target such as 'wom', 'bla', 'mus'"
         raise UsageError(f"{table.source}: no row passes the filter of the paper", hint=hint)
-    absent = sorted(set(DGHS_TARGETS) - {_SPELLINGS.get(target) for target in targets})
-    note = (
-        f"; {targets.count(''):,} hate rows name no target and were kept as filtered already" if filtered_before else ""
-    )
-    return kept, note + (f"; targets that match no row: {', '.join(absent)}" if absent else "")
+    if filtered_before:
+        return kept, f"; {nameless:,} hate rows without a target kept: filtered already"
+    absent = sorted(set(DGHS_TARGETS) - {_SPELLINGS.get(name) for name in target.values()})
+    return kept, f"; targets that match no row: {', '.join(absent)}" if absent else ""
+
+
+def _warn_of_labels(table: Table, column: str) -> None:
+    """A labelled file most likely holds harmless texts too, which would spoil the toxic model."""
+    labels = [name for name in table.columns if name.lower() in _LABEL_COLUMNS and name != column]
+    if labels:
+        taken = f"{table.source}: every row is taken as toxic text, whatever its column '{labels[0]}' says"
+        console.warn(f"{taken}; filter the file first if it holds other texts")
 
 
 def _is_dghs(table: Table) -> bool:
-    return {"label", "target"} <= set(table.columns) and {_cell(row, "label") for row in table.rows} <= {
-        "hate",
-        "nothate",
-    }
+    labels = {_cell(row, "label") for row in table.rows}
+    return {"label", "target"} <= set(table.columns) and labels <= {"hate", "nothate"}
 
 
 def _cell(row: dict[str, Any], name: str) -> str:
@@ -135,9 +132,9 @@ def _cell(row: dict[str, Any], name: str) -> str:
     return value.strip().lower() if isinstance(value, str) else ""
 
 
-def _without_duplicates(texts: list[Text]) -> tuple[list[Text], int]:
-    """The first of each text (surrounding white space does not count), and how many were left out."""
+def _without_duplicates(texts: list[Text]) -> list[Text]:
+    """The first of each text; surrounding white space does not count."""
     first: dict[str, Text] = {}
     for text in texts:
         first.setdefault(text.text.strip(), text)
-    return list(first.values()), len(texts) - len(first)
+    return list(first.values())

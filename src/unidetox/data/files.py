@@ -55,14 +55,15 @@ def local_path(source: str) -> Path | None:
         raise UsageError("no data source given", hint="give a file, a folder or a Hub id")
     if not hub.is_local(source):
         return None
-    path = Path(source).expanduser()
     try:
-        if path.is_dir():
-            return _file_in(path)
-        if path.exists():
-            return path
-    except (OSError, ValueError):
-        pass
+        path = Path(source).expanduser()
+        is_folder, exists = path.is_dir(), path.exists()
+    except (OSError, ValueError, RuntimeError):  # as in `is_local`
+        exists = is_folder = False
+    if is_folder:
+        return _file_in(path)
+    if exists:
+        return path
     raise MissingError(f"{source}: no such file or folder", hint=f"check the path (working directory: {Path.cwd()})")
 
 
@@ -164,7 +165,7 @@ def check_count(value: int | None, name: str) -> None:
 
 def content_hash(rows: Sequence[Any]) -> str:
     """SHA-256 of rows in canonical JSON: the same for the same content from any file format."""
-    text = json.dumps(rows, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    text = json.dumps(rows, separators=(",", ":"), sort_keys=True)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 

@@ -128,8 +128,9 @@ def _jsonl(path: Path, data: bytes) -> Table:
 
 
 def _json(path: Path, data: bytes) -> Table:
+    text = decode(path, data)
     try:
-        content = json.loads(decode(path, data))
+        content = json.loads(text)
     except (ValueError, RecursionError) as exc:
         if "Extra data" in str(exc):  # JSON Lines under the name .json, as on many Hub pages
             return _jsonl(path, data)

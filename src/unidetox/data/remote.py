@@ -16,6 +16,7 @@ _NOT_DATA = {
     "readme.txt", "license.txt", "requirements.txt",
 }  # fmt: skip
 _SPLIT_WORDS = {
+    "auxiliary": {"auxiliary"},
     "train": {"train", "training"},
     "validation": {"validation", "valid", "val"},
     "dev": {"dev"},
@@ -106,7 +107,7 @@ def _split_of(path: str) -> str | None:
     for part in (pure.stem, *reversed(pure.parts[:-1])):
         words = set(re.findall("[a-z]+", part.lower()))
         for split, names in _SPLIT_WORDS.items():
-            if words & names and "auxiliary" not in words:
+            if words & names:
                 return split
     return None
 

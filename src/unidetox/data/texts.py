@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,7 +73,7 @@ def read_texts(source: str, *, column: str | None = None, limit: int | None = No
     check_count(limit, "limit")
     table = load_table(source)
     dropped: dict[str, int] = {}
-    texts = collect_texts(table, pick_column(table, column), table.rows, dropped)
+    texts = collect_texts(table, pick_column(table, column), range(len(table.rows)), dropped)
     if limit is not None:
         count(dropped, "over_limit", max(0, len(texts) - limit))
         texts = texts[:limit]
@@ -85,7 +86,7 @@ def read_texts(source: str, *, column: str | None = None, limit: int | None = No
 def collect_texts(
     table: Table,
     column: str,
-    rows: list[dict[str, Any]],
+    chosen: Sequence[int],
     dropped: dict[str, int],
     default_finish: str | None = None,
 ) -> list[Text]:
@@ -94,7 +95,7 @@ def collect_texts(
     Args:
         table: Where the rows come from.
         column: The column that holds the text.
-        rows: The rows to use.
+        chosen: Which rows to use, by number from 0.
         dropped: Counts of what is left out; added to.
         default_finish: How a text ended that does not say so itself.
 
@@ -102,10 +103,11 @@ def collect_texts(
         The texts in order.
     """
     texts = []
-    for number, row in enumerate(rows, start=1):
-        text = text_of(row.get(column), table.source, number)
+    for index in chosen:
+        row = table.rows[index]
+        text = text_of(row.get(column), table.source, index + 1)
         if text.strip():
-            finish = _finish_reason(row.get("finish_reason"), table.source, number)
+            finish = _finish_reason(row.get("finish_reason"), table.source, index + 1)
             texts.append(Text(text, finish or default_finish))
         else:
             count(dropped, "empty")
