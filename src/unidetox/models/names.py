@@ -40,7 +40,7 @@ def unique_slugs(names: Sequence[str | Path]) -> list[str]:
 def fingerprint(name: str | Path) -> str:
     """A hash of what a model is, to notice that it has changed.
 
-    Files of up to 8 MiB are read whole, of larger ones 64 evenly spaced blocks of 64 KiB: any fine-tuning shows,
+    Files of up to 8 MiB are read whole, of larger ones 64 evenly spaced blocks of 64 KiB: fine-tuning shows,
     and a 7B model takes but a moment. Notes about the model (``README.md``, ``stage.json``) do not count.
 
     Args:

@@ -1,0 +1,115 @@
+"""The mean loss a token and its gradient, the same for every architecture, without the logits of a whole batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from unidetox.training.batches import Batch
+
+# Logits held at a time, in numbers: 128 MiB of float32, as much as the copies made of them.
+_LOGITS_AT_ONCE = 1 << 25
+
+
+class TokenLoss:
+    """Adds the gradient of a batch's loss to a model's parameters.
+
+    Where the model is a backbone with a head on top and nothing in between, the head is asked for supervised
+    positions only, and for a piece of them at a time: forward and backward through the head piece by piece, then
+    backward through the backbone once. That is the arithmetic of the plain way in a fraction of its memory. Rows are
+    padded on the right, where a causal model cannot look, so attention needs no mask and takes its fast path. Both
+    are tried on the first batch; a model on which they change the logits is trained the plain way.
+
+    Args:
+        model: A Hugging Face causal LM or a PEFT model around one.
+        autocast: Number type to multiply in, None for that of the weights.
+    """
+
+    def __init__(self, model: Any, autocast: torch.dtype | None = None) -> None:
+        self.model = model
+        self.autocast = autocast
+        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.backbone = inner.base_model
+        self.head = inner.get_output_embeddings()
+        self.use_mask = True
+        self.by_pieces: bool | None = None
+
+    def backward(self, batch: Batch, n_tokens: int) -> torch.Tensor:
+        """Add the gradient of (summed loss / n_tokens) to the parameters.
+
+        Args:
+            batch: See `unidetox.training.batches.collate`; on the model's device.
+            n_tokens: Supervised tokens of the whole optimizer step.
+
+        Returns:
+            Summed loss / n_tokens, a scalar without gradient.
+        """
+        if self.by_pieces is None:
+            self._try_shortcuts(batch)
+        supervised = batch["labels"][:, 1:] != -100
+        targets = batch["labels"][:, 1:][supervised]
+        with self._autocast():
+            outputs = self._ask(self.backbone if self.by_pieces else self.model, batch, self.use_mask)
+            states = outputs[0][:, :-1][supervised]
+        if self.by_pieces:
+            return self._backward_by_pieces(states, targets, n_tokens)
+        loss = cross_entropy(states.float(), targets, reduction="sum") / n_tokens
+        torch.autograd.backward(loss)
+        return loss.detach()
+
+    def _backward_by_pieces(self, states: torch.Tensor, targets: torch.Tensor, n_tokens: int) -> torch.Tensor:
+        size = max(64, _LOGITS_AT_ONCE // self.head.weight.shape[0])
+        total = torch.zeros((), device=states.device)
+        gradients = []
+        for piece, target in zip(torch.split(states, size), torch.split(targets, size), strict=True):
+            leaf = piece.detach().requires_grad_()
+            with self._autocast():
+                logits = self.head(leaf)
+            loss = cross_entropy(logits.float(), target, reduction="sum") / n_tokens
+            torch.autograd.backward(loss)
+            total += loss.detach()
+            gradients.append(leaf.grad)
+            del logits, loss
+        torch.autograd.backward(states, torch.cat([g for g in gradients if g is not None]))
+        return total
+
+    def _autocast(self) -> torch.autocast:
+        device = next(self.model.parameters()).device.type
+        return torch.autocast(device, dtype=self.autocast or torch.bfloat16, enabled=self.autocast is not None)
+
+    @staticmethod
+    def _ask(module: Any, batch: Batch, use_mask: bool) -> Any:
+        mask = {"attention_mask": batch["attention_mask"]} if use_mask else {}
+        return module(input_ids=batch["input_ids"], use_cache=False, return_dict=True, **mask)
+
+    @torch.no_grad()
+    def _try_shortcuts(self, batch: Batch) -> None:
+        """Compare logits with and without the shortcuts on the start of the first and last row of a batch."""
+        probe = {key: value[[0, -1], :48] for key, value in batch.items()}
+        real = probe["attention_mask"].bool()
+        training = self.model.training
+        self.model.eval()
+        try:
+            plain = self._ask(self.model, probe, True).logits[real].float()
+            unmasked = self._ask(self.model, probe, False).logits[real].float()
+            loose = 2e-2 if self.model.dtype != torch.float32 else 1e-4
+            self.use_mask = not _close(plain, unmasked, loose)
+            self.by_pieces = self._pieces_agree(probe, real, plain if self.use_mask else unmasked)
+        finally:
+            self.model.train(training)
+
+    def _pieces_agree(self, probe: Batch, real: torch.Tensor, logits: torch.Tensor) -> bool:
+        if self.head is None or not hasattr(self.head, "weight"):
+            return False
+        try:
+            states = self._ask(self.backbone, probe, self.use_mask)[0]
+            return _close(logits, self.head(states[real]).float(), 1e-2 if states.dtype != torch.float32 else 1e-5)
+        except (TypeError, RuntimeError, IndexError, AttributeError):
+            return False
+
+
+def _close(a: torch.Tensor, b: torch.Tensor, tolerance: float) -> bool:
+    """Whether two tensors agree within a tolerance relative to the largest number."""
+    return a.shape == b.shape and bool((a - b).abs().max() <= tolerance * a.abs().max().clamp(min=1e-6))
