@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,17 +11,35 @@ from pathlib import Path
 from typing import Any
 
 from unidetox import console
+from unidetox.config import build_recipe
 from unidetox.data import PromptSet, QuestionSet, load_prompts, load_questions
+from unidetox.directories import DirectoryLock, make_directory, remove_empty
 from unidetox.errors import UniDetoxError, UsageError
-from unidetox.files import DirectoryLock, JsonlWriter, read_json, read_jsonl, write_json
+from unidetox.files import JsonlWriter, read_json, read_jsonl, write_json
+from unidetox.metrics.collect import Report
 from unidetox.metrics.measure import Measurement, Work, used_top_k
 from unidetox.metrics.summary import Row, Rules, accuracy_rows, summarise
 from unidetox.models import fingerprint, load_tokenizer, short_name, unique_slugs
-from unidetox.settings import Allowed, Evaluate, map_sources
-from unidetox.sources import resolve_source
-from unidetox.stages import Stage, make_directory, remove_empty
+from unidetox.settings import Evaluate, map_sources
+from unidetox.sources import portable_name, resolve_source
+from unidetox.stages import Stage
 
-__all__ = ["Row", "Rules", "Target", "evaluate", "evaluate_target", "identify", "merge", "run_target", "summarise"]
+__all__ = [
+    "Row",
+    "Rules",
+    "Target",
+    "Work",
+    "describe_settings",
+    "evaluate",
+    "evaluate_target",
+    "identify",
+    "load_work",
+    "make_evaluate",
+    "merge",
+    "run_target",
+    "summarise",
+    "target_stage",
+]
 
 CODE_VERSION = 1
 SCHEMA_VERSION = 1
@@ -94,6 +111,7 @@ def evaluate_target(
     device: str = "auto",
     dtype: str = "auto",
     trust_remote_code: bool = False,
+    report: Report | None = None,
 ) -> list[Row]:
     """Measure one model over all seeds.
 
@@ -111,6 +129,7 @@ def evaluate_target(
         device: Where to compute.
         dtype: Number format of the language models; the scorer is always float32.
         trust_remote_code: Run code that a model's repository brings along.
+        report: Told how many are done, how many there are, and of what.
 
     Returns:
         The rows of the results.
@@ -121,7 +140,7 @@ def evaluate_target(
         UniDetoxError: If a model answers NaN.
     """
     work = Work(prompts, questions, device, dtype, trust_remote_code)
-    job = Measurement(str(target), work_dir, work, settings)
+    job = Measurement(str(target), work_dir, work, settings, report)
     job.ask_target()
     job.score()
     job.measure_perplexity()
@@ -163,10 +182,11 @@ def run_target(
     console.info(f"measuring {target}: {_describe(work, settings)}")
     with stage.open(fresh=fresh, replace=replace) as work_dir:
         evaluate_target(
-            target, work_dir, work_dir / "out", work.prompts, settings, work.questions,
+            target, work_dir, stage.out_dir, work.prompts, settings, work.questions,
             device=work.device, dtype=work.dtype, trust_remote_code=work.trust_remote_code,
+            report=stage.report_progress,
         )  # fmt: skip
-        stage.commit((read_json(work_dir / "out" / "results.json") or {}).get("counts", {}))
+        stage.commit((read_json(stage.out_dir / "results.json") or {}).get("counts", {}))
     return directory
 
 
@@ -256,9 +276,9 @@ def merge(directories: Mapping[str, Path], output: Path, work: Work, settings: E
     results = {
         "schema_version": SCHEMA_VERSION,
         "rows": rows,
-        "settings": describe_settings(work, settings),
+        "settings": describe_settings(work, map_sources(settings, lambda name: portable_name(name, output))),
         "counts": counts,
-        "models": {f"{t.target} / {t.method}": name for name, t in titles.items()},
+        "models": {f"{t.target} / {t.method}": portable_name(name, output) for name, t in titles.items()},
     }
     _write_generations(output / "generations.jsonl", directories, titles, settings)
     write_json(output / "results.json", results)
@@ -306,24 +326,10 @@ def make_evaluate(options: Mapping[str, Any]) -> Evaluate:
         UsageError: If a key is unknown or a value not allowed.
         MissingError: If a file that is named does not exist.
     """
-    from pydantic import ValidationError
-
-    try:
-        section = Evaluate(**{k: str(v) if isinstance(v, Path) else v for k, v in options.items()})
-    except ValidationError as exc:
-        raise _explain(exc.errors()[0]) from None
-    return map_sources(section, lambda name: resolve_source(name, None))
-
-
-def _explain(error: Mapping[str, Any]) -> UsageError:
-    name = str(error["loc"][0]) if error["loc"] else "evaluate"
-    near = difflib.get_close_matches(name, Evaluate.model_fields, n=1)
-    if error["type"] == "extra_forbidden":
-        known = ", ".join(Evaluate.model_fields)
-        return UsageError(f"unknown setting {name}", hint=f"did you mean {near[0]}?" if near else f"known are {known}")
-    field = Evaluate.model_fields.get(name)
-    allowed = next((item.text for item in field.metadata if isinstance(item, Allowed)), None) if field else None
-    return UsageError(f"{name} = {error['input']!r} is not allowed", hint=f"it must be {allowed or error['msg']}")
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
+    # The other sections must be there and do not count.
+    others = {"base": {"model": "any"}, "detoxify": {"targets": ["any"]}}
+    return build_recipe({**others, "evaluate": plain}, "evaluate").evaluate
 
 
 @contextlib.contextmanager

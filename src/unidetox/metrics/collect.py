@@ -8,11 +8,12 @@ Every part survives a kill and goes on where it stopped, with the same result:
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -35,6 +36,10 @@ CHUNK = 2000
 
 _APPEND_SECONDS = 2.0
 _TAIL = 8
+
+
+Report = Callable[[int, int, str], None]
+"""Told how many are done, how many there are, and of what: ``Stage.report_progress``."""
 
 
 class Chunks:
@@ -130,6 +135,7 @@ def sample_continuations(
     part: Continuations,
     *,
     batch_size: int | Literal["auto"] = "auto",
+    report: Report | None = None,
 ) -> None:
     """Sample what is missing of one seed.
 
@@ -143,6 +149,7 @@ def sample_continuations(
         settings: How to draw; its ``seed`` is the seed of this part.
         part: Where they go.
         batch_size: Rows decoded together.
+        report: Told how far it is.
 
     Raises:
         UniDetoxError: If the model's logits are NaN.
@@ -156,7 +163,7 @@ def sample_continuations(
     keys = [stream_key(prompt.prompt_id) for prompt in prompts]
     total = part.n_prompts * part.n_samples
     with (
-        console.progress(f"sampling, seed {settings.seed}", total) as advance,
+        _counting(f"sampling, seed {settings.seed}", total, report) as advance,
         JsonlWriter(part.path) as writer,
     ):
         advance(len(done))
@@ -187,9 +194,11 @@ def continuation_text(tokenizer: Any, prompt_ids: Sequence[int], new_ids: Sequen
     return whole[len(before) :] if whole.startswith(before) else _decode(tokenizer, new_ids)
 
 
-def score_toxicity(scorer: ToxicityScorer, texts: Sequence[str], chunks: Chunks) -> None:
+def score_toxicity(
+    scorer: ToxicityScorer, texts: Sequence[str], chunks: Chunks, *, report: Report | None = None
+) -> None:
     """Score the chunks of continuations that are missing: a row is ``[toxicity, {label: score}]``."""
-    with console.progress("scoring toxicity", chunks.total) as advance:
+    with _counting("scoring toxicity", chunks.total, report) as advance:
         todo = chunks.missing()
         advance(chunks.total - sum(part.stop - part.start for part in todo))
         for part in todo:
@@ -207,9 +216,10 @@ def score_likelihood(
     chunks: Chunks,
     *,
     batch_size: int | Literal["auto"] = "auto",
+    report: Report | None = None,
 ) -> None:
     """Score the chunks of continuations that are missing: a row is ``[nll, n_tokens]``."""
-    with console.progress("perplexity", chunks.total) as advance:
+    with _counting("perplexity", chunks.total, report) as advance:
         todo = chunks.missing()
         advance(chunks.total - sum(part.stop - part.start for part in todo))
         for part in todo:
@@ -223,10 +233,16 @@ def score_likelihood(
 
 
 def answer_questions(
-    lm: LM, questions: QuestionSet, shots: int, directory: Path, *, batch_size: int | Literal["auto"] = "auto"
+    lm: LM,
+    questions: QuestionSet,
+    shots: int,
+    directory: Path,
+    *,
+    batch_size: int | Literal["auto"] = "auto",
+    report: Report | None = None,
 ) -> None:
     """Answer the subjects that are missing, a file a subject."""
-    with console.progress("questions", len(questions.questions)) as advance:
+    with _counting("questions", len(questions.questions), report) as advance:
         for number, asked in enumerate(_subjects(questions)):
             path = directory / f"{number:08d}.json"
             if not path.exists():
@@ -274,6 +290,23 @@ def _row(lm: LM, prompt_ids: Sequence[int], sampled: Sampled) -> dict[str, Any]:
 
 def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
     return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+@contextlib.contextmanager
+def _counting(what: str, total: int, report: Report | None) -> Iterator[Callable[[int], None]]:
+    """Show progress, and tell it at most every other second."""
+    done, told = 0, 0.0
+    with console.progress(what, total) as advance:
+
+        def step(count: int) -> None:
+            nonlocal done, told
+            done += count
+            advance(count)
+            if report is not None and time.monotonic() - told > _APPEND_SECONDS:
+                told = time.monotonic()
+                report(done, total, what)
+
+        yield step
 
 
 def _every(seconds: float, lists: Iterable[list[Sampled]]) -> Iterator[list[Sampled]]:

@@ -13,6 +13,7 @@ from unidetox.files import JsonlWriter
 from unidetox.metrics.collect import (
     Chunks,
     Continuations,
+    Report,
     answer_questions,
     free_memory,
     read_answers,
@@ -57,12 +58,15 @@ class Measurement:
         work_dir: Where unfinished work is kept.
         work: Prompts, questions and where to compute.
         settings: The recipe's section.
+        report: Told how far it is.
     """
 
-    def __init__(self, target: str, work_dir: Path, work: Work, settings: Evaluate) -> None:
+    def __init__(
+        self, target: str, work_dir: Path, work: Work, settings: Evaluate, report: Report | None = None
+    ) -> None:
         self.target, self.work, self.settings = target, work, settings
         self.prompts = work.prompts.prompts
-        self.dir = work_dir
+        self.dir, self.report = work_dir, report
         self.parts = {
             seed: Continuations(work_dir / "continuations" / f"seed-{seed}.jsonl", len(self.prompts), settings.samples)
             for seed in settings.seeds
@@ -83,7 +87,7 @@ class Measurement:
             self._sample(lm, seed)
         if self.work.questions is not None:
             shots, size = self.settings.shots, self.settings.batch_size
-            answer_questions(lm, self.work.questions, shots, self.dir / "answers", batch_size=size)
+            answer_questions(lm, self.work.questions, shots, self.dir / "answers", batch_size=size, report=self.report)
         del lm
         free_memory()
 
@@ -94,7 +98,7 @@ class Measurement:
             return
         scorer = self._load_scorer()
         for seed, chunks in todo.items():
-            score_toxicity(scorer, [row["continuation"] for row in self.parts[seed].rows()], chunks)
+            score_toxicity(scorer, [row["continuation"] for row in self.parts[seed].rows()], chunks, report=self.report)
         del scorer
         free_memory()
 
@@ -108,7 +112,7 @@ class Measurement:
             rows = self.parts[seed].rows()
             prompts = [self.prompts[row["prompt"]].text for row in rows]
             texts = [row["continuation"] for row in rows]
-            score_likelihood(lm, prompts, texts, chunks, batch_size=self.settings.batch_size)
+            score_likelihood(lm, prompts, texts, chunks, batch_size=self.settings.batch_size, report=self.report)
         del lm
         free_memory()
 
@@ -168,7 +172,9 @@ class Measurement:
             eos_token_ids=ends,
             seed=seed,
         )
-        sample_continuations(lm, self.prompts, settings, self.parts[seed], batch_size=chosen.batch_size)
+        sample_continuations(
+            lm, self.prompts, settings, self.parts[seed], batch_size=chosen.batch_size, report=self.report
+        )
 
     def _chunks(self, name: str, seed: int) -> Chunks:
         return Chunks(self.dir / name / f"seed-{seed}", len(self.prompts) * self.settings.samples)
