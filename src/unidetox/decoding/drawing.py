@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import torch
 
+from unidetox.decoding.random_streams import again
+from unidetox.errors import UniDetoxError
+
 BLOCK = 128
 
 
 def draw(scores: torch.Tensor, uniform: torch.Tensor, *, temperature: float, top_k: int, top_p: float) -> torch.Tensor:
-    """Draw one token a row by inverting the cumulative distribution at a given number.
+    """Draw one token a row; what a row draws depends on its own scores and number alone.
 
     Args:
         scores: float32 ``[rows, vocabulary]``; ``-inf`` marks what cannot be drawn.
@@ -19,82 +22,87 @@ def draw(scores: torch.Tensor, uniform: torch.Tensor, *, temperature: float, top
 
     Returns:
         int64 ``[rows]``.
+
+    Raises:
+        UniDetoxError: Where a row's best score is not a finite number.
     """
-    if temperature != 1.0:
-        scores = scores / temperature
-    top_k = min(top_k, scores.shape[-1])
-    if top_k:
-        values, tokens = scores.topk(top_k, sorted=True)
-        return _gather(tokens, _invert(_nucleus(_weights(values), top_p), uniform))
-    if top_p < 1:
-        values, tokens = _candidates(scores, top_p)
-        return _gather(tokens, _invert(_nucleus(_weights(values), top_p), uniform))
-    return _invert_blocks(_weights(scores), uniform)
+    tokens = None
+    if 0 < top_k < scores.shape[-1]:
+        scores, tokens = scores.topk(top_k)
+    weights = _weights(scores, temperature)
+    columns = _invert(weights, uniform) if top_p >= 1 else _invert_nucleus(weights, uniform, top_p)
+    return columns if tokens is None else tokens.gather(1, columns[:, None])[:, 0]
 
 
-def _weights(scores: torch.Tensor) -> torch.Tensor:
+def _weights(scores: torch.Tensor, temperature: float) -> torch.Tensor:
     """Unnormalised probabilities, the best token's being 1."""
-    return (scores - scores.amax(-1, keepdim=True)).exp_()
-
-
-def _gather(tokens: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
-    return tokens.gather(1, column[:, None])[:, 0]
-
-
-def _nucleus(weights: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Zero what lies outside the nucleus; weights ``[rows, n]`` are sorted downwards and hold all mass that counts.
-
-    A token stays while the mass before it is below ``top_p`` of the whole, as in transformers' `TopPLogitsWarper`.
-    """
-    if top_p >= 1:
-        return weights
-    cumulative = weights.double().cumsum(-1)
-    before = cumulative - weights
-    return weights.masked_fill(before >= top_p * cumulative[:, -1:], 0.0)
-
-
-def _candidates(scores: torch.Tensor, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return sorted scores and tokens ``[rows, n]`` that contain the nucleus, and the rest as one last column.
-
-    Tokens above any threshold are a set of best tokens, so if they hold ``top_p`` of the mass the nucleus is within
-    them; only they are sorted. The threshold falls until that is so in every row.
-    """
     best = scores.amax(-1, keepdim=True)
-    weights = (scores - best).exp_()
-    total = weights.sum(-1, dtype=torch.float64)
-    for reach in (4.0, 7.0, 11.0):
-        kept = scores >= best - reach
-        if bool(((weights * kept).sum(-1, dtype=torch.float64) >= top_p * total).all()):
-            break
-    else:
-        return torch.sort(scores, stable=True, dim=-1, descending=True)
-    width = int(kept.sum(-1).max())
-    values, tokens = scores.topk(width, sorted=True)
-    inside = (values - best).exp().sum(-1, dtype=torch.float64)
-    # The last column stands for all that was left out: it completes the mass and lies outside every nucleus.
-    rest = ((total - inside).clamp_min(0).log() + best[:, 0]).float()
-    return torch.cat([values, rest[:, None]], 1), torch.nn.functional.pad(tokens, (0, 1))
+    if not bool(best.isfinite().all()):
+        raise UniDetoxError(
+            "the model's logits are not numbers", hint="The checkpoint is broken, or try --dtype float32"
+        )
+    weights = scores - best
+    return (weights if temperature == 1.0 else weights.div_(temperature)).exp_()
+
+
+def _invert_nucleus(weights: torch.Tensor, uniform: torch.Tensor, top_p: float) -> torch.Tensor:
+    """`_invert` within the nucleus, which is never written down.
+
+    A token is in it while the mass of better ones (of equals, those with a lower number) is below ``top_p`` of the
+    whole, as in transformers' `TopPLogitsWarper`. So a token is drawn from the whole and tested; if it is outside, all
+    worse ones are too: they are struck out and the row draws again, with a new number made from the old one.
+    """
+    limit = top_p * weights.sum(-1, dtype=torch.float64)
+    result = _invert(weights, uniform)
+    rows, columns = torch.arange(weights.shape[0], device=weights.device), result
+    while True:
+        outside = ~_inside(weights, columns, limit)
+        if not bool(outside.any()):
+            return result
+        rows, columns, limit = rows[outside], columns[outside], limit[outside]
+        weights = _strike_out(weights[outside], columns)
+        uniform = again(uniform[outside])
+        columns = _invert(weights, uniform)
+        result[rows] = columns
+
+
+def _inside(weights: torch.Tensor, columns: torch.Tensor, limit: torch.Tensor) -> torch.Tensor:
+    """Whether these tokens ``[rows]`` are in the nucleus."""
+    own = weights.gather(1, columns[:, None])
+    above = weights.masked_fill(weights <= own, 0.0).sum(-1, dtype=torch.float64)
+    equals = weights == own
+    tied = (equals.sum(-1) > 1).nonzero()[:, 0]
+    if len(tied):
+        before = equals[tied] & (torch.arange(weights.shape[1], device=weights.device) < columns[tied, None])
+        above[tied] += own[tied, 0].double() * before.sum(-1)
+    return above < limit
+
+
+def _strike_out(weights: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Zero these tokens and all worse ones."""
+    own = weights.gather(1, columns[:, None])
+    behind = torch.arange(weights.shape[1], device=weights.device) >= columns[:, None]
+    return weights.masked_fill((weights < own) | ((weights == own) & behind), 0.0)
 
 
 def _invert(weights: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """Return the first column ``[rows]`` at which the cumulative weight exceeds ``uniform`` of the whole."""
-    cumulative = weights.double().cumsum(-1)
-    return _first_above(cumulative, uniform * cumulative[:, -1])
+    """Return the first token ``[rows]`` at which the cumulative weight exceeds ``uniform`` of the whole.
 
-
-def _first_above(cumulative: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return the first column whose value exceeds the target; it has weight, and the last is never passed."""
-    below = torch.nextafter(cumulative[:, -1], torch.zeros_like(target))
-    return torch.searchsorted(cumulative, torch.minimum(target, below)[:, None], right=True)[:, 0]
-
-
-def _invert_blocks(weights: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """`_invert` for a whole vocabulary: first the block, from the blocks' sums, then the token within it."""
+    First the block of tokens, from the blocks' sums, then the token within the block.
+    """
     rows, size = weights.shape
-    weights = torch.nn.functional.pad(weights, (0, -size % BLOCK)).view(rows, -1, BLOCK)
+    if size % BLOCK:
+        weights = torch.nn.functional.pad(weights, (0, -size % BLOCK))
+    weights = weights.view(rows, -1, BLOCK)
     cumulative = weights.sum(-1, dtype=torch.float64).cumsum(-1)
     target = uniform * cumulative[:, -1]
     block = _first_above(cumulative, target)
     before = torch.nn.functional.pad(cumulative, (1, 0)).gather(1, block[:, None])[:, 0]
     inside = weights[torch.arange(rows, device=weights.device), block].double().cumsum(-1)
     return block * BLOCK + _first_above(inside, target - before)
+
+
+def _first_above(cumulative: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return the first column whose value exceeds the target; it has weight, and the last is never passed."""
+    below = torch.nextafter(cumulative[:, -1], torch.zeros_like(target))
+    return torch.searchsorted(cumulative, torch.minimum(target, below)[:, None], right=True)[:, 0]

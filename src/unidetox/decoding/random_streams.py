@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 _MASK = (1 << 64) - 1
 
@@ -36,6 +37,14 @@ def uniforms(keys: npt.NDArray[np.uint64], steps: npt.NDArray[np.int64]) -> npt.
     with np.errstate(over="ignore"):
         bits = _mix(keys + (steps.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15))
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def again(uniform: torch.Tensor) -> torch.Tensor:
+    """Make another number in [0, 1) of each, where one was not enough; float64 ``[rows]``."""
+    bits = (uniform.cpu().numpy() * 2.0**53).astype(np.uint64)
+    with np.errstate(over="ignore"):
+        mixed = _mix(_mix(bits + np.uint64(0xD1B54A32D192ED03)))
+    return torch.from_numpy((mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53).to(uniform.device)
 
 
 def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

@@ -14,7 +14,7 @@ from unidetox.decoding.drawing import draw
 from unidetox.decoding.memory import free_bytes, is_out_of_memory, sampling_bytes_per_row
 from unidetox.decoding.random_streams import stream_keys, uniforms
 from unidetox.decoding.sources import LogitSource
-from unidetox.errors import UniDetoxError, UsageError
+from unidetox.errors import UsageError
 
 MAX_ROWS = 1024
 PREFILL_TOKENS = 4096
@@ -129,8 +129,8 @@ def _check(source: LogitSource, prompts: Sequence[Sequence[int]], settings: Samp
             raise UsageError(f"prompt {index} has no tokens", hint="Give at least the model's BOS token")
         if limit and len(prompt) + settings.max_new_tokens - 1 > limit:
             raise UsageError(
-                f"prompt {index} has {len(prompt)} tokens; with {settings.max_new_tokens} new ones that is more than the "
-                f"model's {limit} positions",
+                f"prompt {index} has {len(prompt)} tokens; with {settings.max_new_tokens} new ones that is more "
+                f"than the model's {limit} positions",
                 hint="Shorten the prompt or generate fewer tokens",
             )
 
@@ -238,10 +238,6 @@ class _Run:
         """Draw the next token of some rows."""
         numbers = uniforms(self.streams[self.active[rows]], self.steps[rows])
         uniform = torch.from_numpy(numbers).to(self.device)
-        if torch.isnan(scores).any():
-            raise UniDetoxError(
-                "the model's logits are not numbers", hint="The checkpoint is broken, or try --dtype float32"
-            )
         cut = self.settings
         tokens = draw(scores, uniform, temperature=cut.temperature, top_k=cut.top_k, top_p=cut.top_p)
         self.tokens[rows] = tokens
