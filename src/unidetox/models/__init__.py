@@ -8,6 +8,7 @@ from unidetox.models.loading import (
     load_classifier,
     load_lm,
     load_tokenizer,
+    saved_dtype,
 )
 from unidetox.models.names import fingerprint, short_name, slug, unique_slugs
 from unidetox.models.saving import save_lm
@@ -28,6 +29,7 @@ __all__ = [
     "load_tokenizer",
     "pad_id",
     "save_lm",
+    "saved_dtype",
     "short_name",
     "slug",
     "unique_slugs",

@@ -37,9 +37,7 @@ def locate(name: str) -> tuple[str, bool]:
         state = "is a file, not a directory" if path.exists() else "does not exist"
         raise MissingError(f"model {name} {state}", hint="Give a model directory or a Hub id")
     if not any((path / file).is_file() for file in _CONFIGS):
-        raise MissingError(
-            f"no config.json in {path}", hint="Give a model directory in the Hugging Face format"
-        )
+        raise MissingError(f"no config.json in {path}", hint="Give a model directory in the Hugging Face format")
     return str(path), True
 
 

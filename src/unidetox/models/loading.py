@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
+from unidetox import console
 from unidetox.errors import MissingError, UniDetoxError, UsageError
 from unidetox.hub import explain_hub_error, is_local
+from unidetox.models.adapters import load_adapter
 from unidetox.models.devices import choose_device, choose_dtype
 from unidetox.models.files import adapter_base, lacks_tokenizer, locate, read_unidetox, require_weights
 
@@ -96,6 +99,8 @@ def load_lm(
     """
     name = str(name)
     place, number = _resolve(device, dtype)
+    if isinstance(dtype, str):
+        _announce_dtype(dtype, place)
     tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
     model = _load_model(name, "AutoModelForCausalLM", number, trust_remote_code).to(place).eval()
     return LM(model, tokenizer, name, place, number, read_unidetox(name))
@@ -123,9 +128,7 @@ def load_classifier(
     name = str(name)
     place, number = _resolve(device, dtype)
     tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
-    model = (
-        _load_model(name, "AutoModelForSequenceClassification", number, trust_remote_code).to(place).eval()
-    )
+    model = _load_model(name, "AutoModelForSequenceClassification", number, trust_remote_code).to(place).eval()
     labels = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
     return Classifier(model, tokenizer, name, labels, is_multi_label(model.config.problem_type, labels))
 
@@ -158,9 +161,7 @@ def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> Any:
         base = adapter_base(source)
         if base is not None:
             return load_tokenizer(base, trust_remote_code=trust_remote_code)
-        raise MissingError(
-            f"no tokenizer in {source}", hint="Copy tokenizer.json and tokenizer_config.json there"
-        )
+        raise MissingError(f"no tokenizer in {source}", hint="Copy tokenizer.json and tokenizer_config.json there")
     with _loading(name):
         from transformers import AutoTokenizer
 
@@ -177,12 +178,42 @@ def _resolve(device: str | torch.device, dtype: str | torch.dtype) -> tuple[torc
     return place, choose_dtype(dtype, place)[0] if isinstance(dtype, str) else dtype
 
 
+@functools.cache
+def _announce_dtype(dtype: str, place: torch.device) -> None:
+    """Say once what is computed in, and why."""
+    number, reason = choose_dtype(dtype, place)
+    console.info(f"computing in {str(number).removeprefix('torch.')} on {place} ({reason})")
+
+
+def saved_dtype(name: str | Path, *, trust_remote_code: bool = False) -> torch.dtype:
+    """The number type in which a checkpoint's weights are stored; float32 where it does not say.
+
+    Args:
+        name: A local directory or a Hub id; an adapter counts as its base model.
+        trust_remote_code: Let the model run Python code that it brings along.
+    """
+    import torch
+
+    source, local = locate(str(name))
+    base = adapter_base(source)
+    if base is not None:
+        return saved_dtype(base, trust_remote_code=trust_remote_code)
+    with _loading(str(name)):
+        import transformers
+
+        options = {"trust_remote_code": trust_remote_code, "local_files_only": local}
+        dtype = transformers.AutoConfig.from_pretrained(source, **options).dtype
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
 def _load_model(name: str, auto: str, dtype: torch.dtype, trust_remote_code: bool) -> Any:
     """A model of one of transformers' auto classes; refuses one whose head would be made up at random."""
     source, local = locate(name)
     base = adapter_base(source)
     if base is not None:
-        return _load_adapter(source, _load_model(base, auto, dtype, trust_remote_code))
+        model = _load_model(base, auto, dtype, trust_remote_code)
+        with _loading(source):
+            return load_adapter(source, model)
     require_weights(source)
     with _loading(name):
         import transformers
@@ -196,18 +227,8 @@ def _load_model(name: str, auto: str, dtype: torch.dtype, trust_remote_code: boo
     missing = [*sorted(notes["missing_keys"]), *(str(key) for key in notes["mismatched_keys"])]
     if missing:
         what = _KINDS[auto]
-        raise UsageError(
-            f"{name} is not a complete {what}: no weights for {missing[0]}", hint=f"Give a {what}"
-        )
+        raise UsageError(f"{name} is not a complete {what}: no weights for {missing[0]}", hint=f"Give a {what}")
     return model
-
-
-def _load_adapter(source: str, model: Any) -> Any:
-    with _loading(source):
-        from peft import PeftModel
-
-        # Merged, the engine meets an ordinary model of a class that it knows; the sum is rounded only once.
-        return PeftModel.from_pretrained(model, source).merge_and_unload()
 
 
 @contextlib.contextmanager
@@ -224,25 +245,17 @@ def _loading(name: str) -> Iterator[None]:
 
 def _explain(exc: Exception, name: str) -> UniDetoxError:
     text = str(exc)
-    first = next((line.strip() for line in text.splitlines() if line.strip()), type(exc).__name__)[
-        :300
-    ].rstrip(".")
+    first = next((line.strip() for line in text.splitlines() if line.strip()), type(exc).__name__)[:300].rstrip(".")
     if "trust_remote_code" in text:
         hint = "If you trust its authors, add --trust-remote-code"
         return UsageError(f"{name} needs Python code of its own", hint=hint)
     if "Unrecognized configuration class" in text:
-        return UsageError(
-            f"{name} is of another kind of model", hint=f"Needed is a {' or a '.join(_KINDS.values())}"
-        )
+        return UsageError(f"{name} is of another kind of model", hint=f"Needed is a {' or a '.join(_KINDS.values())}")
     if isinstance(exc, ImportError):
-        return MissingError(
-            f"{name} needs a package that is not installed ({first})", hint="Install it with pip"
-        )
+        return MissingError(f"{name} needs a package that is not installed ({first})", hint="Install it with pip")
     if isinstance(exc, OSError) and not is_local(name):
         return explain_hub_error(exc, name, "model")
-    return UsageError(
-        f"cannot load {name} ({first})", hint="Is it complete, and of a kind that transformers knows?"
-    )
+    return UsageError(f"cannot load {name} ({first})", hint="Is it complete, and of a kind that transformers knows?")
 
 
 def _quiet() -> None:

@@ -63,9 +63,7 @@ def fingerprint(name: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _sampled_blocks(
-    file: Path, whole: int = 8 << 20, block: int = 64 << 10, count: int = 64
-) -> Iterator[bytes]:
+def _sampled_blocks(file: Path, whole: int = 8 << 20, block: int = 64 << 10, count: int = 64) -> Iterator[bytes]:
     size = file.stat().st_size
     yield str(size).encode()
     with file.open("rb") as stream:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unidetox.models.adapters import quiet_peft
+
 if TYPE_CHECKING:
     import torch
 
@@ -26,7 +28,8 @@ def save_lm(model: Any, tokenizer: Any, directory: str | Path, *, dtype: torch.d
     tokenizer.save_pretrained(str(directory))
     if isinstance(model, PeftModel):
         # "auto", the default, asks the Hub whether the vocabulary of the base model has grown.
-        model.save_pretrained(str(directory), save_embedding_layers=False)
+        with quiet_peft():
+            model.save_pretrained(str(directory), save_embedding_layers=False)
         return
     _allow_saving(getattr(model, "generation_config", None))
     state = None

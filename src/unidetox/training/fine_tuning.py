@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from unidetox import console
 from unidetox.errors import UsageError
+from unidetox.models.adapters import quiet_peft
 from unidetox.models.tokens import pad_id
 from unidetox.training.encoding import EncodedTexts, TextLike, encode_texts
 from unidetox.training.settings import TrainReport, TrainSettings
@@ -131,7 +132,8 @@ def add_lora(model: Any, settings: TrainSettings) -> Any:
         # GPT-2 stores its matrices transposed; PEFT finds that out itself, with a warning.
         fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.modules()),
     )
-    return get_peft_model(model, config)
+    with quiet_peft():
+        return get_peft_model(model, config)
 
 
 def merge_lora(model: Any) -> Any:
@@ -143,7 +145,10 @@ def merge_lora(model: Any) -> Any:
     Returns:
         The plain model, which loads without PEFT.
     """
-    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    if not hasattr(model, "merge_and_unload"):
+        return model
+    with quiet_peft():
+        return model.merge_and_unload()
 
 
 def _announce(encoded: EncodedTexts, n_texts: int, settings: TrainSettings) -> None:
