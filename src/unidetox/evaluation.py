@@ -17,7 +17,7 @@ from unidetox.directories import DirectoryLock, make_directory, remove_empty
 from unidetox.errors import UniDetoxError, UsageError
 from unidetox.files import JsonlWriter, read_json, read_jsonl, write_json
 from unidetox.metrics.collect import Report
-from unidetox.metrics.measure import Measurement, Work, used_top_k
+from unidetox.metrics.measure import Measurement, Work, check_helpers, used_top_k
 from unidetox.metrics.summary import Row, Rules, accuracy_rows, summarise
 from unidetox.models import fingerprint, load_tokenizer, short_name, unique_slugs
 from unidetox.settings import Evaluate, map_sources
@@ -29,6 +29,7 @@ __all__ = [
     "Rules",
     "Target",
     "Work",
+    "check_helpers",
     "describe_settings",
     "evaluate",
     "evaluate_target",

@@ -81,7 +81,7 @@ class Measurement:
         seeds = [seed for seed, part in self.parts.items() if not part.complete()]
         if not seeds and (self.work.questions is None or self.answers() is not None):
             return
-        self._check_helpers()
+        check_helpers(self.work, self.settings)
         lm = self._load_lm(self.target)
         for seed in seeds:
             self._sample(lm, seed)
@@ -96,7 +96,7 @@ class Measurement:
         todo = {seed: chunks for seed in self.parts if (chunks := self._chunks("toxicity", seed)).missing()}
         if not todo:
             return
-        scorer = self._load_scorer()
+        scorer = load_scorer(self.work, self.settings)
         for seed, chunks in todo.items():
             score_toxicity(scorer, [row["continuation"] for row in self.parts[seed].rows()], chunks, report=self.report)
         del scorer
@@ -139,21 +139,6 @@ class Measurement:
             "scorer_texts_cut": sum(self._chunks("toxicity", seed).count("n_truncated") for seed in self.parts),
             "perplexity_texts_cut": sum(chunks.count("n_cut") for chunks in ppl),
         }
-
-    def _check_helpers(self) -> None:
-        """Find out before hours of sampling that a scorer, its label or the perplexity model is missing."""
-        self._load_scorer()
-        if self.settings.ppl_model is not None:
-            load_tokenizer(self.settings.ppl_model, trust_remote_code=self.work.trust_remote_code)
-
-    def _load_scorer(self) -> ToxicityScorer:
-        classifier = load_classifier(
-            self.settings.scorer,
-            device=self.work.device,
-            dtype="float32",
-            trust_remote_code=self.work.trust_remote_code,
-        )
-        return ToxicityScorer(classifier, self.settings.scorer_label)
 
     def _load_lm(self, name: str) -> LM:
         work = self.work
@@ -203,6 +188,30 @@ class Measurement:
                 "nll": nll,
                 "nll_tokens": nll_tokens,
             }
+
+
+def load_scorer(work: Work, settings: Evaluate) -> ToxicityScorer:
+    """Load the scorer, always in float32.
+
+    Raises:
+        MissingError: If it is not there.
+        UsageError: If it has no such label.
+    """
+    remote = work.trust_remote_code
+    classifier = load_classifier(settings.scorer, device=work.device, dtype="float32", trust_remote_code=remote)
+    return ToxicityScorer(classifier, settings.scorer_label)
+
+
+def check_helpers(work: Work, settings: Evaluate) -> None:
+    """Find out before hours of work that the scorer, its label or the perplexity model is missing.
+
+    Raises:
+        MissingError: If a model is not there.
+        UsageError: If the scorer has no such label.
+    """
+    load_scorer(work, settings)
+    if settings.ppl_model is not None:
+        load_tokenizer(settings.ppl_model, trust_remote_code=work.trust_remote_code)
 
 
 def used_top_k(settings: Evaluate) -> int:

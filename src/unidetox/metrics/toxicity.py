@@ -170,17 +170,18 @@ class ToxicityScorer:
             yield batch
 
     def _probabilities(self, rows: list[list[int]]) -> list[dict[str, float]]:
-        import torch
+        from unidetox.decoding.memory import is_out_of_memory
 
         try:
             logits = self._logits(rows)
-        except torch.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as exc:
+            if not is_out_of_memory(exc):
+                raise
             if len(rows) == 1:
+                name = self.classifier.name
                 raise UniDetoxError(
-                    f"not enough memory for one text in the classifier {self.classifier.name}",
-                    hint="use --device cpu",
+                    f"no memory for one text in the classifier {name}", hint="try --device cpu"
                 ) from None
-            torch.cuda.empty_cache()
             half = len(rows) // 2
             return self._probabilities(rows[:half]) + self._probabilities(rows[half:])
         values = logits.sigmoid() if self.classifier.multi_label else logits.softmax(-1)
@@ -197,7 +198,7 @@ class ToxicityScorer:
 
         model, tokenizer = self.classifier.model, self.classifier.tokenizer
         pad = next((p for p in (model.config.pad_token_id, tokenizer.pad_token_id) if p is not None), 0)
-        width = len(rows[0]) if len(rows) == 1 else max(len(row) for row in rows)
+        width = max(len(row) for row in rows)
         ids = torch.full((len(rows), width), pad, dtype=torch.long)
         mask = torch.zeros((len(rows), width), dtype=torch.long)
         for i, row in enumerate(rows):
