@@ -93,11 +93,11 @@ def test_cached_steps_equal_one_uncached_forward(name: str) -> None:
     for decoder, (_, prefixes) in zip(decoders, read, strict=True):
         for slot, prefix in enumerate(prefixes):
             decoder.place(prefix, torch.tensor([slot]))
-    steps = [source.mix([logits for logits, _ in read])]
+    steps = [source.mix([d.logits(v) for d, (v, _) in zip(decoders, read, strict=True)])]
     positions = torch.tensor([len(head) for head in heads])
     for column in range(6):
         tokens = torch.tensor([tail[column] for tail in tails])
-        steps.append(source.mix([decoder.step(tokens, positions + column) for decoder in decoders]))
+        steps.append(source.mix([d.logits(d.step(tokens, positions + column)) for d in decoders]))
     ours = torch.stack(steps, 1).log_softmax(-1)
     for row, (head, tail) in enumerate(zip(heads, tails, strict=True)):
         logits = [plain_logits(model, head + tail)[len(head) - 1 :] for model in (base, toxic)]

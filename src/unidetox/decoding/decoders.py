@@ -31,7 +31,7 @@ class Decoder(Protocol):
     """One model with room for a number of sequences, each in a slot of its own."""
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, list[Any]]:
-        """Read prompts; return the logits after each, ``[prompts, vocabulary]``, and what `place` takes."""
+        """Read prompts; return a vector after each, ``[prompts, width]``, for `logits`, and what `place` takes."""
 
     def place(self, prefix: Any, slots: torch.Tensor) -> None:
         """Start sequences in these slots that all go on from one prompt."""
@@ -40,7 +40,10 @@ class Decoder(Protocol):
         """Copy sequences of at most ``length`` tokens from slot to slot."""
 
     def step(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Read one token ``[rows]`` at its position ``[rows]`` in slots 0..rows-1; return ``[rows, vocabulary]``."""
+        """Read one token ``[rows]`` at its position ``[rows]`` in slots 0..rows-1; return ``[rows, width]``."""
+
+    def logits(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Turn vectors ``[rows, width]`` into next-token logits ``[rows, vocabulary]``; a few rows at a time will do."""
 
 
 class Backbone:
@@ -55,6 +58,7 @@ class Backbone:
         self.head = model.get_output_embeddings()
         parameters = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in parameters
+        self.takes_cache = "past_key_values" in parameters
         self._split = self.head is not None and _head_is_plain(model, self._takes_positions)
 
     @property
@@ -116,7 +120,7 @@ class CachedDecoder:
     """
 
     def __init__(self, model: Any, slots: int, capacity: int) -> None:
-        self._model, self._backbone = model, backbone(model)
+        self._backbone = backbone(model)
         self._slots = round_up(slots, ROW_MULTIPLE)
         self._capacity = round_up(capacity, LENGTH_MULTIPLE)
         self._cache = SlotCache(model.config.get_text_config().num_hidden_layers, self._slots, self._capacity)
@@ -128,6 +132,7 @@ class CachedDecoder:
         width = round_up(int(lengths.max()), ROW_MULTIPLE)
         ids = torch.zeros(len(prompts), width, dtype=torch.long)
         for row, prompt in enumerate(prompts):
+            ids[row] = prompt[-1]  # padding: no token that a model could take for its pad token and warn about
             ids[row, : len(prompt)] = torch.as_tensor(prompt)
         cache = DynamicCache()
         # No mask: causal attention keeps real tokens from seeing the padding on their right.
@@ -140,7 +145,7 @@ class CachedDecoder:
         selected = self._backbone.select(inputs, torch.arange(len(prompts), device=lengths.device), lengths - 1)
         states = [(layer.keys, layer.values) for layer in cache.layers]
         prefixes = [[(k[row, :, :n], v[row, :, :n]) for k, v in states] for row, n in enumerate(lengths.tolist())]
-        return self._backbone.logits(selected), prefixes
+        return selected, prefixes
 
     @torch.inference_mode()
     def place(self, prefix: Prefix, slots: torch.Tensor) -> None:
@@ -163,8 +168,14 @@ class CachedDecoder:
         self._cache.window.set(positions, length)
         inputs = self._backbone.inputs(tokens[:, None], positions[:, None])
         mask = torch.arange(length, device=tokens.device) <= positions[:, None]
-        output = self._model(**inputs, attention_mask=mask.long(), past_key_values=self._cache, use_cache=True)
-        return output.logits[:rows, -1]  # type: ignore[no-any-return]
+        extra = {"attention_mask": mask.long(), "past_key_values": self._cache, "use_cache": True}
+        row_ids = self._cache.window.row_ids[:rows]
+        return self._backbone.select(inputs | extra, row_ids, torch.zeros_like(row_ids))
+
+    @torch.inference_mode()
+    def logits(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Apply the LM head; see `Decoder`."""
+        return self._backbone.logits(vectors)
 
 
 class RecomputeDecoder:
@@ -181,10 +192,10 @@ class RecomputeDecoder:
         self._ids = torch.zeros(slots, capacity + 1, dtype=torch.long, device=self._backbone.device)
 
     @torch.inference_mode()
-    def _last_logits(self, ids: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+    def _last(self, ids: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
         positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
         inputs = self._backbone.inputs(ids, positions) | {"use_cache": False}
-        return self._backbone.logits(self._backbone.select(inputs, torch.arange(len(ids), device=ids.device), last))
+        return self._backbone.select(inputs, torch.arange(len(ids), device=ids.device), last)
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, list[Sequence[int]]]:
         """Read prompts; see `Decoder`."""
@@ -192,7 +203,7 @@ class RecomputeDecoder:
         ids = torch.zeros(len(prompts), int(last.max()) + 1, dtype=torch.long)
         for row, prompt in enumerate(prompts):
             ids[row, : len(prompt)] = torch.as_tensor(prompt)
-        return self._last_logits(ids.to(last.device), last), list(prompts)
+        return self._last(ids.to(last.device), last), list(prompts)
 
     def place(self, prefix: Sequence[int], slots: torch.Tensor) -> None:
         """Fork a prompt into slots; see `Decoder`."""
@@ -206,10 +217,16 @@ class RecomputeDecoder:
         """Decode one token a row; see `Decoder`."""
         rows = tokens.shape[0]
         self._ids[torch.arange(rows, device=tokens.device), positions] = tokens
-        return self._last_logits(self._ids[:rows, : int(positions.max()) + 1], positions)
+        return self._last(self._ids[:rows, : int(positions.max()) + 1], positions)
+
+    @torch.inference_mode()
+    def logits(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Apply the LM head; see `Decoder`."""
+        return self._backbone.logits(vectors)
 
 
 _cache_is_known: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+_said_slow: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def make_decoder(model: Any, slots: int, capacity: int) -> Decoder:
@@ -220,10 +237,12 @@ def make_decoder(model: Any, slots: int, capacity: int) -> Decoder:
     """
     if supports_cache(model, capacity):
         return CachedDecoder(model, slots, capacity)
-    logger.warning(
-        "%s has no cache that we know; each step reads the whole text again, which is slow",
-        type(model).__name__,
-    )
+    if model not in _said_slow:
+        _said_slow.add(model)
+        logger.warning(
+            "%s: no cache that we know for this; each step reads the whole text again, which is slow",
+            type(model).__name__,
+        )
     return RecomputeDecoder(model, slots, capacity)
 
 
@@ -231,8 +250,8 @@ def supports_cache(model: Any, capacity: int) -> bool:
     """Whether `CachedDecoder` is right for this model and this many tokens a sequence."""
     config = model.config.get_text_config()
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    limits = [limit for limit in (window, getattr(config, "attention_chunk_size", None)) if limit]
-    if any(capacity > limit for limit in limits):
+    limits = [window, *(getattr(config, name, None) for name in ("attention_chunk_size", "window_size"))]
+    if any(limit and capacity > limit for limit in limits):
         return False
     if model not in _cache_is_known:
         _cache_is_known[model] = _trial(model)
@@ -251,7 +270,7 @@ def _trial(model: Any) -> bool:
             decoder.place(prefix, torch.tensor([slot], device=device))
         for offset in range(2):
             tokens = torch.tensor([rows[0][3 + offset], rows[1][2 + offset]], device=device)
-            cached = decoder.step(tokens, torch.tensor([3 + offset, 2 + offset], device=device))
+            cached = decoder.logits(decoder.step(tokens, torch.tensor([3 + offset, 2 + offset], device=device)))
         with torch.inference_mode():
             plain = torch.stack(
                 [model(input_ids=torch.tensor([row], device=device), use_cache=False).logits[0, -1] for row in rows]

@@ -10,8 +10,9 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from unidetox.decoding.decoders import Backbone, backbone, supports_cache
-from unidetox.decoding.memory import free_bytes, is_out_of_memory, sampling_bytes_per_row
-from unidetox.errors import UsageError
+from unidetox.decoding.memory import free_bytes, is_out_of_memory, out_of_memory, sampling_bytes_per_row
+from unidetox.decoding.sequences import check_sequences
+from unidetox.errors import UniDetoxError
 
 HEAD_BYTES = 64 << 20
 MIN_SHARED = 16
@@ -67,9 +68,11 @@ def loglikelihood(
         (index, log-probabilities float32 ``[len(continuation)]``), in no particular order.
 
     Raises:
-        UsageError: For an empty context, or a sequence too long for the model.
+        UsageError: For an empty context, or a sequence too long for the model or not of its vocabulary.
+        UniDetoxError: Where a single sequence does not fit into memory, or the logits are not numbers.
     """
-    _check(model, contexts, continuations)
+    check_sequences([model], contexts, [len(continuation) - 1 for continuation in continuations], "context")
+    check_sequences([model], [c for c in continuations if len(c)], 0, "continuation")
     longest = max((len(c) + len(t) for c, t in zip(contexts, continuations, strict=True)), default=1)
     scorer = _Scorer(model, longest)
     rows = _batch_rows(model, longest) if batch_size == "auto" else max(1, batch_size)
@@ -79,24 +82,18 @@ def loglikelihood(
         try:
             scored = scorer.score(group)
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or len(group.members) < 2:
+            if not is_out_of_memory(error):
                 raise
+            if len(group.members) < 2:
+                raise out_of_memory() from error
             half = len(group.members) // 2
             todo += [_Group(group.shared, group.members[:half]), _Group(group.shared, group.members[half:])]
             continue
-        yield from scored
-
-
-def _check(model: Any, contexts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]) -> None:
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    for index, (context, continuation) in enumerate(zip(contexts, continuations, strict=True)):
-        if not context:
-            raise UsageError(f"context {index} has no tokens", hint="Give at least the model's BOS token")
-        if limit and len(context) + len(continuation) - 1 > limit:
-            raise UsageError(
-                f"sequence {index} has {len(context) + len(continuation)} tokens, the model takes {limit}",
-                hint="Cut the context from the left",
+        if any(bool(values.isnan().any()) for _, values in scored):
+            raise UniDetoxError(
+                "the model's logits are not numbers", hint="The checkpoint is broken, or try --dtype float32"
             )
+        yield from scored
 
 
 def _batch_rows(model: Any, longest: int) -> int:

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from unidetox.errors import UniDetoxError
+
 
 def free_bytes(device: torch.device) -> int:
     """Return how many bytes can still be had on a device; on a CPU, the smaller of the machine's and the group's."""
@@ -39,6 +41,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "out of memory" in str(error))
 
 
+def out_of_memory() -> UniDetoxError:
+    """What to raise where even the smallest batch does not fit."""
+    return UniDetoxError(
+        "memory ran out even at the smallest batch", hint="Try --dtype bfloat16, a shorter text or a smaller model"
+    )
+
+
 def sampling_bytes_per_row(model: Any, capacity: int) -> int:
     """Estimate what one row takes while it is sampled: its keys and values, and its logits.
 
@@ -47,8 +56,9 @@ def sampling_bytes_per_row(model: Any, capacity: int) -> int:
         capacity: Tokens of the row, prompt included.
     """
     config = model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    all_heads = getattr(config, "num_attention_heads", None) or 1  # a state-space model has none
+    heads = getattr(config, "num_key_value_heads", None) or all_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // all_heads
     size = next(model.parameters()).element_size()
-    # Logits, their float32 copy, weights and mask of a draw: about five times four bytes a word.
-    return int(2 * config.num_hidden_layers * heads * width * capacity * size + 20 * config.vocab_size)
+    # Activations of one token: about a dozen vectors, and an inner layer of four times the width.
+    return int(2 * config.num_hidden_layers * heads * width * capacity * size + 16 * config.hidden_size * size)

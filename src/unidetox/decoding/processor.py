@@ -9,7 +9,9 @@ import torch
 from transformers import LogitsProcessor
 from transformers.cache_utils import DynamicCache
 
+from unidetox.decoding.decoders import backbone
 from unidetox.decoding.sources import check_contrast, contrast_scores
+from unidetox.errors import UsageError
 
 
 class ContrastiveLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
@@ -47,26 +49,27 @@ class ContrastiveLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """Return the contrast's scores, float32 ``[rows, vocabulary]``, for the token after ``input_ids``."""
         toxic = self._next_logits(input_ids)
+        if toxic.shape != scores.shape:
+            raise UsageError(
+                f"the vocabularies differ: {scores.shape[-1]} tokens and, of the toxic model, {toxic.shape[-1]}",
+                hint="Make the toxic model from the very model that generates",
+            )
         return contrast_scores(scores, toxic, alpha=self.alpha, beta=self.beta)  # type: ignore[return-value]
 
     @torch.inference_mode()
     def _next_logits(self, ids: torch.Tensor) -> torch.Tensor:
-        seen = self._seen
-        goes_on = seen is not None and seen.shape == ids[:, :-1].shape and torch.equal(seen, ids[:, :-1])
+        reader, seen = backbone(self.toxic_model), self._seen
+        goes_on = seen is not None and torch.equal(seen, ids[:, :-1]) and reader.takes_cache
         if not goes_on:
-            self._cache = DynamicCache()
+            self._cache = DynamicCache(config=self.toxic_model.config) if reader.takes_cache else None
         mask = self._mask(ids)
         positions = (mask.cumsum(-1) - 1).clamp_min(0)
         new = slice(-1, None) if goes_on else slice(None)
-        output = self.toxic_model(
-            input_ids=ids[:, new],
-            attention_mask=mask,
-            position_ids=positions[:, new],
-            past_key_values=self._cache,
-            use_cache=True,
-        )
+        inputs = reader.inputs(ids[:, new], positions[:, new]) | {"attention_mask": mask}
+        extra = {"past_key_values": self._cache, "use_cache": True} if reader.takes_cache else {"use_cache": False}
+        vectors = reader.select(inputs | extra, torch.arange(len(ids), device=ids.device), torch.tensor(-1))
         self._seen = ids.clone()
-        return output.logits[:, -1]  # type: ignore[no-any-return]
+        return reader.logits(vectors)
 
     def _mask(self, ids: torch.Tensor) -> torch.Tensor:
         mask = torch.ones_like(ids)

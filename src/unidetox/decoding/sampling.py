@@ -11,13 +11,16 @@ import torch
 
 from unidetox.decoding.decoders import ROW_MULTIPLE, Decoder, backbone, make_decoder, round_up
 from unidetox.decoding.drawing import draw
-from unidetox.decoding.memory import free_bytes, is_out_of_memory, sampling_bytes_per_row
+from unidetox.decoding.memory import free_bytes, is_out_of_memory, out_of_memory, sampling_bytes_per_row
 from unidetox.decoding.random_streams import stream_keys, uniforms
+from unidetox.decoding.sequences import check_sequences
 from unidetox.decoding.sources import LogitSource
 from unidetox.errors import UsageError
 
 MAX_ROWS = 1024
 PREFILL_TOKENS = 4096
+DRAW_ROWS = 64
+"""Rows whose logits exist at a time: few enough for them to stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +101,10 @@ def sample(
         Continuations as they end, in no particular order.
 
     Raises:
-        UsageError: For an empty prompt, or one too long for the model.
+        UsageError: For a prompt that is empty, too long for the model or not of its vocabulary.
+        UniDetoxError: Where the smallest batch does not fit into memory, or a model's logits are not numbers.
     """
-    _check(source, prompts, settings)
+    check_sequences(source.models, prompts, settings.max_new_tokens - 1)
     keys = range(len(prompts)) if keys is None else keys
     # Longest first, so that memory runs out at the start or not at all, and rows of like length share the batch.
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
@@ -114,25 +118,13 @@ def sample(
                 done.update((s.prompt_index, s.sample_index) for s in finished)
                 yield finished
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or rows <= ROW_MULTIPLE:
+            if not is_out_of_memory(error):
                 raise
+            if rows <= ROW_MULTIPLE:
+                raise out_of_memory() from error
             rows = max(ROW_MULTIPLE, min(rows, len(todo)) // 2)
         del run
         todo = [pair for pair in todo if pair not in done]
-
-
-def _check(source: LogitSource, prompts: Sequence[Sequence[int]], settings: SamplingSettings) -> None:
-    limits = [getattr(m.config.get_text_config(), "max_position_embeddings", None) for m in source.models]
-    limit = min((limit for limit in limits if limit), default=None)
-    for index, prompt in enumerate(prompts):
-        if not prompt:
-            raise UsageError(f"prompt {index} has no tokens", hint="Give at least the model's BOS token")
-        if limit and len(prompt) + settings.max_new_tokens - 1 > limit:
-            raise UsageError(
-                f"prompt {index} has {len(prompt)} tokens; with {settings.max_new_tokens} new ones that is more "
-                f"than the model's {limit} positions",
-                hint="Shorten the prompt or generate fewer tokens",
-            )
 
 
 def _batch_rows(
@@ -173,7 +165,7 @@ class _Run:
         self.steps = np.zeros(0, dtype=np.int64)  # tokens drawn so far
         self.tokens = torch.zeros(0, dtype=torch.long, device=self.device)  # drawn last
         self.drawn = np.zeros((slots, settings.max_new_tokens), dtype=np.int64)
-        self.prefixes: dict[int, tuple[list[Any], torch.Tensor]] = {}
+        self.prefixes: dict[int, tuple[list[Any], list[torch.Tensor]]] = {}  # what each model made of a prompt
 
     def __iter__(self) -> Iterator[list[Sampled]]:
         while self.next < len(self.todo) or len(self.active):
@@ -182,9 +174,9 @@ class _Run:
             if waiting and (not len(self.active) or free >= min(waiting, -(-self.slots // 4))):
                 self._admit(min(free, waiting))
             else:
-                scores = [decoder.step(self.tokens, self.positions) for decoder in self.decoders]
+                vectors = [decoder.step(self.tokens, self.positions) for decoder in self.decoders]
                 self.positions = self.positions + 1
-                self._draw(slice(0, len(self.active)), self.source.mix(scores))
+                self._draw(0, vectors)
             if finished := self._retire():
                 yield finished
 
@@ -196,14 +188,14 @@ class _Run:
         for slot, (index, _) in self._runs_of_one_prompt(pairs, start):
             for decoder, prefix in zip(self.decoders, self.prefixes[index][0], strict=True):
                 decoder.place(prefix, slot)
-        scores = torch.stack([self.prefixes[index][1] for index, _ in pairs])
         self.active = np.concatenate([self.active, np.arange(self.next, self.next + count)])
         self.steps = np.concatenate([self.steps, np.zeros(count, dtype=np.int64)])
         lengths = torch.tensor([len(self.prompts[i]) for i, _ in pairs], device=self.device)
         self.positions = torch.cat([self.positions, lengths])
         self.tokens = torch.cat([self.tokens, torch.zeros_like(lengths)])
         self.next += count
-        self._draw(slice(start, start + count), scores)
+        vectors = zip(*(self.prefixes[index][1] for index, _ in pairs), strict=True)
+        self._draw(start, [torch.stack(rows) for rows in vectors])
         still = {index for index, _ in self.todo[self.next :]} & self.prefixes.keys()
         self.prefixes = {index: self.prefixes[index] for index in still}
 
@@ -230,19 +222,26 @@ class _Run:
             size = max(1, PREFILL_TOKENS // width)
             for part in (members[i : i + size] for i in range(0, len(members), size)):
                 read = [decoder.prefill([self.prompts[i] for i in part]) for decoder in self.decoders]
-                scores = self.source.mix([logits for logits, _ in read])
                 for row, index in enumerate(part):
-                    self.prefixes[index] = ([prefixes[row] for _, prefixes in read], scores[row])
+                    self.prefixes[index] = ([p[row] for _, p in read], [vectors[row] for vectors, _ in read])
 
-    def _draw(self, rows: slice, scores: torch.Tensor) -> None:
-        """Draw the next token of some rows."""
+    def _draw(self, start: int, vectors: list[torch.Tensor]) -> None:
+        """Draw the next token of the rows from ``start`` on, from each model's vectors ``[rows, width]``."""
+        rows = slice(start, start + len(vectors[0]))
         numbers = uniforms(self.streams[self.active[rows]], self.steps[rows])
         uniform = torch.from_numpy(numbers).to(self.device)
-        cut = self.settings
-        tokens = draw(scores, uniform, temperature=cut.temperature, top_k=cut.top_k, top_p=cut.top_p)
-        self.tokens[rows] = tokens
-        self.drawn[np.arange(rows.start, rows.stop), self.steps[rows]] = tokens.cpu().numpy()
+        parts = [
+            self._draw_part([v[i : i + DRAW_ROWS] for v in vectors], uniform[i : i + DRAW_ROWS])
+            for i in range(0, len(uniform), DRAW_ROWS)
+        ]
+        self.tokens[rows] = torch.cat(parts)
+        self.drawn[np.arange(rows.start, rows.stop), self.steps[rows]] = self.tokens[rows].cpu().numpy()
         self.steps[rows] += 1
+
+    def _draw_part(self, vectors: list[torch.Tensor], uniform: torch.Tensor) -> torch.Tensor:
+        logits = [decoder.logits(part) for decoder, part in zip(self.decoders, vectors, strict=True)]
+        cut = self.settings
+        return draw(self.source.mix(logits), uniform, temperature=cut.temperature, top_k=cut.top_k, top_p=cut.top_p)
 
     def _retire(self) -> list[Sampled]:
         """Take out the rows that have just ended and close the gaps."""
