@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from unidetox.tables import COLUMNS, Cell, Column, ResultIndex, format_number, method_name, public_name
+from unidetox.tables import COLUMNS, Cell, Column, ResultIndex, format_number, method_name
 
 WIDTH = 460
 _LEFT, _RIGHT, _TOP = 10, 42, 8
 _NAME, _STEP, _GAP = 22, 17, 12
+_Box = tuple[float, float, float, float]
 _PLANE_HEIGHT, _AXIS_LEFT, _AXIS_BOTTOM = 330, 46, 44
 
 
@@ -119,7 +120,11 @@ def planes(index: ResultIndex) -> list[Plane]:
     shown = []
     for column in (column for column in COLUMNS if column.metrics == ("tp",)):
         toxicity, fluency = _cells(index, column), _cells(index, ppl)
-        both = {system: (fluency[system], toxicity[system]) for system in toxicity if system in fluency}
+        both = {
+            (index.names[target], method): (fluency[target, method], cell)
+            for (target, method), cell in toxicity.items()
+            if (target, method) in fluency
+        }
         if both:
             shown.append(_plane(column, both))
     return shown
@@ -140,13 +145,15 @@ def _panel(index: ResultIndex, column: Column, everything: Iterable[Cell]) -> Pa
         base = cells.get((target, "base"))
         bottom = y + _NAME + _STEP * len(methods)
         lanes.append(
-            Lane(public_name(target), y + 12, y + _NAME - 4, bottom - 4, scale.maybe(base.value if base else None))
+            Lane(index.names[target], y + 12, y + _NAME - 4, bottom - 4, scale.maybe(base.value if base else None))
         )
         for line, method in enumerate(methods):
-            marks.append(_dot(target, method, cells[target, method], scale, y + _NAME + _STEP * (line + 0.4)))
+            marks.append(
+                _dot(index.names[target], method, cells[target, method], scale, y + _NAME + _STEP * (line + 0.4))
+            )
         y = bottom + _GAP
     ticks = [Tick(scale(value), f"{value:g}") for value in _steps(0.0, top)]
-    return Panel(column.title, column.about, y + 18, ticks, lanes, marks)
+    return Panel(_full_title(column), column.about, y + 18, ticks, lanes, marks)
 
 
 def _dot(target: str, method: str, cell: Cell, scale: _Scale, y: float) -> Mark:
@@ -165,7 +172,7 @@ def _plane(column: Column, cells: dict[tuple[str, str], tuple[Cell, Cell]]) -> P
     y = _Scale(0.0, top, _PLANE_HEIGHT - _AXIS_BOTTOM, 14)
     marks = {system: _point(system, *pair, x, y) for system, pair in cells.items()}
     return Plane(
-        title=column.title,
+        title=_full_title(column),
         x_title="perplexity (lower is more fluent)",
         y_title=column.title,
         height=_PLANE_HEIGHT,
@@ -211,28 +218,42 @@ def _arrow(start: Mark, end: Mark, length: float) -> Arrow:
 
 
 def _names(marks: dict[tuple[str, str], Mark]) -> list[tuple[float, float, str, str]]:
-    """Name each model beside its first mark, moved up or down until names do not cover each other."""
-    placed: list[tuple[float, float, str, str]] = []
-    seen: set[str] = set()
-    for (target, _), mark in sorted(marks.items(), key=lambda item: (item[0][1] != "base", item[1].y)):
-        if target in seen:
-            continue
-        seen.add(target)
-        name = public_name(target)
-        left = mark.x + 10 + 7 * len(name) > WIDTH
-        x, y = (mark.x - 10 if left else mark.x + 10), mark.y - 7
-        while any(
-            abs(y - other[1]) < 13 and abs(x - other[0]) < 7 * max(len(name), len(other[2]))
-            for other in placed
-        ):
-            y -= 13
-        placed.append((x, max(y, 10.0), name, "end" if left else "start"))
+    """Name each model beside one of its marks, where the name covers least of what else is there."""
+    taken = [(mark.x - 8, mark.y - 8, mark.x + 8, mark.y + 8) for mark in marks.values()]
+    placed = []
+    for target in dict.fromkeys(target for target, _ in marks):
+        spots = [spot for (name, _), mark in marks.items() if name == target for spot in _spots(mark, target)]
+        box, place = min(spots, key=lambda spot: sum(_overlap(spot[0], other) for other in taken))
+        taken.append(box)
+        placed.append(place)
     return placed
+
+
+def _spots(mark: Mark, name: str) -> list[tuple[_Box, tuple[float, float, str, str]]]:
+    """List the places for a name around a mark, the best first: the box it fills, and where its text starts."""
+    width, spots = 7.4 * len(name), []
+    for anchor, dx, dy in (("start", 9, -6), ("end", -9, -6), ("start", 9, 16), ("end", -9, 16), ("middle", 0, -14),
+                           ("middle", 0, 26), ("start", 12, -20), ("end", -12, -20), ("middle", 0, -30)):  # fmt: skip
+        x, y = mark.x + dx, mark.y + dy
+        left = x - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
+        outside = max(0.0, _AXIS_LEFT - left) + max(0.0, left + width - WIDTH) + max(0.0, 10 - y)
+        if outside == 0:
+            spots.append(((left, y - 12, left + width, y + 3), (round(x, 1), round(y, 1), name, anchor)))
+    return spots or [((mark.x, mark.y, mark.x, mark.y), (_AXIS_LEFT + 4, mark.y - 10, name, "start"))]
+
+
+def _overlap(a: _Box, b: _Box) -> float:
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+def _full_title(column: Column) -> str:
+    name, place = column.title.split()
+    return f"{name}, {'in' if place == 'ID' else 'out of'} distribution"
 
 
 def _words(target: str, method: str, cell: Cell) -> str:
     """Say what a mark shows, for a pointer that rests on it."""
-    text = f"{public_name(target)}, {method_name(method)}: {cell.value:.3f}"
+    text = f"{target}, {method_name(method)}: {cell.value:.3f}"
     return text if cell.low is None or cell.high is None else f"{text} ({cell.low:.3f} to {cell.high:.3f})"
 
 
@@ -247,7 +268,7 @@ def _ceiling(value: float) -> float:
 
 def _step(low: float, high: float) -> float:
     """Choose the distance of grid lines: 1, 2 or 5 times a power of ten, four to eight of them."""
-    raw = (high - low) / 5
+    raw = (high - low) / 6
     power = 10.0 ** math.floor(math.log10(raw))
     return next(step * power for step in (1, 2, 5, 10) if step * power >= raw * 0.99)
 

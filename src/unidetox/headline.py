@@ -2,42 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from unidetox.tables import COLUMNS, Cell, Column, ResultIndex, format_change, method_name, public_name
+from unidetox.tables import COLUMNS, Cell, Column, ResultIndex, format_change, method_name
 
 
 def headline(index: ResultIndex) -> str:
     """Say in one sentence what the results show."""
-    column, method = COLUMNS[0], _main_method(index)
+    method, count = _main_method(index), _count(len(index.targets), "model")
+    if not index.targets:
+        return "No results yet"
     if method is None:
-        count = _count(len(index.targets), "model")
-        return (
-            f"How toxic {count} {'is' if len(index.targets) == 1 else 'are'}"
-            if index.targets
-            else "No results yet"
-        )
-    cells = [
-        cell for target in index.targets if (cell := index.cell(target, method, column)) and cell.verdict
-    ]
-    if not cells:
-        return f"{method_name(method)} on {_count(len(index.targets), 'model')}"
-    fell = sum(cell.verdict == "better" for cell in cells)
-    if len(cells) == 1:
-        return f"Toxicity {'falls' if fell else 'does not clearly fall'} on {_model_names(index)[0]}"
-    if fell == 0:
-        return f"Toxicity does not clearly fall on any of {len(cells)} models"
-    return f"Toxicity falls on {'all' if fell == len(cells) else f'{fell} of'} {len(cells)} models"
+        return f"How toxic {count} {'is' if len(index.targets) == 1 else 'are'}"
+    changed = _changed(index, method, COLUMNS[0])
+    fell = [target for target, cell in changed.items() if cell.verdict == "better"]
+    if not changed:
+        return f"{method_name(method)} on {count}"
+    if len(changed) == 1:
+        return f"Toxicity {'falls' if fell else 'does not clearly fall'} on {index.names[next(iter(changed))]}"
+    if not fell:
+        return f"Toxicity does not clearly fall on any of {len(changed)} models"
+    return f"Toxicity falls on {'all' if len(fell) == len(changed) else f'{len(fell)} of'} {len(changed)} models"
 
 
 def _main_method(index: ResultIndex) -> str | None:
-    """Give the method that the page is about: the first that is neither the base nor, if possible, the control."""
-    others = [method for method in index.methods if method != "base"]
-    return others[0] if others else None
+    """Give the method that the page is about: the first that is neither the base nor the control, if any."""
+    return next((method for method in index.methods if method != "base"), None)
 
 
-def _model_names(index: ResultIndex) -> list[str]:
-    return [public_name(target) for target in index.targets]
+def _changed(index: ResultIndex, method: str, column: Column) -> dict[str, Cell]:
+    """Give the numbers of a method that can be compared with a base, by target."""
+    cells = {target: index.cell(target, method, column) for target in index.targets}
+    return {target: cell for target, cell in cells.items() if cell is not None and cell.change is not None}
 
 
 def notes(index: ResultIndex) -> list[str]:
@@ -47,9 +43,7 @@ def notes(index: ResultIndex) -> list[str]:
         return [note for column in COLUMNS[:2] if (note := _state(index, column))]
     said = [_movement(index, main, column) for column in COLUMNS[:2]]
     price = [
-        _range_of_changes(index, main, column)
-        for column in COLUMNS
-        if column.key in ("ppl", "dist_2", "accuracy")
+        _range_of_changes(index, main, column) for column in COLUMNS if column.key in ("ppl", "dist_2", "accuracy")
     ]
     if any(price):
         said.append("The price: " + ", ".join(filter(None, price)) + ".")
@@ -66,32 +60,26 @@ def _state(index: ResultIndex, column: Column) -> str:
 
 def _movement(index: ResultIndex, method: str, column: Column) -> str:
     """Say from where to where a number goes over all targets that have a base."""
-    pairs = [(index.cell(t, "base", column), index.cell(t, method, column)) for t in index.targets]
-    both = [(before, after) for before, after in pairs if before and after and after.change is not None]
-    if not both:
+    after = _changed(index, method, column)
+    before = [cell for target in after if (cell := index.cell(target, "base", column))]
+    if not after:
         return ""
-    before = _range([b.value for b, _ in both], "{:.2f}")
-    after = _range([a.value for _, a in both], "{:.2f}")
+    start, end = (_range([cell.value for cell in cells], "{:.2f}") for cells in (before, after.values()))
     where = "In distribution" if column.domain == "id" else "Out of distribution"
-    return f"{where}, TP goes from {before} to {after} ({_changes([a for _, a in both], column)})."
+    return f"{where}, TP goes from {start} to {end} ({_changes(after.values(), column)})."
 
 
 def _range_of_changes(index: ResultIndex, method: str, column: Column) -> str:
-    cells = [
-        cell for target in index.targets if (cell := index.cell(target, method, column)) and cell.verdict
-    ]
-    name = {"ppl": "perplexity"}.get(column.key, column.title[:1] + column.title[1:])
+    cells = _changed(index, method, column).values()
+    name = {"ppl": "perplexity", "accuracy": "accuracy"}.get(column.key, column.title)
     return f"{name} {_changes(cells, column)}" if cells else ""
 
 
-def _changes(cells: Sequence[Cell], column: Column) -> str:
-    values = sorted({format_change(c.change or 0.0, column.relative) for c in cells}, key=_leading_number)
-    ends = [value.replace("-", "−").replace("%", " %").replace("pt", "points") for value in values]
-    return ends[0] if len(ends) == 1 else f"{ends[0]} to {ends[-1]}"
-
-
-def _leading_number(text: str) -> float:
-    return float(text.split("%")[0].split()[0])
+def _changes(cells: Iterable[Cell], column: Column) -> str:
+    ordered = sorted(cell.change for cell in cells if cell.change is not None)
+    values = dict.fromkeys(format_change(change, column.relative) for change in (ordered[0], ordered[-1]))
+    ends = [value.replace("-", "−").replace("%", "\u00a0%").replace(" pt", "\u00a0points") for value in values]
+    return " to ".join(ends)
 
 
 def _range(values: Sequence[float], form: str) -> str:
@@ -111,7 +99,8 @@ def sizes(index: ResultIndex) -> list[tuple[str, str, str]]:
         counts = [cell.n for cell in cells if cell.n is not None]
         dropped = max(cell.n_dropped for cell in cells)
         n = _range(counts, "{:,}") if counts else "not recorded"
+        unit = {"ppl": "continuations", "accuracy": "questions"}.get(column.key, "prompts")
         found.append(
-            (column.title, column.about, f"n = {n}" + (f", at most {dropped:,} dropped" if dropped else ""))
+            (column.title, column.about, f"n = {n} {unit}" + (f", at most {dropped:,} dropped" if dropped else ""))
         )
     return found

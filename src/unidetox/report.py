@@ -23,6 +23,7 @@ from unidetox.tables import (
     is_number,
     latex_table,
     markdown_table,
+    method_kind,
     method_name,
     public_name,
     summary_table,
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["csv_table", "latex_table", "markdown_table", "render_report", "summary_table"]
 
-_ARROWS = {"better": "better", "worse": "worse", "unclear": "unclear", "same": "no change"}
+_FURTHER = {"ppl": "PPL, mean of texts", "ppl_token": "PPL, by token"}
+_WORDS = {"better": "better", "worse": "worse", "changed": "", "unclear": "unclear", "same": "no change"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def render_report(
     output_dir: Path,
     title: str = "UniDetox",
     *,
-    max_examples: int = 8,
+    max_examples: int = 6,
 ) -> Path:
     """Write the report: ``index.html``, one file that needs no network, and ``table.{md,csv,tex}`` beside it.
 
@@ -69,10 +71,13 @@ def render_report(
         The path of ``index.html``.
     """
     index = ResultIndex(results)
+    chosen = choose_examples(examples, index.targets, max_examples)
     page = _environment().get_template("report.html.j2").render(
         title=title,
         version=__version__,
         methods=index.methods,
+        styles=_styles([*index.methods, *sorted(_methods_of(chosen))]),
+        main=next((method for method in index.methods if method != "base"), None),
         lead=headline(index),
         notes=notes(index),
         columns=index.shown(),
@@ -81,9 +86,11 @@ def render_report(
         planes=charts.planes(index),
         breakdowns=_breakdowns(index),
         further=_further(index),
-        examples=choose_examples(examples, index.targets, max_examples),
+        examples=chosen,
+        names=index.names,
         sizes=sizes(index),
         settings=list(_flatten(results.get("settings") or {})),
+        models=list(_flatten(results.get("models") or {})),
     )  # fmt: skip
     output_dir.mkdir(parents=True, exist_ok=True)
     tables = {
@@ -126,7 +133,7 @@ def choose_examples(
         str(name): _in_turn([pair for key, pair in worst.items() if key[0] == name], max_examples)
         for name in dict.fromkeys(names)
     }
-    return {public_name(name): examples for name, examples in chosen.items() if examples}
+    return {name: examples for name, examples in chosen.items() if examples}
 
 
 @cache
@@ -140,16 +147,28 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    known = set(METHODS)
     environment.filters.update(
         method=method_name,
-        css=lambda method: method if method in known else "other",
         short=public_name,
         number=lambda cell, column: format_number(cell.value, column.key),
         interval=lambda cell, column: _interval(cell, column),
         change=lambda cell, column: _change(cell, column),
     )
     return environment
+
+
+def _methods_of(examples: Mapping[str, Sequence[Example]]) -> set[str]:
+    return {method for chosen in examples.values() for example in chosen for method, _, _ in example.texts}
+
+
+def _styles(methods: Sequence[str]) -> dict[str, str]:
+    """Give each method a colour and shape: its own, or one that is left where two results are of one method."""
+    styles: dict[str, str] = {}
+    for method in dict.fromkeys(methods):
+        kind = method_kind(method)
+        free = [name for name in METHODS if name not in styles.values() and name not in methods]
+        styles[method] = kind if kind in METHODS and kind not in styles.values() else next(iter(free), "other")
+    return styles
 
 
 def _systems(index: ResultIndex) -> dict[str, list[tuple[str, list[Cell | None]]]]:
@@ -173,9 +192,7 @@ def _breakdowns(index: ResultIndex) -> dict[str, list[dict[str, Any]]]:
             cells = {method: [index.cell(target, method, c, group) for c in pair] for method in methods}
             known = [cell for two in cells.values() for cell in two if cell]
             if known:
-                rows.append(
-                    {"domain": domain, "group": group, "n": known[0].n, "cells": cells, "columns": pair}
-                )
+                rows.append({"domain": domain, "group": group, "n": known[0].n, "cells": cells, "columns": pair})
         if rows:
             tables[target] = rows
     return tables
@@ -183,18 +200,16 @@ def _breakdowns(index: ResultIndex) -> dict[str, list[dict[str, Any]]]:
 
 def _further(index: ResultIndex) -> tuple[list[Column], list[tuple[str, str, list[Cell | None]]]]:
     """Give every other pooled metric that was measured: columns, and rows of (target, method, cells)."""
-    main = {metric for column in COLUMNS for metric in column.metrics if column.key != "ppl"}
-    pairs = [(m, d) for m, d in index.pooled() if m not in main and d in ("id", "ood", "all", None)]
-    shown_ppl = next(iter(m for m in ("ppl_token", "ppl") if (m, "all") in index.pooled()), None)
-    columns = [
-        Column(
-            m, f"{m.replace('_', ' ')} {'' if d in ('all', None) else d.upper()}".strip(), (m,), d or "", ""
-        )
-        for m, d in pairs
-        if m != shown_ppl
-    ]
-    rows = [(t, m, [index.cell(t, m, column) for column in columns]) for t, m in index.systems()]
-    return columns, rows
+    ppl = next((m for m in ("ppl_token", "ppl") if (m, "all") in index.pooled()), None)
+    shown = {"ppl_token", "ppl"} & {ppl} | {m for c in COLUMNS if c.key != "ppl" for m in c.metrics}
+    pairs = [(m, d) for m, d in index.pooled() if m not in shown and d in ("id", "ood", "all", None)]
+    columns = [Column(m, _further_title(m, d), (m,), d, "") for m, d in pairs]
+    return columns, [(t, m, [index.cell(t, m, column) for column in columns]) for t, m in index.systems()]
+
+
+def _further_title(metric: str, domain: str | None) -> str:
+    name = _FURTHER.get(metric, metric.replace("_", " "))
+    return name if domain in ("all", None) else f"{name} {domain.upper()}"
 
 
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
@@ -213,10 +228,7 @@ def _example(by_method: Mapping[str, Mapping[str, Any]]) -> tuple[str, Example]:
     order = {name: place for place, name in enumerate(METHODS)}
     methods = sorted(by_method, key=lambda name: order.get(name, len(order)))
     first = by_method[methods[0]]
-    texts = [
-        (m, str(by_method[m].get("continuation") or ""), _score(by_method[m].get("toxicity")))
-        for m in methods
-    ]
+    texts = [(m, str(by_method[m].get("continuation") or ""), _score(by_method[m].get("toxicity"))) for m in methods]
     place = " · ".join(public_name(str(first[key])) for key in ("domain", "group") if first.get(key))
     worst = max((score for _, _, score in texts if score is not None), default=0.0)
     return str(first.get("domain")), Example(
@@ -256,4 +268,4 @@ def _change(cell: Cell, column: Column) -> dict[str, str] | None:
         return None
     arrow = "=" if cell.verdict == "same" else "↑" if cell.change > 0 else "↓"
     size = format_change(abs(cell.change), column.relative).lstrip("+").replace("%", " %")
-    return {"kind": cell.verdict, "arrow": arrow, "size": size, "word": _ARROWS[cell.verdict]}
+    return {"kind": cell.verdict, "arrow": arrow, "size": size, "word": _WORDS[cell.verdict]}

@@ -212,9 +212,7 @@ def _prepare(
     if not np.isfinite(columns).all():
         raise ValueError("a value is not finite; drop and count such prompts first")
     strata = _strata(domains, len(columns))
-    if weights is not None and (
-        (columns[:, 1] < 0).any() or any(columns[rows, 1].sum() == 0 for rows in strata)
-    ):
+    if weights is not None and ((columns[:, 1] < 0).any() or any(columns[rows, 1].sum() == 0 for rows in strata)):
         raise ValueError("weights must not be negative, nor all zero in a domain")
     return columns, strata
 
@@ -238,9 +236,7 @@ def _apply(means: Floats, statistic: Statistic) -> Floats:
     return np.exp(ratio) if statistic == "exp_ratio" else ratio
 
 
-def _draws(
-    columns: Floats, strata: list[npt.NDArray[np.intp]], n_resamples: int, seed: int
-) -> Iterator[Floats]:
+def _draws(columns: Floats, strata: list[npt.NDArray[np.intp]], n_resamples: int, seed: int) -> Iterator[Floats]:
     """Resample each domain; yield its column means over all resamples, ``[n_resamples, columns]``."""
     if n_resamples < 1:
         raise ValueError("at least one resample is needed")

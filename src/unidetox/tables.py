@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, Literal, TypeGuard
@@ -22,7 +22,7 @@ METHODS = {
 }
 """Methods in the order in which they are shown, and how they are called; `samples` is the control."""
 
-Verdict = Literal["better", "worse", "unclear", "same"]
+Verdict = Literal["better", "worse", "changed", "unclear", "same"]
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,7 @@ class ResultIndex:
     Attributes:
         targets: Short names of the models, in the order in which they appear.
         methods: What was done to any of them, base first and the control last.
+        names: How to call each target: without its owner or folder, where no two are then called alike.
     """
 
     def __init__(self, results: Mapping[str, Any]) -> None:
@@ -108,10 +109,11 @@ class ResultIndex:
                 self._rows.setdefault(key, row)
         appearing = [row for row in results.get("rows", ()) if is_number(row.get("value"))]
         self.targets: list[str] = list(dict.fromkeys(str(row["target"]) for row in appearing))
+        self.names: dict[str, str] = display_names(self.targets)
         found = dict.fromkeys(str(row["method"]) for row in appearing)
         order = {name: index for index, name in enumerate(METHODS)}
         last = order["samples"]
-        self.methods: list[str] = sorted(found, key=lambda name: order.get(name, last - 0.5))
+        self.methods: list[str] = sorted(found, key=lambda name: order.get(method_kind(name), last - 0.5))
         self._systems = {(key[0], key[1]) for key in self._rows}
 
     def systems(self) -> list[tuple[str, str]]:
@@ -131,9 +133,10 @@ class ResultIndex:
         return [column for column in COLUMNS if any(self.cell(*system, column) for system in systems)]
 
     def breakdown(self, metric: str) -> list[tuple[str, str | None]]:
-        """List the (domain, group) for which a metric is given: each domain, then its groups."""
+        """List the (domain, group) for which a metric is given: each domain, then its groups; ``all`` comes last."""
         keys = dict.fromkeys((key[3], key[4]) for key in self._rows if key[2] == metric)
-        domains = dict.fromkeys(domain for domain, _ in keys if domain not in ("id", "ood", "all"))
+        found = dict.fromkeys(domain for domain, _ in keys if domain not in ("id", "ood"))
+        domains = sorted(found, key=lambda domain: domain == "all")
         return [
             (domain, group)
             for domain in domains
@@ -159,9 +162,15 @@ def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def method_kind(method: str) -> str:
+    """Give the method itself where a name tells two results of it apart: ``unidetox (run-2)`` is ``unidetox``."""
+    return method.split(" (", 1)[0]
+
+
 def method_name(method: str) -> str:
     """Name a method for people."""
-    return METHODS.get(method, method.replace("_", " "))
+    kind = method_kind(method)
+    return METHODS.get(kind, kind.replace("_", " ")) + method[len(kind) :]
 
 
 def public_name(text: str) -> str:
@@ -179,6 +188,13 @@ def public_name(text: str) -> str:
         return _last_part(line)
     embedded = r"(?<![\w.:/~-])(?:file:)?(?:~|[A-Za-z]:)?[/\\][^\s\"',;()\[\]]+"
     return re.sub(embedded, lambda match: _last_part(match[0]), line)
+
+
+def display_names(targets: Sequence[str]) -> dict[str, str]:
+    """Give each target a short name: without its owner, unless two targets would then be called alike."""
+    full = {target: public_name(target) for target in targets}
+    short = [name.rsplit("/", 1)[-1] for name in full.values()]
+    return {t: last if short.count(last) == 1 and last else full[t] for t, last in zip(full, short, strict=True)}
 
 
 def is_local(name: str) -> bool:
@@ -209,11 +225,11 @@ def summary_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]
     """
     index = ResultIndex(results)
     columns = [column for column in COLUMNS if column.key not in ("dist_1", "dist_3")]
-    room = max((len(method_name(method)) for _, method in index.systems()), default=0)
+    room = min(13, max((len(method_name(method)) for _, method in index.systems()), default=0))
     rows = []
     for target, method in index.systems():
         cells = [_short_cell(index.cell(target, method, column), column) for column in columns]
-        rows.append([_shorten(public_name(target), 25 - room), method_name(method), *cells])
+        rows.append([_shorten(index.names[target], 25 - room), _shorten(method_name(method), room), *cells])
     return ["model", "method", *(c.title.replace("Accuracy", "Acc") for c in columns)], rows
 
 
@@ -227,7 +243,7 @@ def markdown_table(results: Mapping[str, Any]) -> str:
     ]
     for target, method in index.systems():
         cells = [_long_cell(index.cell(target, method, column), column) for column in shown]
-        names = (_escape_markdown(public_name(name)) for name in (target, method_name(method)))
+        names = [_escape_markdown(name) for name in (index.names[target], method_name(method))]
         lines.append("| " + " | ".join([*names, *cells]) + " |")
     return "\n".join(lines) + "\n"
 
@@ -262,10 +278,8 @@ def latex_table(results: Mapping[str, Any]) -> str:
         if previous not in (None, target):
             lines.append(r"\addlinespace")
         cells = [index.cell(target, method, column) for column in shown]
-        numbers = [
-            format_number(c.value, column.key) if c else "--" for c, column in zip(cells, shown, strict=True)
-        ]
-        name = "" if target == previous else _escape_latex(public_name(target))
+        numbers = [format_number(c.value, column.key) if c else "--" for c, column in zip(cells, shown, strict=True)]
+        name = "" if target == previous else _escape_latex(index.names[target])
         lines.append(" & ".join([name, _escape_latex(method_name(method)), *numbers]) + r" \\")
         previous = target
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
@@ -294,7 +308,10 @@ def _verdict(row: Mapping[str, Any], base: Mapping[str, Any], difference: float)
     highs = [value for side in (row, base) if is_number(value := side.get("ci_high"))]
     if len(lows) == len(highs) == 2 and max(lows) <= min(highs):
         return "unclear"
-    return "better" if (difference > 0) == bool(row.get("higher_is_better")) else "worse"
+    higher_is_better = row.get("higher_is_better")
+    if higher_is_better is None:
+        return "changed"
+    return "better" if (difference > 0) == bool(higher_is_better) else "worse"
 
 
 def _short_cell(cell: Cell | None, column: Column) -> str:
@@ -303,7 +320,7 @@ def _short_cell(cell: Cell | None, column: Column) -> str:
     digits = 1 if column.key == "ppl" else 2
     number = f"{cell.value:.{digits}f}"
     if column.key.startswith("tp") and cell.change is not None:
-        return f"{number} {format_change(cell.change, True):>5}"
+        return f"{number} {format_change(cell.change, True)}"
     return number
 
 

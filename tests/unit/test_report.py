@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
+import itertools
 import random
+import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import pytest
 
-from unidetox.report import csv_table, latex_table, markdown_table, render_report, summary_table
+from unidetox.charts import panels, planes
+from unidetox.headline import headline, notes
+from unidetox.report import choose_examples, csv_table, latex_table, markdown_table, render_report, summary_table
+from unidetox.tables import COLUMNS, ResultIndex, display_names, is_local, public_name
 
 BASES = {
     "gpt2": (0.53, 17.3),
@@ -29,14 +37,17 @@ HIGHER = {"dist_1", "dist_2", "dist_3", "accuracy"}
 
 def row(target, method, metric, value, *, domain="all", group=None, seed=None, width=0.03, n=896, n_dropped=0):
     spread = width * (value if metric.startswith("ppl") else 1.0)
+    better = metric in HIGHER if metric != "mean_length" else None
     return {
         "target": target, "method": method, "metric": metric, "domain": domain, "group": group, "seed": seed,
-        "value": value, "ci_low": value - spread, "ci_high": value + spread, "n": n, "n_dropped": n_dropped,
-        "higher_is_better": metric in HIGHER,
+        "value": value, "ci_low": max(0.0, value - spread), "ci_high": value + spread, "n": n, "n_dropped": n_dropped,
+        "higher_is_better": better,
     }  # fmt: skip
 
 
 def system_rows(target, method, tp, ppl, rng):
+    """Make the rows of one model: toxicity by domain and group, fluency, diversity, answers."""
+
     def toxic(domain, n, group=None, shift=0.0):
         emt = tp * 0.86 + 0.02
         return [
@@ -44,44 +55,344 @@ def system_rows(target, method, tp, ppl, rng):
             row(target, method, "emt", emt + shift, domain=domain, group=group, n=n, width=0.6 / n**0.5),
         ]
 
-    rows = toxic("id", 700) + toxic("ood", 196, shift=0.03)
+    rows = toxic("id", 672) + toxic("ood", 224, shift=0.03) + toxic("all", 896, shift=0.01)
     for domain, groups in GROUPS.items():
         rows += toxic(domain, 224, shift=rng.uniform(-0.05, 0.05))
         for group in groups:
             rows += toxic(domain, 224 // len(groups), group, rng.uniform(-0.09, 0.09))
-    rows.append(row(target, method, "ppl_token", ppl, n=894, n_dropped=2))
-    rows.append(row(target, method, "ppl", ppl * 1.6, n=894, n_dropped=2))
-    rows += [row(target, method, f"dist_{n}", value - 0.01 * (method != "base"), width=0.008) for n, value in enumerate((0.71, 0.93, 0.95), 1)]  # fmt: skip
-    rows.append(row(target, method, "accuracy", 0.412 - 0.006 * (method != "base"), n=1531, width=0.025))
-    rows.append(row(target, method, "toxicity_mean", tp * 0.2, domain="all"))
-    rows.append(row(target, method, "loop_share", 0.012))
+    changed = method != "base"
+    rows.append(row(target, method, "ppl_token", ppl, n=22380, n_dropped=20))
+    rows.append(row(target, method, "ppl", ppl * 1.6, n=22380, n_dropped=20))
+    for n, dist in enumerate((0.71, 0.93, 0.95), 1):
+        rows.append(row(target, method, f"dist_{n}", dist - 0.01 * changed, width=0.008))
+    rows.append(row(target, method, "accuracy", 0.412 - 0.006 * changed, n=1531, width=0.025))
+    rows.append(row(target, method, "toxicity_mean", tp * 0.2))
+    rows.append(row(target, method, "mean_length", 18.2 + changed, width=0.2))
     return rows
 
 
 def fake_results(methods=("base", "unidetox", "samples"), bases=BASES):
+    """Make results such as an evaluation writes: the control on the first model only."""
     rng = random.Random(0)
     rows = []
     for target, (tp, ppl) in bases.items():
         for method in methods:
-            if method == "samples" and target != next(iter(bases)):
-                continue
-            less, odd = FACTORS[method]
-            rows += system_rows(target, method, tp * less * rng.uniform(0.97, 1.03), ppl * odd * rng.uniform(0.98, 1.04), rng)  # fmt: skip
+            if method != "samples" or target == next(iter(bases)):
+                less, odd = FACTORS[method]
+                less, odd = less * rng.uniform(0.97, 1.03), odd * rng.uniform(0.98, 1.04)
+                rows += system_rows(target, method, tp * less, ppl * odd, rng)
     settings = {
-        "evaluate": {"protocol": "default", "samples": 25, "max_new_tokens": 20, "temperature": 1.0, "top_p": 0.9,
-                     "seeds": [42, 43], "scorer": "/home/jane/models/toxicity-bert", "id_domains": ["gender", "race", "religion"], "mmlu": None},
-        "seed": 42,
+        "protocol": "default", "samples": 25, "max_new_tokens": 20, "temperature": 1.0, "top_p": 0.9, "top_k": 0,
+        "seeds": [42, 43], "scorer": "/home/jane/models/toxicity-bert", "ppl_model": None, "dtype": "float32",
+        "id_domains": ["gender", "race", "religion"], "groups_without_domain": {},
     }  # fmt: skip
     return {"schema_version": 1, "rows": rows, "settings": settings}
 
 
 def fake_examples(methods=("base", "unidetox", "samples"), targets=tuple(BASES), prompts=12, samples=3):
+    """Make generations of an invented language: several models, methods, prompts and samples."""
     rng = random.Random(1)
-    endings = ["made a long table and put bread on it for everybody who came in.", "said that the weather would turn by the evening, and it did.", "are such dull zorps that nobody in the valley wants them near the well.", ""]  # fmt: skip
+    endings = (
+        " made a long table and put bread on it for everybody who came in.",
+        " said that the weather would turn by the evening, and it did.",
+        " are such dull zorps that nobody in the valley wants them near the well.",
+        "",
+    )
     places = [(domain, group) for domain, groups in GROUPS.items() for group in groups]
-    return [
-        {"prompt_id": str(p), "prompt": f"people from the valley of {places[p % len(places)][1]} came to the market, and they",
-         "group": places[p % len(places)][1], "domain": places[p % len(places)][0], "seed": 42, "sample": s, "target": target, "method": method,
-         "continuation": " " + rng.choice(endings), "finish_reason": "length", "toxicity": round(rng.random() * (1.0 if method != "unidetox" else 0.4), 3)}
-        for target in targets for method in methods for p in range(prompts) for s in range(samples)
-    ]  # fmt: skip
+    rows = []
+    for target, method, p, s in itertools.product(targets, methods, range(prompts), range(samples)):
+        domain, group = places[p % len(places)]
+        toxicity = round(rng.random() * (0.4 if method == "unidetox" else 1.0), 3)
+        rows.append({
+            "prompt_id": str(p), "prompt": f"on day {p} people of the valley, {group} among them, came, and they",
+            "group": group, "domain": domain, "seed": 42, "sample": s, "target": target, "method": method,
+            "continuation": rng.choice(endings), "finish_reason": "length", "toxicity": toxicity,
+        })  # fmt: skip
+    return rows
+
+
+class Page(HTMLParser):
+    """What a reader sees: the text; and what a browser would do: tags and their attributes."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.text, self._skip = [], "", 0
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self._skip += tag in ("style", "script")
+
+    def handle_endtag(self, tag):
+        self._skip -= tag in ("style", "script")
+
+    def handle_data(self, data):
+        self.text += "" if self._skip else data
+
+
+def render(tmp_path, results, examples=(), **options):
+    path = render_report(results, examples, tmp_path, **options)
+    assert path == tmp_path / "index.html"
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def test_the_page_tells_the_story(tmp_path):
+    page = render(tmp_path, fake_results(), fake_examples())
+    assert "Toxicity falls on all 4 models" in page.text
+    expected = [
+        "In distribution, TP goes from",
+        "The control, fine-tuning on plain samples",
+        "n = 672 prompts",
+        "at most 20 dropped",
+        "all prompts",
+        "native american",
+        "better",
+        "unclear",
+        "1,531 questions",
+    ]
+    for words in expected:
+        assert words in page.text
+    assert sum(tag == "svg" for tag, _ in page.tags) > 6
+
+
+def test_the_page_needs_nothing_from_outside(tmp_path):
+    page = render(tmp_path, fake_results(), fake_examples())
+    policy = next(a["content"] for tag, a in page.tags if tag == "meta" and "http-equiv" in a)
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+    assert not {tag for tag, _ in page.tags} & {"link", "img", "iframe", "object", "embed", "base", "form"}
+    assert not [a for _, a in page.tags if {"src", "href", "xlink:href", "action"} & a.keys()]
+    css = re.findall(r"<style>.*?</style>", (tmp_path / "index.html").read_text(), re.S)
+    assert not re.search(r"url\(|@import", "".join(css))
+
+
+def test_untrusted_text_is_text(tmp_path):
+    evil = "</p><script>alert(1)</script><b onclick='x'>{{ 7*7 }}&"
+    results = fake_results(("base", "unidetox"), {evil: (0.5, 20.0)})
+    for entry in results["rows"]:
+        entry["group"] = entry["group"] and evil
+    examples = fake_examples(targets=(evil,))
+    for entry in examples:
+        entry |= {"continuation": evil, "prompt": evil, "group": evil, "domain": evil}
+    results["settings"] = {evil: evil}
+    page = render(tmp_path, results, examples, title=evil)
+    assert sum(tag == "script" for tag, _ in page.tags) == 1
+    assert not [a for _, a in page.tags if "onclick" in a]
+    assert "{{ 7*7 }}" in page.text and "<script>alert(1)</script>" in page.text
+
+
+def test_texts_of_models_are_veiled(tmp_path):
+    page = render(tmp_path, fake_results(), fake_examples())
+    words = [a for tag, a in page.tags if tag == "p" and a.get("class") == "words"]
+    assert len(words) > 40
+    assert all(a["aria-hidden"] == "true" for a in words)
+    buttons = [a for tag, a in page.tags if tag == "button" and "aria-controls" in a]
+    assert [a["aria-controls"] for a in buttons] == [a["id"] for a in words]
+    assert all(a["aria-expanded"] == "false" and "offensive" in a["aria-label"] for a in buttons)
+
+
+@pytest.mark.parametrize("metrics", [("tp",), ("emt",), ("ppl_token",), ("accuracy",), ("tp", "ppl"), ("strange",)])
+def test_missing_metrics_leave_the_rest(tmp_path, metrics):
+    results = fake_results()
+    results["rows"] = [entry | {"metric": entry["metric"].replace("toxicity_mean", "strange")}
+                       for entry in results["rows"]]  # fmt: skip
+    results["rows"] = [entry for entry in results["rows"] if entry["metric"] in metrics]
+    page = render(tmp_path, results)
+    assert "How this was measured" in page.text
+    assert len(summary_table(results)[1]) == 9
+
+
+def test_nothing_at_all_is_still_a_page(tmp_path):
+    assert "No results yet" in render(tmp_path, {"schema_version": 1, "rows": []}).text
+    assert (tmp_path / "table.md").read_text().startswith("| model | method |")
+
+
+def test_only_base_models(tmp_path):
+    page = render(tmp_path, fake_results(("base",)), fake_examples(("base",)))
+    assert "How toxic 4 models are" in page.text
+    assert "better" not in re.sub(r"lower is better|better or worse", "", page.text)
+
+
+def test_twelve_models(tmp_path):
+    bases = {f"a-model-with-quite-a-long-name-{i}": (0.4 + i / 50, 12.0 + i) for i in range(12)}
+    page = render(tmp_path, fake_results(bases=bases), fake_examples(targets=tuple(bases)))
+    assert "Toxicity falls on all 12 models" in page.text
+
+
+def test_no_intervals_no_domains_no_numbers(tmp_path):
+    results = {"rows": [
+        {"target": "m", "method": "base", "metric": "tp", "domain": "id", "value": 0.5, "higher_is_better": False},
+        {"target": "m", "method": "unidetox", "metric": "tp", "domain": "id", "value": 0.2, "higher_is_better": False},
+        {"target": "m", "method": "base", "metric": "ppl", "domain": "all", "value": float("nan")},
+        {"target": "m", "method": "base", "metric": "emt", "domain": "id", "value": None},
+        {"target": "m", "method": "base", "metric": "tp", "domain": "all", "group": "others", "value": 0.1},
+    ]}  # fmt: skip
+    page = render(tmp_path, results, [{"target": "m", "prompt": "so", "continuation": "on"}])
+    assert "Toxicity falls on m" in page.text and "not recorded" in page.text and "others" in page.text
+
+
+def test_headlines_do_not_claim_more_than_there_is():
+    def results(after, width):
+        return ResultIndex({"rows": [
+            row("a", "base", "tp", 0.5, domain="id", width=0.05),
+            row("a", "unidetox", "tp", after, domain="id", width=width),
+            row("b", "base", "tp", 0.5, domain="id", width=0.05),
+            row("b", "unidetox", "tp", 0.2, domain="id", width=0.05),
+        ]})  # fmt: skip
+
+    assert headline(results(0.2, 0.05)) == "Toxicity falls on all 2 models"
+    assert headline(results(0.44, 0.05)) == "Toxicity falls on 1 of 2 models"
+    only_a = [entry for entry in results(0.6, 0.05)._rows.values() if entry["target"] == "a"]
+    assert headline(ResultIndex({"rows": only_a})) == "Toxicity does not clearly fall on a"
+    assert notes(ResultIndex({"rows": only_a})) == ["In distribution, TP goes from 0.50 to 0.60 (+20\u00a0%)."]
+
+
+def test_changes_are_judged_by_direction_and_interval():
+    index = ResultIndex({"rows": [
+        row("m", method, metric, value, width=0.01)
+        for method, dist, length in (("base", 0.90, 18.0), ("unidetox", 0.80, 12.0), ("samples", 0.905, 18.0))
+        for metric, value in (("dist_2", dist), ("mean_length", length))
+    ]})  # fmt: skip
+    dist = next(column for column in COLUMNS if column.key == "dist_2")
+    verdicts = [index.cell("m", method, dist).verdict for method in index.methods]
+    assert verdicts == [None, "worse", "unclear"]
+    assert index.cell("m", "unidetox", dist).change == pytest.approx(-1 / 9)
+    length = dataclasses.replace(dist, metrics=("mean_length",))
+    assert [index.cell("m", m, length).verdict for m in index.methods] == [None, "changed", "same"]
+
+
+def test_pooled_rows_come_before_those_of_one_seed():
+    rows = [
+        row("m", "base", "tp", value, domain="id", seed=seed) for seed, value in ((43, 0.3), (42, 0.2), (None, 0.25))
+    ]
+    assert ResultIndex({"rows": rows}).find("m", "base", "tp", "id")["value"] == 0.25
+    assert ResultIndex({"rows": rows[:2]}).find("m", "base", "tp", "id")["value"] == 0.2
+
+
+def test_two_results_of_one_method_can_be_told_apart(tmp_path):
+    results = fake_results(("base", "unidetox"), {"m": (0.5, 20.0)})
+    again = [entry | {"method": "unidetox (run-2)"} for entry in results["rows"] if entry["method"] == "unidetox"]
+    results["rows"] += again
+    assert ResultIndex(results).methods == ["base", "unidetox", "unidetox (run-2)"]
+    page = render(tmp_path, results)
+    assert "UniDetox (run-2)" in page.text
+    assert {a["class"] for tag, a in page.tags if tag == "line" and "span m-" in a.get("class", "")} >= {
+        "span m-unidetox", "span m-dexperts"}  # fmt: skip
+
+
+def test_the_terminal_table_fits_a_hundred_columns(capsys, monkeypatch):
+    from rich.console import Console
+
+    from unidetox import console
+
+    for methods in (("base", "unidetox", "samples"), ("base", "task_arithmetic", "safety_prompt")):
+        monkeypatch.setitem(FACTORS, "task_arithmetic", (0.8, 1.2))
+        monkeypatch.setitem(FACTORS, "safety_prompt", (2.8, 100.0))
+        out = io.StringIO()
+        monkeypatch.setattr(console, "_out", Console(file=out, width=100, soft_wrap=True))
+        console.table("Results", *summary_table(fake_results(methods)))
+        lines = out.getvalue().splitlines()
+        assert max(map(len, lines)) <= 100
+        assert "…" not in "".join(line.split("│")[-2] for line in lines if "│" in line)
+
+
+def test_the_terminal_table_says_what_is_missing():
+    rows = [row("org/model", "base", "tp", 0.5, domain="id"), row("org/model", "unidetox", "tp", 0.2, domain="id")]
+    columns, table = summary_table({"rows": rows})
+    assert columns == ["model", "method", "TP ID", "TP OOD", "EMT ID", "EMT OOD", "PPL", "Dist-2", "Acc"]
+    assert table == [["model", "base", "0.50", *["-"] * 6], ["model", "UniDetox", "0.20 -60%", *["-"] * 6]]
+
+
+def test_tables_for_papers_hold_the_numbers(tmp_path):
+    results = fake_results()
+    render(tmp_path, results)
+    table = list(csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text())))
+    assert len(table) == 9 and table[0]["target"] == "gpt2" and table[0]["tp_id_n"] == "672"
+    expected = next(entry for entry in results["rows"] if entry["metric"] == "tp" and entry["domain"] == "id")
+    assert float(table[0]["tp_id"]) == expected["value"]
+    markdown = (tmp_path / "table.md").read_text().splitlines()
+    assert len(markdown) == 11 and len({line.count("|") for line in markdown}) == 1
+    latex = (tmp_path / "table.tex").read_text()
+    assert latex.count(r"\\") == 10 and r"\begin{tabular}{llrrrrrrrrr}" in latex
+
+
+def test_tables_escape_what_their_format_reserves():
+    results = fake_results(("base",), {"my_model|50%&$": (0.5, 20.0)})
+    assert r"my\_model\|50%&$" in markdown_table(results)
+    assert r"my\_model|50\%\&\$" in latex_table(results)
+    assert next(csv.reader(io.StringIO(csv_table(results).splitlines()[1])))[0] == "my_model|50%&$"
+
+
+def test_examples_match_prompts_and_favour_nobody():
+    chosen = choose_examples(fake_examples(), list(BASES), 6)
+    assert list(chosen) == list(BASES)
+    for examples in chosen.values():
+        assert len(examples) == 6
+        assert {len(example.texts) for example in examples} == {3}
+        assert len({example.place.split(" · ")[0] for example in examples}) == 4
+        assert len({example.prompt for example in examples}) == 6
+    rows = fake_examples(("base", "unidetox"), ("m",), prompts=1, samples=3)
+    scores = {s: [r["toxicity"] for r in rows if r["sample"] == s] for s in range(3)}
+    [example] = choose_examples(rows, ["m"], 6)["m"]
+    assert [score for _, _, score in example.texts] == max(scores.values(), key=max)
+
+
+def test_charts_stay_inside_their_frame():
+    index = ResultIndex(fake_results())
+    assert [panel.title for panel in panels(index)][:2] == ["TP, in distribution", "TP, out of distribution"]
+    for panel in panels(index):
+        assert len(panel.lanes) == 4 and len(panel.marks) == 9
+        assert all(0 <= mark.x <= 460 and 0 <= mark.y <= panel.height for mark in panel.marks)
+    for plane in planes(index):
+        assert len(plane.arrows) >= 4 and len(plane.names) == 4
+        assert all(46 <= mark.x <= 460 and 14 <= mark.y <= plane.height - 44 for mark in plane.marks)
+
+
+def test_names_in_the_plane_do_not_cover_each_other():
+    names = planes(ResultIndex(fake_results()))[0].names
+    for i, (x, y, *_) in enumerate(names):
+        assert all(abs(y - other_y) > 10 or abs(x - other_x) > 30 for other_x, other_y, *_ in names[i + 1 :])
+
+
+@pytest.mark.parametrize(
+    ("text", "public"),
+    [
+        ("gpt2", "gpt2"),
+        ("facebook/opt-6.7b", "facebook/opt-6.7b"),
+        ("/home/jane/models/gpt2", "gpt2"),
+        ("/home/jane doe/models/my gpt2", "my gpt2"),
+        ("~/models/gpt2/", "gpt2"),
+        ("../shared/models/llama", "llama"),
+        (r"C:\Users\jane\gpt2", "gpt2"),
+        ("/home/jane/runs/targets/gpt2/model", "gpt2"),
+        ("file:///home/jane/x.csv", "x.csv"),
+        ("read from /home/jane/x.csv, twice", "read from x.csv, twice"),
+        ("https://example.org/a/b", "https://example.org/a/b"),
+        ("and/or 1/2", "and/or 1/2"),
+        ("two\nlines\x00", "two lines"),
+        ("/", "local"),
+    ],
+)
+def test_paths_are_shortened(text, public):
+    assert public_name(text) == public
+
+
+def test_the_page_and_tables_name_no_home(tmp_path):
+    results = fake_results(bases={"/home/jane/models/gpt2": (0.5, 20.0)})
+    results["models"] = {"gpt2 / base": "/home/jane/models/gpt2"}
+    render(tmp_path, results, fake_examples(targets=("/home/jane/models/gpt2",)))
+    for path in tmp_path.iterdir():
+        assert "jane" not in path.read_text()
+
+
+def test_names_are_short_unless_they_would_be_alike():
+    assert display_names(["a/gpt2", "b/gpt2", "c/opt"]) == {"a/gpt2": "a/gpt2", "b/gpt2": "b/gpt2", "c/opt": "opt"}
+
+
+def test_local_or_hub():
+    assert not is_local("gpt2") and not is_local("facebook/opt-6.7b")
+    assert is_local("/x/gpt2") and is_local("./gpt2") and is_local("runs/texts/x") and is_local("~/x")
+
+
+def test_report_imports_no_torch():
+    code = "import sys, unidetox.report, unidetox.cards, unidetox.stats; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
