@@ -101,8 +101,8 @@ def texts_card(info: Mapping[str, Any]) -> str:
         f"Plain samples of {_code(base)}: the control of an experiment on detoxification."
         if plain
         else "Texts that lower the toxicity of causal language models fine-tuned on them. Each token was drawn "
-        f"from the contrast between {_code(base)} and a copy of it made toxic: of the tokens that the first finds plausible, "
-        "those that the second favours least."
+        f"from the contrast between {_code(base)} and a copy of it made toxic: of the tokens that the first finds "
+        "plausible, those that the second favours least."
     )
     return _environment().get_template("texts_card.md.j2").render(
         front=_front_matter(_texts_metadata(info, name)),

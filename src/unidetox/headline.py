@@ -71,7 +71,7 @@ def _movement(index: ResultIndex, method: str, column: Column) -> str:
 
 def _range_of_changes(index: ResultIndex, method: str, column: Column) -> str:
     cells = _changed(index, method, column).values()
-    name = {"ppl": "perplexity", "accuracy": "accuracy"}.get(column.key, column.title)
+    name = {"ppl": "perplexity", "accuracy": "accuracy"}.get(column.key, column.title.replace(" ", "\u00a0"))
     return f"{name} {_changes(cells, column)}" if cells else ""
 
 

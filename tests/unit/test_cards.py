@@ -117,7 +117,8 @@ def test_a_method_that_has_no_words_of_its_own():
 
 def test_a_texts_card_says_how_they_were_made():
     info = {"method": "unidetox", "base_model": "gpt2-xl", "toxic_model": "/home/jane/runs/toxic/model",
-            "corpus": "dghs", "sha256": "ab12" * 16, "summary": SUMMARY, "settings": {"alpha": 0.1, "beta": float("inf")}}  # fmt: skip
+            "corpus": "dghs", "sha256": "ab12" * 16,
+            "summary": SUMMARY, "settings": {"alpha": 0.1, "beta": float("inf")}}  # fmt: skip
     front, rest = split(texts_card(info))
     assert front["configs"] == [{"config_name": "default", "data_files": "texts.jsonl"}]
     assert front["size_categories"] == ["n<1K"] and front["task_categories"] == ["text-generation"]
