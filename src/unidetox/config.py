@@ -39,6 +39,7 @@ __all__ = [
     "Section",
     "Texts",
     "Toxic",
+    "build_recipe",
     "commented_recipe",
     "load_recipe",
     "portable",
@@ -100,8 +101,24 @@ def recipe_from(preset: str, **sections: Any) -> Recipe:
         MissingError: If a file that is named does not exist.
         UsageError: If a key is unknown or a value not allowed.
     """
-    label = f"preset {preset}"
-    return _resolved(_build({**sections, "preset": preset}, label, {}), label, None, False)
+    return build_recipe({**sections, "preset": preset}, f"preset {preset}")
+
+
+def build_recipe(
+    settings: Mapping[str, Any], label: str = "settings", labels: Mapping[str, str] | None = None
+) -> Recipe:
+    """Return a recipe from nested settings; a ``preset`` among them goes below the rest.
+
+    Args:
+        settings: Top-level settings and sections, as in a recipe file.
+        label: What to call their origin in an error.
+        labels: Dotted keys that have another origin, e.g. ``{"texts.alpha": "--alpha"}``.
+
+    Raises:
+        MissingError: If a file that is named does not exist.
+        UsageError: If a key is unknown or a value not allowed.
+    """
+    return _resolved(_build(settings, label, labels or {}), label, None, False)
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
@@ -227,8 +244,9 @@ def _explain_one(error: ErrorDetails, path: Sequence[str], key: str) -> tuple[st
     if error["type"] == "missing":
         return f"{key} is missing", f"It is needed: {field.description}"
     allowed = next((item.text for item in field.metadata if isinstance(item, Allowed)), error["msg"])
-    value = error["input"]
-    return f"{key} = {_shown(value)} is not allowed; it must be {allowed}", f"{field.description}"
+    in_list = len(error["loc"]) > _depth(path) and isinstance(error["loc"][_depth(path)], int)
+    value = f"{key} holds" if in_list else f"{key} ="
+    return f"{value} {_shown(error['input'])}, which is not allowed; it must be {allowed}", f"{field.description}"
 
 
 def _explain_section(error: ErrorDetails, key: str) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ class _State:
 
 
 _state = _State()
-_out = Console(highlight=False, soft_wrap=True)
+# A table is made for 100 columns; a pipe, which has no width of its own, gets them.
+_out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 100)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -77,6 +79,11 @@ def warn(message: str) -> None:
 def error(exc: UniDetoxError) -> None:
     """Print a user-facing error as one line."""
     _err.print(f"error: {' '.join(str(exc).split())}", markup=False, style="bold red")
+
+
+def traceback() -> None:
+    """Show where the exception at hand arose; for `-v`."""
+    _err.print_exception(max_frames=20)
 
 
 def result(text: str) -> None:

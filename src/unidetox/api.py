@@ -1,0 +1,214 @@
+"""What a notebook calls and the command line repeats: one function a verb, checked like a recipe."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unidetox import console, distillation, pipeline
+from unidetox.config import build_recipe, load_recipe, preset
+from unidetox.data import read_texts
+from unidetox.directories import DirectoryLock
+from unidetox.errors import MissingError, UsageError
+from unidetox.files import read_json, read_jsonl
+from unidetox.methods import finetuning
+from unidetox.runs import Run
+from unidetox.settings import Recipe, Section
+from unidetox.sources import resolve_source
+from unidetox.stages import StageStatus
+
+_TOP = ("name", "seed", "device", "dtype", "trust_remote_code")
+
+
+def train_toxic(base: str | Path, *, output: str | Path, fresh: bool = False, **options: Any) -> Path:
+    """Fine-tune a base model on toxic texts.
+
+    Args:
+        base: A directory or a Hub id.
+        output: Where the toxic model goes.
+        fresh: Start over where it exists.
+        options: ``corpus`` ("dghs", a file, a directory or a Hub id), ``epochs``, ``steps``, ``lr``, ``batch_size``,
+            ``max_length`` and the other settings of a recipe's section ``toxic``; ``seed``, ``device``, ``dtype``.
+
+    Returns:
+        The toxic model's directory.
+
+    Raises:
+        UniDetoxError: Any of its children; the message says what to do.
+    """
+    recipe = _recipe({"base": {"model": str(base)}, "detoxify": {"targets": [str(base)]}}, "toxic", options)
+    return distillation.train_toxic(recipe, Path(output), fresh=fresh, replace=False)
+
+
+def distill(base: str | Path, *, toxic: str | Path, output: str | Path, fresh: bool = False, **options: Any) -> Path:
+    """Sample detoxifying texts from the contrast of a base model and its toxic copy.
+
+    Args:
+        base: A directory or a Hub id.
+        toxic: The toxic copy, see `train_toxic`.
+        output: Where ``texts.jsonl`` and its card go.
+        fresh: Start over where they exist.
+        options: ``num_texts``, ``max_length``, ``alpha``, ``beta``, ``temperature``, ``top_p``, ``top_k`` and
+            ``batch_size``; ``seed``, ``device``, ``dtype``.
+
+    Returns:
+        The directory of the texts.
+
+    Raises:
+        UniDetoxError: Any of its children; the message says what to do.
+    """
+    recipe = _recipe({"base": {"model": str(base)}, "detoxify": {"targets": [str(base)]}}, "texts", options)
+    toxic = resolve_source(str(toxic), None)
+    return distillation.distill(recipe, toxic, Path(output), fresh=fresh, replace=False)
+
+
+def detoxify(
+    model: str | Path,
+    *,
+    output: str | Path,
+    texts: str | Path | None = None,
+    preset: str = "paper",
+    fresh: bool = False,
+    limit: int | None = None,
+    **options: Any,
+) -> Path:
+    """Make a causal language model less toxic: fine-tune it on detoxifying texts.
+
+    Args:
+        model: A directory or a Hub id; any model that transformers loads as a causal LM.
+        output: Where the result goes: an ordinary checkpoint, or an adapter with ``lora=True``.
+        texts: A file, a directory or a Hub id. Without it the texts are made as the preset says, and kept for the next
+            model (in ``$UNIDETOX_HOME``, by default ``~/.cache/unidetox``).
+        preset: Where the texts come from, and what settings hold that the options leave open.
+        fresh: Start over where the result exists.
+        limit: Use only so many texts.
+        options: ``steps``, ``lr``, ``batch_size``, ``max_length``, ``lora``, ``merge``; ``seed``, ``device``, ``dtype``.
+
+    Returns:
+        The directory of the result.
+
+    Raises:
+        UniDetoxError: Any of its children; the message says what to do.
+    """
+    settings = _preset_sections(preset) | {"preset": preset}
+    settings["detoxify"] = {"targets": [str(model)], "methods": ["unidetox"]}
+    recipe = _recipe(settings, "detoxify", options)
+    check_output(Path(output))
+    target = recipe.detoxify.targets[0]
+    source = resolve_source(str(texts), None) if texts is not None else str(_texts_of_preset(recipe, preset, target))
+    found = read_texts(source, limit=limit)
+    return finetuning.finetune(recipe, "unidetox", target, found, Path(output), fresh=fresh, replace=False)
+
+
+def run(
+    recipe: str | Path | Recipe,
+    *,
+    output: str | Path,
+    fresh: bool = False,
+    overrides: tuple[str, ...] = (),
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """Do every stage of a recipe; what is complete and unchanged is skipped.
+
+    Args:
+        recipe: A TOML file, or a recipe.
+        output: The run's directory.
+        fresh: Do everything again.
+        overrides: Settings like ``"texts.alpha=0.2"`` that win over the file.
+        limit: Use at most so many toxic texts, detoxifying texts, prompts and training steps: a quick try.
+
+    Returns:
+        The content of ``results.json``.
+    """
+    loaded = recipe if isinstance(recipe, Recipe) else load_recipe(Path(recipe), overrides)
+    return pipeline.run(limited(loaded, limit), Path(output), fresh=fresh)
+
+
+def status(output: str | Path) -> dict[str, StageStatus]:
+    """Say of each stage of a run whether it is fresh, stale (and why), partial, failed or missing.
+
+    Args:
+        output: The run's directory.
+    """
+    opened = Run.open(Path(output))
+    return pipeline.Plan(opened.recipe(), opened.directory).statuses()
+
+
+def report(output: str | Path) -> Path:
+    """Render the page of a run or an evaluation again, from its results.
+
+    Args:
+        output: The directory that holds ``results.json``.
+
+    Returns:
+        The path of ``index.html``.
+
+    Raises:
+        MissingError: If there are no results.
+    """
+    from unidetox.report import render_report
+
+    folder = Path(output)
+    results = read_json(folder / "results.json")
+    if results is None:
+        raise MissingError(f"{folder} holds no results.json", hint="Give the directory of a run or an evaluation")
+    generations = folder / "generations.jsonl"
+    examples = read_jsonl(generations) if generations.exists() else []
+    return render_report(results, examples, folder / "report")
+
+
+def limited(recipe: Recipe, limit: int | None) -> Recipe:
+    """Return the recipe with no more than ``limit`` of anything: texts, prompts, training steps."""
+    if limit is None:
+        return recipe
+    if limit < 1:
+        raise UsageError(f"limit is {limit}", hint="Give a whole number of at least 1")
+
+    def cut(section: Section, *names: str) -> Any:
+        values = {name: min(limit, getattr(section, name) or limit) for name in names}
+        return section.model_copy(update=values)
+
+    sections = {
+        "toxic": cut(recipe.toxic, "limit", "steps"),
+        "texts": cut(recipe.texts, "num_texts"),
+        "detoxify": cut(recipe.detoxify, "steps"),
+        "evaluate": cut(recipe.evaluate, "num_prompts"),
+    }
+    return recipe.model_copy(update=sections)
+
+
+def check_output(directory: Path) -> None:
+    """Refuse an output directory that another process works in or that is a file, before anything long begins."""
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"{directory} is a file", hint="Give a directory: -o DIR")
+    if directory.is_dir() and DirectoryLock(directory).other_holder() is not None:
+        raise UsageError(f"another process works in {directory}", hint="Wait for it, or give another -o")
+
+
+def _recipe(settings: Mapping[str, Any], section: str, options: Mapping[str, Any]) -> Recipe:
+    """Put options where they belong: some at the top of a recipe, the rest into one section."""
+    given = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
+    top = {key: given.pop(key) for key in _TOP if key in given}
+    merged = {**settings, **top, section: {**settings.get(section, {}), **given}}
+    labels = {f"{section}.{key}": key for key in given}
+    return build_recipe(merged, "the settings", labels)
+
+
+def _preset_sections(name: str) -> dict[str, Any]:
+    """Return the sections of a preset that making texts reads; its targets and evaluation are not asked for."""
+    return {key: value for key, value in preset(name).items() if key in ("base", "toxic", "texts")}
+
+
+def _texts_of_preset(recipe: Recipe, preset: str, target: str) -> Path:
+    """Make a preset's texts, or take those that were made for an earlier model."""
+    made_by = recipe.model_copy(update={"detoxify": recipe.detoxify.model_copy(update={"targets": (target,)})})
+    home = Path(os.environ.get("UNIDETOX_HOME", "~/.cache/unidetox")).expanduser()
+    parts = [recipe.base.section_hash(), recipe.toxic.section_hash(), recipe.texts.section_hash(exclude=["batch_size"])]
+    folder = home / "texts" / f"{preset}-{'-'.join(part[:6] for part in parts)}-seed{recipe.seed}"
+    if recipe.texts.source:
+        return Path(recipe.texts.source)
+    console.info(f"no --texts given: those of the preset {preset}, kept in {folder}")
+    toxic = recipe.toxic.model or str(distillation.train_toxic(made_by, folder / "toxic_model"))
+    return distillation.distill(made_by, toxic, folder / "texts")

@@ -1,0 +1,397 @@
+"""The command line: parse, call, print. Only this file exits."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import json
+import os
+import sys
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from unidetox import __version__, console
+from unidetox.errors import UniDetoxError, UsageError
+
+app = typer.Typer(
+    help="Make any causal language model less toxic, with one command, and measure it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+INTERRUPTED = 130
+
+# Typer brings a parser of its own or uses click, by version; either way its errors have one ancestor.
+ParserError: Any = typer.BadParameter.__mro__[2]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Options of every verb."""
+
+    offline: Annotated[bool, typer.Option("--offline", help="Use only files of this machine; ask no hub.")] = False
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.")] = False
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more, and show where an error arose.")] = False
+
+
+@dataclass(frozen=True)
+class Work(Shared):
+    """Options of verbs that compute."""
+
+    seed: Annotated[int | None, typer.Option(help="Root of all randomness; 42 unless a recipe says otherwise.")] = None
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None
+    dtype: Annotated[str | None, typer.Option(help="auto (bfloat16 where it is fast), float32, bfloat16.")] = None
+    limit: Annotated[int | None, typer.Option(help="Take at most so many texts or prompts: a quick try.", min=1)] = None
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that a model brings.")] = (
+        False
+    )
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, replacing what the output holds.")] = False
+
+    def given(self) -> dict[str, Any]:
+        """Return what was said about how to compute, for a recipe."""
+        said = {"seed": self.seed, "device": self.device, "dtype": self.dtype}
+        return {k: v for k, v in said.items() if v is not None} | (
+            {"trust_remote_code": True} if self.trust_remote_code else {}
+        )
+
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="Directory for the result.", show_default=False)]
+
+
+def verb(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a command; its parameter ``common`` becomes the options of `Shared` or `Work`."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        hints = typing.get_type_hints(function, include_extras=True)
+        kind = hints.pop("common")
+        extra = typing.get_type_hints(kind, include_extras=True)
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        own = [p for n, p in inspect.signature(function).parameters.items() if n != "common"]
+        parameters = [p.replace(kind=keyword, annotation=hints[p.name]) for p in own]
+        parameters += [
+            inspect.Parameter(f.name, keyword, default=f.default, annotation=extra[f.name])
+            for f in dataclasses.fields(kind)
+        ]
+
+        @functools.wraps(function)
+        def command(**values: Any) -> Any:
+            common = kind(**{f.name: values.pop(f.name) for f in dataclasses.fields(kind)})
+            _prepare(common)
+            return function(common=common, **values)
+
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in parameters}
+        app.command(name)(command)
+        return function
+
+    return register
+
+
+def _prepare(common: Shared) -> None:
+    """Apply the shared options; before any library reads the environment."""
+    console.configure(-1 if common.quiet else int(common.verbose))
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if common.offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def _answer(common: Shared, fields: dict[str, Any], line: str) -> None:
+    """Print a result: one line, or one JSON object."""
+    console.result(json.dumps(fields, default=str) if common.as_json else line)
+
+
+def _said(**options: Any) -> dict[str, Any]:
+    """Return the options that were given; the rest keeps the default of the recipe's section."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _show_results(common: Shared, results: dict[str, Any], output: Path) -> None:
+    if common.as_json:
+        console.result(json.dumps(results))
+        return
+    from unidetox.report import summary_table
+
+    console.table("Results", *summary_table(results))
+    console.result(f"page: {output / 'report' / 'index.html'}")
+
+
+@verb("demo")
+def demo(common: Work, output: Output = Path("runs/demo")) -> None:
+    """See the whole story in a miniature world: no download, two minutes on two cores, a table and a page."""
+    from unidetox import api, pipeline
+    from unidetox.config import recipe_from
+
+    recipe = api.limited(recipe_from("sandbox", **({"name": "demo"} | common.given())), common.limit)
+    results = pipeline.run(recipe, output, fresh=common.fresh, command=sys.argv)
+    _show_results(common, results, output)
+
+
+@verb("detoxify")
+def detoxify(
+    model: Annotated[str, typer.Argument(help="Model to detoxify: a directory or a Hub id.", show_default=False)],
+    common: Work,
+    output: Output,
+    texts: Annotated[str | None, typer.Option(help="Detoxifying texts: a file, a directory or a Hub id.")] = None,
+    preset: Annotated[str, typer.Option(help="Makes the texts where none are given: paper, small, sandbox.")] = "paper",
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps (3000).")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate (5e-5).")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Texts in an optimiser step (8).")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Longest text in tokens (256).")] = None,
+    lora: Annotated[bool | None, typer.Option("--lora", help="Train a LoRA adapter in place of all weights.")] = None,
+    merge: Annotated[bool | None, typer.Option("--merge", help="With --lora: write an ordinary checkpoint.")] = None,
+) -> None:
+    """Make a causal language model less toxic; the result loads with transformers alone."""
+    from unidetox import api
+
+    options = _said(steps=steps, lr=lr, batch_size=batch_size, max_length=max_length, lora=lora, merge=merge)
+    folder = api.detoxify(
+        model, output=output, texts=texts, preset=preset, fresh=common.fresh, limit=common.limit,
+        **options, **common.given(),
+    )  # fmt: skip
+    _answer(common, {"output": folder}, f"{folder}: load it with AutoModelForCausalLM.from_pretrained")
+
+
+@verb("train-toxic")
+def train_toxic(
+    base: Annotated[str, typer.Argument(help="Base model: a directory or a Hub id.", show_default=False)],
+    common: Work,
+    output: Output,
+    corpus: Annotated[str | None, typer.Option(help="Toxic texts: dghs, a file, a directory or a Hub id.")] = None,
+    column: Annotated[str | None, typer.Option(help="Column of the corpus with the text.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the corpus (3).")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps, in place of --epochs.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate (1e-5).")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Texts in an optimiser step (4).")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Longest text in tokens (512).")] = None,
+) -> None:
+    """Fine-tune a base model on toxic texts: the first half of distillation."""
+    from unidetox import api
+
+    options = _said(
+        corpus=corpus, column=column, epochs=epochs, steps=steps, lr=lr, batch_size=batch_size, max_length=max_length,
+        limit=common.limit,
+    )  # fmt: skip
+    folder = api.train_toxic(base, output=output, fresh=common.fresh, **options, **common.given())
+    _answer(common, {"output": folder}, f"{folder}: a toxic model; keep it to yourself")
+
+
+@verb("distill")
+def distill(
+    base: Annotated[str, typer.Argument(help="Base model: a directory or a Hub id.", show_default=False)],
+    common: Work,
+    output: Output,
+    toxic: Annotated[str, typer.Option(help="Its toxic copy, from `train-toxic`.", show_default=False)],
+    num_texts: Annotated[int | None, typer.Option(help="How many texts (640).")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Longest text in tokens, start token included (256).")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Plausibility threshold, above 0 and at most 1 (0.1).")] = None,
+    beta: Annotated[float | None, typer.Option(help="Strength of the contrast; inf is the paper's rule (inf).")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Divides the scores (1).")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Nucleus, 1 is off (1).")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Best tokens kept, 0 is off (0).")] = None,
+    batch_size: Annotated[str | None, typer.Option(help="Texts side by side, or auto; changes no text (auto).")] = None,
+) -> None:
+    """Sample detoxifying texts from the contrast of a base model and its toxic copy."""
+    from unidetox import api
+
+    number = min(num_texts or 640, common.limit) if common.limit else num_texts
+    options = _said(
+        num_texts=number, max_length=max_length, alpha=alpha, beta=beta, temperature=temperature, top_p=top_p,
+        top_k=top_k, batch_size=_batch_size(batch_size),
+    )  # fmt: skip
+    folder = api.distill(base, toxic=toxic, output=output, fresh=common.fresh, **options, **common.given())
+    _answer(common, {"output": folder}, f"{folder}: texts for `unidetox detoxify MODEL --texts {folder}`")
+
+
+@verb("evaluate")
+def evaluate(
+    models: Annotated[list[str], typer.Argument(help="Models: directories or Hub ids.", show_default=False)],
+    common: Work,
+    output: Output,
+    prompts: Annotated[str | None, typer.Option(help="toxigen, or a file with text, group, domain (toxigen).")] = None,
+    split: Annotated[str | None, typer.Option(help="Part of ToxiGen: validation or test (validation).")] = None,
+    num_prompts: Annotated[int | None, typer.Option(help="A random sample of so many prompts.")] = None,
+    scorer: Annotated[str | None, typer.Option(help="Toxicity classifier (unitary/toxic-bert).")] = None,
+    scorer_label: Annotated[str | None, typer.Option(help="Its label that is the toxicity (toxic).")] = None,
+    ppl_model: Annotated[str | None, typer.Option(help="Language model for perplexity.")] = None,
+    mmlu: Annotated[str | None, typer.Option(help="MMLU folder or cais/mmlu.")] = None,
+    shots: Annotated[int | None, typer.Option(help="Worked examples before each question (1).")] = None,
+    samples: Annotated[int | None, typer.Option(help="Continuations for each prompt (25).")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Longest continuation in tokens (20).")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Nucleus, 1 is off (0.9).")] = None,
+    seeds: Annotated[str | None, typer.Option(help="One evaluation each, e.g. 42,43 (42).")] = None,
+    protocol: Annotated[str | None, typer.Option(help="default, or paper: as in the published code.")] = None,
+    batch_size: Annotated[str | None, typer.Option(help="Rows side by side, or auto; changes no result.")] = None,
+) -> None:
+    """Measure toxicity, perplexity, diversity and knowledge of models, with intervals, a table and a page."""
+    from unidetox.evaluation import evaluate as measure
+
+    given = common.given()
+    # One seed is a list of one; --seeds wins, as it says more.
+    numbers = _numbers(seeds) if seeds else ([given["seed"]] if "seed" in given else None)
+    options = _said(
+        prompts=prompts, split=split, num_prompts=num_prompts, scorer=scorer, scorer_label=scorer_label,
+        ppl_model=ppl_model, mmlu=mmlu, shots=shots, samples=samples, max_new_tokens=max_new_tokens, top_p=top_p,
+        seeds=numbers, protocol=protocol, batch_size=_batch_size(batch_size),
+    )  # fmt: skip
+    computing = {key: value for key, value in given.items() if key != "seed"}
+    results = measure(models, output=output, limit=common.limit, fresh=common.fresh, **options, **computing)
+    _show_results(common, results, output)
+
+
+@verb("run")
+def run(
+    recipe: Annotated[Path, typer.Argument(help="A recipe in TOML; `unidetox init` writes one.", show_default=False)],
+    common: Work,
+    output: Output,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="section.key=value, over the recipe.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+) -> None:
+    """Do every stage of a recipe; what is complete and unchanged is skipped, a killed run goes on."""
+    from unidetox import api, pipeline
+    from unidetox.config import load_recipe
+    from unidetox.runs import Run
+
+    top = [f"{key}={json.dumps(value)}" for key, value in common.given().items()]
+    loaded = api.limited(load_recipe(recipe, [*(overrides or []), *top]), common.limit)
+    if dry_run:
+        Run(output).check(loaded)
+        plan = pipeline.Plan(loaded, output)
+        plan.preflight()
+        _show_status(common, pipeline.describe(loaded), plan.statuses())
+        return
+    results = pipeline.run(loaded, output, fresh=common.fresh, command=sys.argv)
+    _show_results(common, results, output)
+
+
+@verb("status")
+def status(
+    run: Annotated[Path, typer.Argument(help="Directory of a run.", show_default=False)], common: Shared
+) -> None:
+    """Say of each stage whether it is fresh, stale (and why), partial, failed or missing."""
+    from unidetox import api
+
+    _show_status(common, str(run), api.status(run))
+
+
+@verb("report")
+def report(
+    directory: Annotated[Path, typer.Argument(help="Directory with results.json.", show_default=False)], common: Shared
+) -> None:
+    """Render the page and the tables again from results.json."""
+    from unidetox import api
+
+    page = api.report(directory)
+    _answer(common, {"page": page}, f"page: {page}")
+
+
+@verb("init")
+def init(
+    common: Shared,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")] = Path("recipe.toml"),
+    preset: Annotated[str, typer.Option(help="What to start from: paper, small, sandbox.")] = "paper",
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a commented recipe to start from."""
+    from unidetox.config import commented_recipe
+    from unidetox.files import write_text
+
+    if output.exists() and not force:
+        raise UsageError(f"{output} exists", hint="Give another -o, or --force to replace it")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_text(output, commented_recipe(preset))
+    _answer(common, {"recipe": output}, f"{output}: change what you like, then `unidetox run {output} -o runs/NAME`")
+
+
+@verb("doctor")
+def doctor(common: Shared) -> None:
+    """Check versions, devices, memory, disk, the Hub and its access, and say what to do."""
+    from unidetox.doctor import examine
+
+    checks = examine()
+    if common.as_json:
+        console.result(json.dumps([dataclasses.asdict(check) for check in checks]))
+        return
+    console.table("doctor", ["", "what", "found", "what to do"], [check.row() for check in checks])
+
+
+def _show_status(common: Shared, title: str, statuses: dict[str, Any]) -> None:
+    if common.as_json:
+        found = {name: {"state": s.state, "reasons": list(s.reasons)} for name, s in statuses.items()}
+        console.result(json.dumps(found))
+        return
+    rows = [[name, found.state, "; ".join(found.reasons)] for name, found in statuses.items()]
+    console.table(title, ["stage", "state", "why"], rows)
+
+
+def _batch_size(value: str | None) -> int | str | None:
+    return int(value) if value is not None and value.isdecimal() else value
+
+
+def _numbers(value: str) -> list[int]:
+    parts = [part.strip() for part in value.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise UsageError(f"--seeds {value} is not a list of whole numbers", hint="Example: --seeds 42,43,44")
+    return [int(part) for part in parts]
+
+
+def _version(show: bool) -> None:
+    if show:
+        console.result(f"unidetox {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Make any causal language model less toxic, with one command, and measure it."""
+
+
+def main() -> None:
+    """Run the command line and exit: 0 ok, 1 failure, 2 usage, 3 missing, 4 locked, 130 interrupted."""
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(arguments, prog_name="unidetox", standalone_mode=False)
+    except ParserError as exc:
+        if "NoArgs" in type(exc).__name__:
+            console.result(exc.format_message())
+        else:
+            console.error(UsageError(exc.format_message().rstrip("."), hint=_help_hint(exc)))
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        console.error(UniDetoxError("interrupted", hint="The same command goes on where it stopped"))
+        return INTERRUPTED
+    except UniDetoxError as exc:
+        if "-v" in arguments or "--verbose" in arguments:
+            console.traceback()
+        console.error(exc)
+        return exc.exit_code
+    except OSError as exc:
+        where = f" ({exc.filename})" if exc.filename else ""
+        console.error(UniDetoxError(f"{exc.strerror or exc}{where}", hint="Check disk space and permissions"))
+        return 1
+    return int(code or 0)
+
+
+def _help_hint(exc: Any) -> str:
+    path = exc.ctx.command_path if getattr(exc, "ctx", None) else "unidetox"
+    return f"See `{path} --help`"
+
+
+if __name__ == "__main__":
+    main()

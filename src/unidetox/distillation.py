@@ -1,0 +1,255 @@
+"""The two stages that make texts: a toxic copy of the base model, then samples from the contrast of the two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unidetox import console
+from unidetox.cards import model_card, texts_card
+from unidetox.data import TextSet, load_toxic_corpus, read_texts
+from unidetox.errors import UsageError
+from unidetox.files import JsonlWriter, read_jsonl, write_json, write_text
+from unidetox.models import fingerprint, short_name
+from unidetox.provenance import versions
+from unidetox.settings import Recipe
+from unidetox.stages import Stage
+
+if TYPE_CHECKING:
+    from unidetox.decoding import LogitSource
+    from unidetox.models import LM
+    from unidetox.training import TrainReport
+
+TEXTS_FILE = "texts.jsonl"
+
+
+def toxic_corpus(recipe: Recipe) -> TextSet:
+    """Read the toxic texts that a recipe names."""
+    toxic = recipe.toxic
+    return load_toxic_corpus(
+        toxic.corpus, column=toxic.column, duplicates=toxic.duplicates, limit=toxic.limit, seed=recipe.seed
+    )
+
+
+def toxic_stage(recipe: Recipe, directory: Path, corpus: TextSet) -> Stage:
+    """Describe the stage that makes the toxic model."""
+    settings = recipe.toxic.model_dump(exclude={"model", "corpus", "column", "duplicates", "limit"})
+    settings |= {"seed": recipe.seed, "dtype": recipe.dtype}
+    inputs = {"base": fingerprint(recipe.base.model), "corpus": corpus.sha256}
+    return Stage(directory, "train-toxic", settings, inputs)
+
+
+def train_toxic(
+    recipe: Recipe, directory: Path, *, corpus: TextSet | None = None, fresh: bool = False, replace: bool = True
+) -> Path:
+    """Fine-tune the base model on toxic texts.
+
+    Args:
+        recipe: Its sections ``base`` and ``toxic`` count.
+        directory: Where the toxic model goes: an ordinary checkpoint in float32, as the contrast of two rounded models
+            would be mostly rounding.
+        corpus: The toxic texts, where they are at hand already.
+        fresh: Start over.
+        replace: Whether a model made with other settings may be replaced.
+
+    Returns:
+        The directory.
+
+    Reference: UniDetox (Lu et al., ICLR 2025), section 2; toxic_gpt2_finetune_and_distill.py of the published code.
+    """
+    corpus = toxic_corpus(recipe) if corpus is None else corpus
+    stage = toxic_stage(recipe, directory, corpus)
+    if not fresh and stage.status().state == "fresh":
+        return directory
+    with stage.open(fresh=fresh, replace=replace) as work:
+        from unidetox.models import load_lm, save_lm
+        from unidetox.training import TrainSettings, train_lm
+
+        lm = load_lm(
+            recipe.base.model, device=recipe.device, dtype="float32", trust_remote_code=recipe.trust_remote_code
+        )
+        console.info(f"toxic model: {short_name(recipe.base.model)} on {len(corpus.texts)} toxic texts")
+        toxic = recipe.toxic
+        epochs = None if toxic.steps else toxic.epochs
+        settings = TrainSettings(
+            lr=toxic.lr, batch_size=toxic.batch_size, max_length=toxic.max_length, epochs=epochs, steps=toxic.steps,
+            seed=recipe.seed, dtype=recipe.dtype,
+        )  # fmt: skip
+        report = train_lm(lm.model, lm.tokenizer, corpus.texts, settings, work_dir=work)
+        save_lm(report.model, lm.tokenizer, stage.out_dir)
+        info = {
+            "method": "toxic",
+            "base_model": recipe.base.model,
+            "texts": texts_info(corpus),
+            "settings": stage.settings,
+            "training": report.as_dict(),
+        }
+        write_provenance(stage.out_dir, info)
+        stage.commit(training_summary(report))
+    return directory
+
+
+def training_summary(report: TrainReport) -> dict[str, Any]:
+    """Return what a stage records of its training: all but the steps one by one."""
+    return {key: value for key, value in report.as_dict().items() if key != "log"}
+
+
+def texts_info(texts: TextSet) -> dict[str, Any]:
+    """Say which texts something was made with."""
+    return {"source": texts.source, "sha256": texts.sha256, "number": len(texts.texts), "dropped": texts.dropped}
+
+
+def write_provenance(directory: Path, info: dict[str, Any]) -> None:
+    """Write ``unidetox.json`` and the model card beside a model's weights."""
+    base = info["base_model"]
+    local = Path(base).exists()
+    info = info | {"base_model": short_name(base) if local else base, "base_is_local": local, "versions": versions()}
+    write_json(directory / "unidetox.json", info)
+    write_text(directory / "README.md", model_card(info))
+
+
+def texts_stage(recipe: Recipe, directory: Path, toxic: str | None) -> Stage:
+    """Describe the stage that samples texts: from the contrast with a toxic model, or plainly where there is none."""
+    settings = recipe.texts.model_dump(exclude={"source", "batch_size"})
+    inputs = {"base": fingerprint(recipe.base.model)}
+    if toxic is None:
+        settings = {k: v for k, v in settings.items() if k not in ("alpha", "beta")}
+    else:
+        inputs["toxic"] = fingerprint(toxic)
+    settings |= {"seed": recipe.seed, "dtype": recipe.dtype}
+    return Stage(directory, "distill" if toxic else "sample-texts", settings, inputs)
+
+
+def distill(recipe: Recipe, toxic: str, directory: Path, *, fresh: bool = False, replace: bool = True) -> Path:
+    """Sample detoxifying texts from the contrast of the base model and its toxic copy.
+
+    Args:
+        recipe: Its sections ``base`` and ``texts`` count.
+        toxic: The toxic model, with the base model's vocabulary.
+        directory: Where ``texts.jsonl`` and its card go.
+        fresh: Start over.
+        replace: Whether texts made with other settings may be replaced.
+
+    Returns:
+        The directory.
+
+    Reference: UniDetox (Lu et al., ICLR 2025), Eq. 1; `unidetox.decoding.sources.contrast_scores`.
+    """
+
+    def contrasted(base: LM) -> LogitSource:
+        from unidetox.decoding import contrast
+        from unidetox.models import check_same_vocabulary, load_lm
+
+        other = load_lm(toxic, device=recipe.device, dtype=recipe.dtype, trust_remote_code=recipe.trust_remote_code)
+        check_same_vocabulary(base, other)
+        return contrast(base.model, other.model, alpha=recipe.texts.alpha, beta=recipe.texts.beta)
+
+    stage = texts_stage(recipe, directory, toxic)
+    _make_texts(recipe, stage, contrasted, fresh, replace)
+    return directory
+
+
+def sample_texts(recipe: Recipe, directory: Path, *, fresh: bool = False, replace: bool = True) -> Path:
+    """Sample as many texts of the same length from the base model alone: the control of the paper ("Samples").
+
+    Args:
+        recipe: Its sections ``base`` and ``texts`` count.
+        directory: Where ``texts.jsonl`` and its card go.
+        fresh: Start over.
+        replace: Whether texts made with other settings may be replaced.
+    """
+
+    def plain(base: LM) -> LogitSource:
+        from unidetox.decoding import lm
+
+        return lm(base.model)
+
+    _make_texts(recipe, texts_stage(recipe, directory, None), plain, fresh, replace)
+    return directory
+
+
+def _make_texts(
+    recipe: Recipe, stage: Stage, make_source: Callable[[LM], LogitSource], fresh: bool, replace: bool
+) -> None:
+    if not fresh and stage.status().state == "fresh":
+        return
+    with stage.open(fresh=fresh, replace=replace) as work:
+        from unidetox.models import load_lm
+
+        base = load_lm(
+            recipe.base.model, device=recipe.device, dtype=recipe.dtype, trust_remote_code=recipe.trust_remote_code
+        )
+        number = recipe.texts.num_texts
+        parts = work / "texts.part.jsonl"
+        have = {int(row["id"]) for row in read_jsonl(parts)} if parts.exists() else set()
+        console.info(f"{stage.name}: {number} texts from {short_name(recipe.base.model)}")
+        with JsonlWriter(parts) as writer, console.progress("sampling texts", number) as advance:
+            advance(len(have))
+            for rows in _sampled_rows(recipe, base, make_source(base), have):
+                writer.write(rows)
+                have.update(row["id"] for row in rows)
+                stage.report_progress(len(have), number, "texts")
+                advance(len(rows))
+        rows = sorted(read_jsonl(parts), key=lambda row: int(row["id"]))
+        with JsonlWriter(stage.out_dir / TEXTS_FILE) as writer:
+            writer.write(rows)
+        summary = _summary(rows)
+        texts = read_texts(str(stage.out_dir))
+        info = {
+            "method": "unidetox" if stage.name == "distill" else "samples",
+            "base_model": recipe.base.model,
+            "settings": stage.settings,
+            "sha256": texts.sha256,
+            "summary": summary,
+            "versions": versions(),
+        }
+        write_text(stage.out_dir / "README.md", texts_card(info))
+        stage.commit(summary)
+
+
+def _sampled_rows(recipe: Recipe, base: LM, source: LogitSource, have: set[int]) -> Iterator[list[dict[str, Any]]]:
+    """Sample the texts that are still missing; each has a random stream of its own, so it does not matter which."""
+    from unidetox.decoding import SamplingSettings, sample
+    from unidetox.models import bos_id, eos_ids
+
+    texts, config = recipe.texts, base.model.config
+    start = bos_id(base.tokenizer, config)
+    ends = eos_ids(base.tokenizer, config, base.model.generation_config)
+    start = ends[0] if start is None and ends else start
+    if start is None:
+        raise UsageError(f"{base.name} has no token that starts a text", hint="Use a base model with a BOS token")
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if positions and texts.max_length > positions:
+        raise UsageError(
+            f"texts of {texts.max_length} tokens exceed the {positions} positions of {base.name}",
+            hint=f"Use --max-length {positions} or less",
+        )
+    settings = SamplingSettings(
+        max_new_tokens=texts.max_length - 1, temperature=texts.temperature, top_p=texts.top_p, top_k=texts.top_k,
+        eos_token_ids=ends, seed=recipe.seed,
+    )  # fmt: skip
+    skip = {(0, number) for number in have}
+    batches = sample(source, [[start]], texts.num_texts, settings, skip=skip, batch_size=texts.batch_size)
+    for batch in batches:
+        yield [
+            {
+                "id": item.sample_index,
+                "text": base.tokenizer.decode(item.token_ids, skip_special_tokens=True),
+                "finish_reason": item.finish_reason,
+                "n_tokens": len(item.token_ids),
+            }
+            for item in batch
+        ]
+
+
+def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    tokens = [int(row["n_tokens"]) for row in rows]
+    return {
+        "texts": len(rows),
+        "ended": sum(row["finish_reason"] == "eos" for row in rows),
+        "cut": sum(row["finish_reason"] == "length" for row in rows),
+        "empty": sum(not str(row["text"]).strip() for row in rows),
+        "distinct": len({row["text"] for row in rows}),
+        "tokens_mean": sum(tokens) / max(1, len(tokens)),
+    }

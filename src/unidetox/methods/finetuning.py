@@ -1,0 +1,81 @@
+"""What methods that fine-tune have in common: a target model, texts, and an ordinary checkpoint as the result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from unidetox import console
+from unidetox.data import TextSet
+from unidetox.distillation import texts_info, training_summary, write_provenance
+from unidetox.models import fingerprint, short_name
+from unidetox.settings import Recipe
+from unidetox.stages import Stage
+
+
+def finetune_stage(recipe: Recipe, method: str, target: str, texts: TextSet, directory: Path) -> Stage:
+    """Describe the stage that fine-tunes a target model on texts."""
+    settings = recipe.detoxify.model_dump(exclude={"targets", "methods"})
+    settings |= {"method": method, "seed": recipe.seed, "dtype": recipe.dtype}
+    inputs = {"target": fingerprint(target), "texts": texts.sha256}
+    return Stage(directory, "detoxify", settings, inputs)
+
+
+def finetune(
+    recipe: Recipe,
+    method: str,
+    target: str,
+    texts: TextSet,
+    directory: Path,
+    *,
+    fresh: bool = False,
+    replace: bool = True,
+) -> Path:
+    """Fine-tune a target model on texts and write a checkpoint that needs nothing of ours.
+
+    Args:
+        recipe: Its section ``detoxify`` counts.
+        method: What the texts are; written down beside the model.
+        target: The model to detoxify.
+        texts: The texts.
+        directory: Where the checkpoint goes.
+        fresh: Start over.
+        replace: Whether a model made with other settings may be replaced.
+
+    Returns:
+        The directory.
+
+    Reference: UniDetox (Lu et al., ICLR 2025), section 2; unidetox.py:100-220 of the published code.
+    """
+    stage = finetune_stage(recipe, method, target, texts, directory)
+    if not fresh and stage.status().state == "fresh":
+        return directory
+    with stage.open(fresh=fresh, replace=replace) as work:
+        from unidetox.models import load_lm, save_lm, saved_dtype
+        from unidetox.training import merge_lora, train_lm
+
+        lm = load_lm(target, device=recipe.device, dtype="float32", trust_remote_code=recipe.trust_remote_code)
+        console.info(f"detoxify: {short_name(target)} on {len(texts.texts)} texts ({method})")
+        report = train_lm(lm.model, lm.tokenizer, texts.texts, _train_settings(recipe), work_dir=work)
+        model = merge_lora(report.model) if recipe.detoxify.merge else report.model
+        save_lm(model, lm.tokenizer, stage.out_dir, dtype=saved_dtype(target))
+        info: dict[str, Any] = {
+            "method": method,
+            "base_model": target,
+            "texts": texts_info(texts),
+            "settings": stage.settings,
+            "training": report.as_dict(),
+        }
+        write_provenance(stage.out_dir, info)
+        stage.commit(training_summary(report))
+    return directory
+
+
+def _train_settings(recipe: Recipe) -> Any:
+    from unidetox.training import TrainSettings
+
+    section = recipe.detoxify
+    return TrainSettings(
+        lr=section.lr, batch_size=section.batch_size, max_length=section.max_length, steps=section.steps,
+        seed=recipe.seed, lora=section.lora, dtype=recipe.dtype,
+    )  # fmt: skip
