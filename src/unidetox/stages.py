@@ -20,7 +20,7 @@ from unidetox.files import TMP_SUFFIX, canonical, file_entry, fsync_directory, h
 from unidetox.provenance import differences, now, versions
 
 SCHEMA_VERSION = 1
-STAGE, WORK, TRASH, FAILED, COMMIT = "stage.json", ".work", ".trash", "failed.json", "COMMIT"
+STAGE, WORK, TRASH, FAILED, COMMIT = "stage.json", ".work", ".work.old", "failed.json", "COMMIT"
 _WORK_INFO, _PROGRESS, _OUT = "work.json", "progress.json", "out"
 _RESERVED = frozenset({STAGE, WORK, TRASH, FAILED, DirectoryLock.FILE})
 
@@ -114,14 +114,13 @@ class Stage:
         return hash_of(record["outputs"]) if record and "outputs" in record else ""
 
     def status(self) -> StageStatus:
-        """Say where the stage stands; a commit that a kill cut short is finished first."""
-        self._finish_cut_short()
+        """Say where the stage stands; what a kill left undone of a decided commit is done first."""
+        self._tidy()
         holder = None if self._lock.held else self._lock.other_holder()
         if holder is not None:
             return StageStatus("partial", (f"process {holder} is working on it", *self._progress()))
         record, work, failed = self.record(), self._work_info(), read_json(self.directory / FAILED)
-        reasons = () if record is None else self._differences(record) or self._damage(record)
-        if record is not None and not reasons:
+        if record is not None and not (reasons := self._staleness(record)):
             return StageStatus("fresh")
         if failed is not None and failed.get("key") == self.key:
             return StageStatus("failed", (str(failed.get("message")),))
@@ -151,11 +150,7 @@ class Stage:
             self._lock.acquire()
             try:
                 self._prepare(fresh, replace)
-                yield self.work_dir
-            except BaseException as exc:
-                with contextlib.suppress(OSError):  # a full disk must not hide the error itself
-                    self._note_failure(exc, replace)
-                raise
+                yield from self._watched(replace)
             finally:
                 self._lock.release()
         finally:
@@ -200,10 +195,10 @@ class Stage:
 
     def _prepare(self, fresh: bool, replace: bool) -> None:
         """Bring the directory into the state in which work can begin or go on."""
+        self._refuse_foreign()
         remove(self.directory / TRASH)
         self._finish_pending()
         record, work = self.record(), self._work_info()
-        self._refuse_foreign(record, work)
         if not replace and not fresh:
             self._refuse_other_settings(record, work)
         previous = sorted(self._previous(work or {}))
@@ -218,6 +213,14 @@ class Stage:
             (self.directory / STAGE).unlink(missing_ok=True)
         self._began, self._committed = time.monotonic(), False
 
+    def _watched(self, replace: bool) -> Iterator[Path]:
+        try:
+            yield self.work_dir
+        except BaseException as exc:
+            with contextlib.suppress(OSError):  # a full disk must not hide the error itself
+                self._note_failure(exc, replace)
+            raise
+
     def _wipe_work(self, previous: list[str]) -> None:
         """Empty the work folder; the list of older outputs is never lost, whenever a kill comes."""
         self.work_dir.mkdir(exist_ok=True)
@@ -226,7 +229,8 @@ class Stage:
             if item.name != _WORK_INFO:
                 remove(item)
 
-    def _refuse_foreign(self, record: dict[str, Any] | None, work: dict[str, Any] | None) -> None:
+    def _refuse_foreign(self) -> None:
+        record, work = self.record(), self._work_info()
         for found in (record, work):
             other = (found or {}).get("stage", self.name)
             if other != self.name:
@@ -274,16 +278,27 @@ class Stage:
         if decided is not None and "record" in decided:
             self._roll_forward(decided)
 
-    def _finish_cut_short(self) -> None:
-        """Finish a decided commit if nobody else is at it and the directory can be written."""
-        if self._lock.held or not (self.work_dir / COMMIT).exists():
+    def _tidy(self) -> None:
+        """Do what a kill left undone, if nobody else is at it and the directory can be written."""
+        traces = (self.work_dir, self.directory / TRASH, self._lock.path)
+        if self._lock.held or not any(path.exists() for path in traces) or self._lock.other_holder() is not None:
             return
         with contextlib.suppress(LockedError, UsageError, OSError):
             self._lock.acquire()
             try:
                 self._finish_pending()
+                remove(self.directory / TRASH)
+                self._drop_needless_work()
             finally:
                 self._lock.release()
+
+    def _drop_needless_work(self) -> None:
+        """Drop work that was begun anew and killed before it touched what is committed and good."""
+        record, work = self.record(), self._work_info()
+        if record is None or work is None or self._staleness(record):
+            return
+        if work.get("key") in (self.key, None) and set(work.get("previous", ())) <= record["outputs"].keys():
+            self._discard_work()
 
     def _roll_forward(self, decided: Mapping[str, Any]) -> None:
         """Carry out a decided commit, from whatever point an earlier attempt reached."""
@@ -330,7 +345,13 @@ class Stage:
     # --- saying what changed
 
     def _work_info(self) -> dict[str, Any] | None:
-        return (read_json(self.work_dir / _WORK_INFO) or {}) if self.work_dir.is_dir() else None
+        """Return what the work folder says about itself; empty where a kill came before it could say anything."""
+        if not self.work_dir.is_dir():
+            return None
+        info = read_json(self.work_dir / _WORK_INFO)
+        if info is None and list_files(self.work_dir) not in ([], [_WORK_INFO]):
+            raise UsageError(f"{self.work_dir} was not made by this command", hint="Give another -o, or remove it")
+        return info or {}
 
     def _differences(self, found: Mapping[str, Any]) -> tuple[str, ...]:
         """Say what differs between what was recorded and what is wanted now; empty where the keys are equal."""
@@ -338,6 +359,9 @@ class Stage:
             return ()
         changes = differences(found, self._identity())
         return changes or ("stage.json is of another version or cannot be read",)
+
+    def _staleness(self, record: Mapping[str, Any]) -> tuple[str, ...]:
+        return self._differences(record) or self._damage(record)
 
     def _damage(self, record: Mapping[str, Any]) -> tuple[str, ...]:
         found = []
