@@ -102,8 +102,9 @@ Domains = Annotated[
     Allowed('a list of distinct domains out of "gender", "race", "religion", "disability"'),
 ]
 Split = Annotated[
-    Literal["train", "validation", "test"],
-    Allowed('"train", "validation" or "test"'),
+    str,
+    Field(strict=True, pattern=r"^(train|validation|test|all)(\[\d*:\d*\])?$"),
+    Allowed('"train", "validation", "test" or "all", perhaps with a range of rows: "train[:1800]"'),
 ]
 DType = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],

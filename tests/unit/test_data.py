@@ -673,3 +673,12 @@ def test_importing_data_stays_light():
     code = f"import sys, unidetox.data, unidetox.hub; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_split_may_name_a_range_of_rows(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.csv"
+    file.write_text("text,group\n" + "".join(f"prompt {i},women\n" for i in range(10)))
+    assert [p.prompt_id for p in load_prompts(str(file), split="train[:3]").prompts] == ["0", "1", "2"]
+    assert [p.prompt_id for p in load_prompts(str(file), split="test[8:]").prompts] == ["8", "9"]
+    with pytest.raises(UsageError, match=r"train\[:1800\]"):
+        load_prompts(str(file), split="train[:-1]")

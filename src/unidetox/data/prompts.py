@@ -30,6 +30,7 @@ PROMPT_COLUMNS = ("text", "prompt")
 DOMAINS = ("gender", "race", "religion", "disability")
 _AGGREGATES = ("id", "ood", "all")
 VALIDATION_SHARE = 0.1
+_SPLIT = re.compile(r"(\w+)(?:\[(\d*):(\d*)\])?")
 
 # ToxiGen spells its 13 groups in one way in the train split and in up to two others in the test split; each
 # is one group in our results.
@@ -117,7 +118,8 @@ def load_prompts(
 
     Args:
         source: ``"toxigen"``, a file, or a Hub id.
-        split: ``validation``, ``train``, ``test`` or ``all``; of a local file the last three mean every row.
+        split: ``validation``, ``train``, ``test`` or ``all``; of a local file the last three mean every row. A range
+            of rows may follow, as in `datasets`: ``train[:1800]``.
         num_prompts: Take a random sample of this size; the order stays.
         seed: Of the validation tenth and of the sample.
 
@@ -174,11 +176,21 @@ def _plain(group: str) -> str:
 
 
 def _load(source: str, split: str) -> Table:
+    name, _ = _parse_split(split)
     if source not in _TOXIGEN_NAMES:
-        return load_table(source, (split, "train", "test"))
-    if split not in _SPLITS:
-        raise UsageError(f"unknown split '{split}'", hint=f"choose one of {', '.join(_SPLITS)}")
-    return load_hub_table(_TOXIGEN_NAMES[source], ("test" if split == "test" else "train",), config="annotated")
+        return load_table(source, (name, "train", "test"))
+    return load_hub_table(_TOXIGEN_NAMES[source], ("test" if name == "test" else "train",), config="annotated")
+
+
+def _parse_split(split: str) -> tuple[str, slice]:
+    """``"train[:1800]"`` -> ``"train", slice(None, 1800)``."""
+    found = _SPLIT.fullmatch(split)
+    if found is None or found[1] not in _SPLITS:
+        raise UsageError(
+            f"unknown split '{split}'", hint=f"choose one of {', '.join(_SPLITS)}, or a range such as train[:1800]"
+        )
+    start, stop = (int(number) if number else None for number in found.groups()[1:])
+    return found[1], slice(start, stop)
 
 
 def _text_column(table: Table) -> str:
@@ -189,14 +201,11 @@ def _text_column(table: Table) -> str:
 
 
 def _rows_of_split(table: Table, split: str, seed: int) -> list[int]:
-    everything = list(range(len(table.rows)))
-    if not set(table.columns) >= _TOXIGEN_COLUMNS:
-        return everything
-    if split not in _SPLITS:
-        raise UsageError(f"unknown split '{split}'", hint=f"choose one of {', '.join(_SPLITS)}")
-    if split != "validation":
-        return everything
-    return sample_indices(len(everything), max(1, int(VALIDATION_SHARE * len(everything))), seed)
+    name, window = _parse_split(split)
+    rows = list(range(len(table.rows)))
+    if name == "validation" and set(table.columns) >= _TOXIGEN_COLUMNS:
+        rows = sample_indices(len(rows), max(1, int(VALIDATION_SHARE * len(rows))), seed)
+    return rows[window]
 
 
 def _prompt(row: dict[str, Any], index: int, column: str, source: str) -> Prompt | None:
