@@ -541,7 +541,8 @@ def test_validation_is_the_tenth_that_the_published_code_takes(tmp_path):
 
 def test_split_means_nothing_for_other_files(tmp_path):
     source = write(tmp_path / "a.txt", "a\nb\nc")
-    assert len(data.load_prompts(source, split="whatever").prompts) == 3
+    for split in ("train", "validation", "test", "all"):
+        assert len(data.load_prompts(source, split=split).prompts) == 3
 
 
 def test_num_prompts_takes_a_nested_sample_in_order(tmp_path):
@@ -678,7 +679,7 @@ def test_importing_data_stays_light():
 def test_split_may_name_a_range_of_rows(tmp_path: Path) -> None:
     file = tmp_path / "prompts.csv"
     file.write_text("text,group\n" + "".join(f"prompt {i},women\n" for i in range(10)))
-    assert [p.prompt_id for p in load_prompts(str(file), split="train[:3]").prompts] == ["0", "1", "2"]
-    assert [p.prompt_id for p in load_prompts(str(file), split="test[8:]").prompts] == ["8", "9"]
+    assert [p.prompt_id for p in data.load_prompts(str(file), split="train[:3]").prompts] == ["0", "1", "2"]
+    assert [p.prompt_id for p in data.load_prompts(str(file), split="test[8:]").prompts] == ["8", "9"]
     with pytest.raises(UsageError, match=r"train\[:1800\]"):
-        load_prompts(str(file), split="train[:-1]")
+        data.load_prompts(str(file), split="train[:-1]")
