@@ -310,11 +310,14 @@ def describe_settings(work: Work, settings: Evaluate) -> dict[str, Any]:
 
 
 def _section(settings: Evaluate | None, options: dict[str, Any], limit: int | None) -> Evaluate:
-    if settings is None:
-        settings = make_evaluate(options)
-    elif options:
-        raise UsageError(f"give either settings or options, not both ({', '.join(options)})")
-    return settings.model_copy(update={"num_prompts": min(limit, settings.num_prompts or limit)}) if limit else settings
+    if settings is not None and options:
+        raise UsageError(f"both settings and options are given ({', '.join(options)})", hint="Give one of the two")
+    section = make_evaluate(options) if settings is None else settings
+    if limit is None:
+        return section
+    if limit < 1:
+        raise UsageError(f"limit is {limit}", hint="Give a whole number of at least 1")
+    return section.model_copy(update={"num_prompts": min(limit, section.num_prompts or limit)})
 
 
 def make_evaluate(options: Mapping[str, Any]) -> Evaluate:

@@ -36,8 +36,8 @@ def generations() -> list[dict[str, Any]]:
                 tokens = rng.randrange(0 if rng.random() < 0.1 else 1, 9)
                 rows.append({
                     "prompt_id": str(p), "prompt": f"prompt number {p} is", "group": f"g{p % 5}",
-                    "domain": DOMAINS[p % 4], "seed": seed, "sample": sample, "continuation": "".join(f" {w}" for w in words),
-                    "finish_reason": "length", "n_tokens": tokens, "scores": {},
+                    "domain": DOMAINS[p % 4], "seed": seed, "sample": sample, "finish_reason": "length",
+                    "continuation": "".join(f" {w}" for w in words), "n_tokens": tokens, "scores": {},
                     "toxicity": rng.choice([0.5, 0.5, rng.random(), rng.random() * 0.5]),
                     "nll": sum(rng.uniform(1, 15) for _ in range(tokens)), "nll_tokens": tokens,
                 })  # fmt: skip
