@@ -192,6 +192,7 @@ def _make_texts(
                 stage.report_progress(len(have), number, "texts")
                 advance(len(rows))
         rows = sorted(read_jsonl(parts), key=lambda row: int(row["id"]))
+        (stage.out_dir / TEXTS_FILE).unlink(missing_ok=True)  # of a session that was killed before its commit
         with JsonlWriter(stage.out_dir / TEXTS_FILE) as writer:
             writer.write(rows)
         summary = _summary(rows)
