@@ -255,7 +255,7 @@ def test_a_prompt_too_long_is_cut_on_the_left_and_reported(tiny_gpt2: Path):
 def test_a_broken_perplexity_model_is_an_error(tiny_gpt2: Path):
     lm = load_lm(tiny_gpt2, device="cpu", dtype="float32")
     lm.model.transformer.wte.weight.data.fill_(float("nan"))
-    with pytest.raises(UniDetoxError, match="NaN"):
+    with pytest.raises(UniDetoxError, match="not numbers"):
         list(continuation_nll(lm, ["the fox"], [" jumps"]))
 
 
@@ -407,7 +407,7 @@ def test_too_few_examples_is_a_usage_error(tiny_gpt2: Path):
 def test_nan_answers_are_an_error(tiny_gpt2: Path):
     lm = load_lm(tiny_gpt2, device="cpu", dtype="float32")
     lm.model.transformer.wte.weight.data.fill_(float("nan"))
-    with pytest.raises(UniDetoxError, match="NaN"):
+    with pytest.raises(UniDetoxError, match="not numbers"):
         score_questions(lm, [Question("animals", "?", ("a", "b"), 0)], DEV, shots=0)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from unidetox.errors import UniDetoxError, UsageError
+from unidetox.errors import UsageError
 from unidetox.metrics.encoding import encode_pairs
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def score_questions(
     for k, logprobs in loglikelihood(lm.model, contexts, targets, batch_size=batch_size):
         i, c = rows[k]
         scores[i][c] = float(logprobs.double().sum())
-    return [_answer(question, row, lm.name) for question, row in zip(questions, scores, strict=True)]
+    return [_answer(question, row) for question, row in zip(questions, scores, strict=True)]
 
 
 def _examples(subject: str, dev: Mapping[str, Sequence[Question]], shots: int) -> Sequence[Question]:
@@ -114,9 +114,7 @@ def _examples(subject: str, dev: Mapping[str, Sequence[Question]], shots: int) -
     return examples[:shots]
 
 
-def _answer(question: Question, scores: list[float], name: str) -> Answer:
-    if any(score != score for score in scores):
-        raise UniDetoxError(f"the model {name} answers NaN", hint="try --dtype float32, or check the model")
+def _answer(question: Question, scores: list[float]) -> Answer:
     lengths = tuple(max(len(choice), 1) for choice in question.choices)
     return Answer(question.subject, question.answer, tuple(scores), lengths)
 
