@@ -123,7 +123,7 @@ class Fragile(CachedDecoder):
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
-@pytest.mark.parametrize(("largest", "failing"), [(8, ()), (20, (3, 9, 10)), (10**9, (1, 2, 17))])
+@pytest.mark.parametrize(("largest", "failing"), [(8, ()), (20, (3,)), (10**9, (1, 2, 17))])
 def test_running_out_of_memory_changes_nothing(
     whole: Result, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], largest: int, failing: tuple[int, ...]
 ) -> None:

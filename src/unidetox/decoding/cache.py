@@ -1,4 +1,4 @@
-"""A key/value cache that is allocated once, written in place, and whose rows start, end and move independently."""
+"""A key/value cache that is written in place, and whose rows start, end and move independently."""
 
 from __future__ import annotations
 
@@ -33,10 +33,12 @@ class Window:
 
 
 class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
-    """One layer's keys and values, ``[slots, heads, capacity, dim]`` each.
+    """One layer's keys and values, ``[slots, heads, length, dim]`` each.
 
-    Every row keeps its tokens at slots 0, 1, 2, ... of its own: there is no left padding, so positions do not depend on
-    what shares the batch, and a row can be replaced without touching the others.
+    Every row keeps its tokens at places 0, 1, 2, ... of its own: there is no left padding, so positions do not depend
+    on what shares the batch, and a row can be replaced without touching the others. The length is what is visible,
+    not what may come: reading a part of longer rows takes three times as long as reading the same bytes in one piece.
+    So every few tokens, not at each, the layer is copied to a longer one.
     """
 
     is_sliding = False
@@ -45,13 +47,20 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
     def __init__(self, window: Window, slots: int, capacity: int) -> None:
         super().__init__()
         self.window, self.slots, self.capacity = window, slots, capacity
+        self.length = 0
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Allocate for states like these, ``[*, heads, *, dim]``; zeros, as a masked NaN would still spread."""
-        shape = (self.slots, key_states.shape[-3], self.capacity)
+        shape = (self.slots, key_states.shape[-3], self.length)
         self.keys = key_states.new_zeros(*shape, key_states.shape[-1])
         self.values = value_states.new_zeros(*shape, value_states.shape[-1])
         self.is_initialized = True
+
+    def resize(self, length: int) -> None:
+        """Make room for ``length`` tokens a row, and no more."""
+        if self.is_initialized and length != self.length:
+            self.keys, self.values = (_resized(states, length) for states in (self.keys, self.values))
+        self.length = length
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
@@ -62,7 +71,7 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
         window = self.window
         self.keys[window.row_ids, :, window.positions] = key_states[:, :, 0]
         self.values[window.row_ids, :, window.positions] = value_states[:, :, 0]
-        return self.keys[: window.rows, :, : window.length], self.values[: window.rows, :, : window.length]
+        return self.keys[: window.rows], self.values[: window.rows]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Return the visible length and its offset."""
@@ -75,6 +84,14 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
     def get_max_length(self) -> int:
         """Return how many positions a slot holds."""
         return self.capacity
+
+
+def _resized(states: torch.Tensor, length: int) -> torch.Tensor:
+    """Copy ``[slots, heads, *, dim]`` to another length; what is new is zero, as a masked NaN would still spread."""
+    result = states.new_zeros(*states.shape[:2], length, states.shape[-1])
+    common = min(length, states.shape[2])
+    result[:, :, :common] = states[:, :, :common]
+    return result
 
 
 class SlotCache(Cache):  # type: ignore[misc]
@@ -90,9 +107,17 @@ class SlotCache(Cache):  # type: ignore[misc]
         self.window = Window()
         super().__init__(layers=[SlotLayer(self.window, slots, capacity) for _ in range(layers)])
 
+    def show(self, positions: torch.Tensor, length: int) -> None:
+        """Let the next pass see ``length`` tokens of the first ``len(positions)`` slots, and write at the positions."""
+        self.window.set(positions, length)
+        for layer in self.layers:
+            layer.resize(length)
+
     def place(self, prefix: Prefix, slots: torch.Tensor) -> None:
         """Fork a prompt's keys and values into several slots at once."""
         for layer, (keys, values) in zip(self.layers, prefix, strict=True):
+            if layer.length < keys.shape[1]:
+                layer.resize(keys.shape[1])
             if not layer.is_initialized:
                 layer.lazy_initialization(keys, values)
             layer.keys[slots, :, : keys.shape[1]] = keys

@@ -6,11 +6,13 @@ import inspect
 import logging
 import weakref
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import torch
 from transformers.cache_utils import DynamicCache
 
+from unidetox.decoding.attention import SMALLEST_PRODUCT, DecodingAttention
 from unidetox.decoding.cache import Prefix, SlotCache
 
 ROW_MULTIPLE = 8
@@ -43,7 +45,7 @@ class Decoder(Protocol):
         """Read one token ``[rows]`` at its position ``[rows]`` in slots 0..rows-1; return ``[rows, width]``."""
 
     def logits(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Turn vectors ``[rows, width]`` into next-token logits ``[rows, vocabulary]``; a few rows at a time will do."""
+        """Turn vectors ``[rows, width]`` into next-token logits ``[rows, vocabulary]``, a few rows at a time."""
 
 
 class Backbone:
@@ -122,8 +124,10 @@ class CachedDecoder:
     def __init__(self, model: Any, slots: int, capacity: int) -> None:
         self._backbone = backbone(model)
         self._slots = round_up(slots, ROW_MULTIPLE)
-        self._capacity = round_up(capacity, LENGTH_MULTIPLE)
-        self._cache = SlotCache(model.config.get_text_config().num_hidden_layers, self._slots, self._capacity)
+        config = model.config.get_text_config()
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self._shortest = round_up(-(-SMALLEST_PRODUCT // width), LENGTH_MULTIPLE)
+        self._cache = SlotCache(config.num_hidden_layers, self._slots, round_up(capacity, LENGTH_MULTIPLE))
 
     @torch.inference_mode()
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, list[Prefix]]:
@@ -164,13 +168,14 @@ class CachedDecoder:
         spare = round_up(rows, ROW_MULTIPLE) - rows
         if spare:  # idle rows rewrite position 0 of free slots, which `place` will overwrite
             tokens, positions = (torch.nn.functional.pad(x, (0, spare)) for x in (tokens, positions))
-        length = min(round_up(int(positions.max()) + 1, LENGTH_MULTIPLE), self._capacity)
-        self._cache.window.set(positions, length)
+        length = max(round_up(int(positions.max()) + 1, LENGTH_MULTIPLE), self._shortest)
+        self._cache.show(positions, length)
         inputs = self._backbone.inputs(tokens[:, None], positions[:, None])
         mask = torch.arange(length, device=tokens.device) <= positions[:, None]
         extra = {"attention_mask": mask.long(), "past_key_values": self._cache, "use_cache": True}
         row_ids = self._cache.window.row_ids[:rows]
-        return self._backbone.select(inputs | extra, row_ids, torch.zeros_like(row_ids))
+        with DecodingAttention() if tokens.device.type == "cpu" else nullcontext():
+            return self._backbone.select(inputs | extra, row_ids, torch.zeros_like(row_ids))
 
     @torch.inference_mode()
     def logits(self, vectors: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,12 +12,12 @@ from transformers.cache_utils import DynamicCache
 
 from unidetox.decoding.decoders import Backbone, backbone, supports_cache
 from unidetox.decoding.memory import free_bytes, is_out_of_memory, out_of_memory, sampling_bytes_per_row
+from unidetox.decoding.packing import Group, Member, plan
 from unidetox.decoding.sequences import check_sequences
 from unidetox.errors import UniDetoxError
 
 HEAD_BYTES = 64 << 20
-MIN_SHARED = 16
-MAX_TOKENS = 16384
+MAX_TOKENS = 8192
 
 
 def encode_pair(
@@ -75,8 +76,8 @@ def loglikelihood(
     check_sequences([model], [c for c in continuations if len(c)], 0, "continuation")
     longest = max((len(c) + len(t) for c, t in zip(contexts, continuations, strict=True)), default=1)
     scorer = _Scorer(model, longest)
-    rows = _batch_rows(model, longest) if batch_size == "auto" else max(1, batch_size)
-    todo = _plan(contexts, continuations, rows)
+    rows = len(contexts) if batch_size == "auto" else max(1, batch_size)
+    todo = plan(contexts, continuations, rows, _token_budget(model))
     while todo:
         group = todo.pop()
         try:
@@ -84,10 +85,10 @@ def loglikelihood(
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            if len(group.members) < 2:
+            halves = group.halves()
+            if len(halves) < 2:
                 raise out_of_memory() from error
-            half = len(group.members) // 2
-            todo += [_Group(group.shared, group.members[:half]), _Group(group.shared, group.members[half:])]
+            todo += halves
             continue
         if any(bool(values.isnan().any()) for _, values in scored):
             raise UniDetoxError(
@@ -96,68 +97,11 @@ def loglikelihood(
         yield from scored
 
 
-def _batch_rows(model: Any, longest: int) -> int:
+def _token_budget(model: Any) -> int:
     # Keys and values stand twice while a cache is extended, and activations take about as much again.
-    row = 4 * sampling_bytes_per_row(model, longest)
-    fit = int(0.5 * free_bytes(backbone(model).device) / row)
-    return max(1, min(fit, MAX_TOKENS // min(longest, MAX_TOKENS)))
-
-
-@dataclass
-class _Member:
-    """One distinct context and the continuations that follow it."""
-
-    context: Sequence[int]
-    targets: list[tuple[int, Sequence[int]]]
-
-
-@dataclass
-class _Group:
-    """Contexts that are scored together; all begin with the same ``shared`` tokens (perhaps none)."""
-
-    shared: int
-    members: list[_Member]
-
-
-def _plan(contexts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]], rows: int) -> list[_Group]:
-    """Gather continuations by context, contexts by common beginning, and cut both into batches."""
-    by_context: dict[tuple[int, ...], _Member] = {}
-    for index, (context, continuation) in enumerate(zip(contexts, continuations, strict=True)):
-        by_context.setdefault(tuple(context), _Member(context, [])).targets.append((index, continuation))
-    clusters: list[list[_Member]] = []
-    shared: list[int] = []
-    for _, member in sorted(by_context.items()):
-        common = _common(clusters[-1][0].context, member.context) if clusters else 0
-        common = min(common, shared[-1]) if clusters and len(clusters[-1]) > 1 else common
-        if common >= max(MIN_SHARED, len(member.context) // 2):
-            clusters[-1].append(member)
-            shared[-1] = common
-        else:
-            clusters.append([member])
-            shared.append(0)
-    lonely = sorted((c[0] for c in clusters if len(c) == 1), key=lambda m: len(m.context))
-    groups = [_Group(s, part) for c, s in zip(clusters, shared, strict=True) if len(c) > 1 for part in _cut(c, rows)]
-    return groups + [_Group(0, part) for part in _cut(lonely, rows)]
-
-
-def _common(first: Sequence[int], second: Sequence[int]) -> int:
-    """Length of the common beginning, at least one token of the second left over."""
-    limit = min(len(first), len(second)) - 1
-    return next((i for i in range(limit) if first[i] != second[i]), limit)
-
-
-def _cut(members: list[_Member], rows: int) -> Iterator[list[_Member]]:
-    """Cut contexts into batches of about ``rows`` continuations."""
-    part: list[_Member] = []
-    count = 0
-    for member in members:
-        if part and count + len(member.targets) > rows:
-            yield part
-            part, count = [], 0
-        part.append(member)
-        count += len(member.targets)
-    if part:
-        yield part
+    return max(
+        1, min(MAX_TOKENS, int(0.5 * free_bytes(backbone(model).device) / (4 * sampling_bytes_per_row(model, 1))))
+    )
 
 
 @dataclass
@@ -169,16 +113,37 @@ class _State:
     lengths: torch.Tensor
 
 
+_gaps_are_known: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+
+
 class _Scorer:
+    """Scores groups under one model.
+
+    Args:
+        model: A causal LM.
+        longest: Tokens of the longest sequence.
+    """
+
     def __init__(self, model: Any, longest: int) -> None:
         self.backbone: Backbone = backbone(model)
-        self.cached = supports_cache(model, longest)
+        self.cached = supports_cache(model, longest) and self._trial()
+
+    def score(self, group: Group) -> list[tuple[int, torch.Tensor]]:
+        """Score one group's continuations."""
+        return self._score_cached(group) if self.cached else self._score_plainly(group)
+
+    def _trial(self) -> bool:
+        """Whether gaps between cached tokens are all right: not for a model that takes a slot's number for a position."""
+        model = self.backbone.model
+        if model not in _gaps_are_known:
+            members = [Member([1, 2, 3, 1, 2], [(0, [1, 2])]), Member([1, 2, 1], [(1, [3, 1]), (2, [1, 1])])]
+            pairs = zip(*(score(Group(2, members)) for score in (self._score_cached, self._score_plainly)), strict=True)
+            tolerance = 1e-3 if next(model.parameters()).dtype == torch.float32 else 0.2
+            _gaps_are_known[model] = all(torch.allclose(a, b, atol=tolerance) for (_, a), (_, b) in pairs)
+        return _gaps_are_known[model]
 
     @torch.inference_mode()
-    def score(self, group: _Group) -> list[tuple[int, torch.Tensor]]:
-        """Score one group's continuations."""
-        if not self.cached:
-            return self._score_plainly(group)
+    def _score_cached(self, group: Group) -> list[tuple[int, torch.Tensor]]:
         owner = [row for row, member in enumerate(group.members) for _ in member.targets]
         targets = [target for member in group.members for target in member.targets]
         state, _ = self._read(None, [0], [group.members[0].context[: group.shared]]) if group.shared else (None, None)
@@ -246,17 +211,16 @@ class _Scorer:
             result[here] = logits[local, tokens[here]] - logits.logsumexp(-1)[local]
         return result
 
-    def _score_plainly(self, group: _Group) -> list[tuple[int, torch.Tensor]]:
+    @torch.inference_mode()
+    def _score_plainly(self, group: Group) -> list[tuple[int, torch.Tensor]]:
         """Score without a cache, each sequence read whole."""
-        scored = []
-        for member in group.members:
-            for index, target in member.targets:
-                ids = torch.tensor([[*member.context, *target]], device=self.backbone.device)
-                start = len(member.context)
-                positions = torch.arange(ids.shape[1], device=ids.device)[None]
-                inputs = self.backbone.inputs(ids, positions) | {"use_cache": False}
-                columns = torch.arange(start - 1, ids.shape[1] - 1, device=ids.device)
-                hidden = self.backbone.select(inputs, torch.zeros_like(columns), columns)
-                wanted = [(0, c, t) for c, t in enumerate(target)]
-                scored.append((index, self._log_probs(hidden[None], wanted).cpu()))
-        return scored
+        units = [(member.context, index, target) for member in group.members for index, target in member.targets]
+        device = self.backbone.device
+        width = max(len(context) + len(target) for context, _, target in units)
+        ids = torch.tensor([[*c, *t] + [c[-1]] * (width - len(c) - len(t)) for c, _, t in units], device=device)
+        places, columns = torch.arange(len(units), device=device)[:, None], torch.arange(width, device=device)[None]
+        inputs = self.backbone.inputs(ids, columns.expand_as(ids)) | {"use_cache": False}
+        hidden = self.backbone.select(inputs, places, columns.expand_as(ids))
+        wanted = [(row, len(c) - 1 + i, token) for row, (c, _, t) in enumerate(units) for i, token in enumerate(t)]
+        pieces = torch.split(self._log_probs(hidden, wanted), [len(target) for _, _, target in units])
+        return [(index, piece.cpu()) for (_, index, _), piece in zip(units, pieces, strict=True)]
