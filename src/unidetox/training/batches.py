@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Sampler
 
 # Texts are sorted by length within so many batches of the shuffled order: little padding, much chance.
@@ -65,7 +66,7 @@ class TextLoader(DataLoader[Batch]):
         self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
 
 
-def collate(rows: Sequence[Sequence[int]], pad: int = 0) -> Batch:
+def collate(rows: Sequence[Sequence[int] | torch.Tensor], pad: int = 0) -> Batch:
     """Pad rows on the right to the longest of them.
 
     Args:
@@ -75,13 +76,10 @@ def collate(rows: Sequence[Sequence[int]], pad: int = 0) -> Batch:
     Returns:
         ``input_ids``, ``attention_mask`` and ``labels`` (-100 where there is no text), each ``[rows, longest]``.
     """
-    width = max(len(row) for row in rows)
-    ids = torch.full((len(rows), width), pad, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row)
-        mask[i, : len(row)] = 1
-    return {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
+    tensors = [torch.as_tensor(row) for row in rows]
+    ids = pad_sequence(tensors, batch_first=True, padding_value=pad)
+    real = torch.arange(ids.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
+    return {"input_ids": ids, "attention_mask": real.long(), "labels": ids.masked_fill(~real, -100)}
 
 
 def count_supervised(batch: Batch) -> int:

@@ -63,7 +63,8 @@ def encode_texts(texts: Sequence[TextLike], tokenizer: Any, config: Any, max_len
     limit = min([max_length, *_position_limits(config)])
     start, ends = bos_id(tokenizer, config), eos_ids(tokenizer, config)
     # Text is text, even where it spells a special token.
-    bodies = tokenizer([t.text for t in texts], add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+    bodies = tokenizer([t.text for t in texts], **options)["input_ids"]
     rows, truncated, with_eos = [], 0, 0
     for text, body in zip(texts, bodies, strict=True):
         end = list(ends[:1]) if text.finish_reason == "eos" and body else []

@@ -101,6 +101,7 @@ def train_lm(
         from unidetox.training.trainer import build_trainer
 
         trainer = build_trainer(model, encoded.input_ids, settings, folder, pad, saving=work_dir is not None)
+        console.detail(f"{description} in {trainer.precision}")
         with _training_mode(model, settings.gradient_checkpointing):
             resumed_from = trainer.run(description)
     return _report(trainer, encoded, resumed_from, time.monotonic() - started)
@@ -175,7 +176,9 @@ def _own_random_state(seed: int) -> Iterator[None]:
     from transformers import set_seed
 
     python, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    # Named, since several GPUs in sight would bring a warning.
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
         set_seed(seed)
         try:
             yield

@@ -11,8 +11,8 @@ from torch.nn.functional import cross_entropy
 
 from unidetox.training.batches import Batch
 
-# Logits held at a time, in numbers: 128 MiB of float32, as much as the copies made of them.
-_LOGITS_AT_ONCE = 1 << 25
+# Logits held at a time, in numbers: 64 MiB of float32, and as much for each of the two copies made of them.
+_LOGITS_AT_ONCE = 1 << 24
 
 
 class TokenLoss:

@@ -31,7 +31,11 @@ _SAVES = 10
 _SECONDS_BETWEEN_SAVES = 30.0
 # What changes only how a run is carried out, not what comes out of it.
 _NO_RESULT = ("save_steps", "gradient_checkpointing", "micro_tokens")
-_MICRO_TOKENS = {"cpu": 2048, "cuda": 16384}
+# A GPU wants all it can hold. A processor is as fast with 512 tokens of GPT-2 small at a time as with 2048, in half
+# of the memory; narrower models need more tokens for the same work.
+_GPU_TOKENS = 16384
+_CPU_NUMBERS = 512 * 768
+_CPU_LEAST_TOKENS = 256
 
 
 class Watcher(TrainerCallback):  # type: ignore[misc]
@@ -189,17 +193,24 @@ def build_trainer(
     device = next(model.parameters()).device
     dtype, reason = _training_dtype(settings.dtype, device)
     steps = settings.total_steps(len(rows))
-    trainer = TextTrainer(model=model, args=_arguments(settings, steps, folder, device), train_dataset=rows)
+    data = [torch.tensor(row) for row in rows]
+    trainer = TextTrainer(model=model, args=_arguments(settings, steps, folder, device), train_dataset=data)
     trainer.batches = LengthGroupedBatches([len(row) for row in rows], settings.batch_size, settings.seed)
     trainer.token_loss = TokenLoss(model, None if dtype == torch.float32 else dtype)
     trainer.precision = f"{str(dtype).removeprefix('torch.')} ({reason})"
-    trainer.micro_tokens = settings.micro_tokens or _MICRO_TOKENS.get(device.type, _MICRO_TOKENS["cpu"])
+    trainer.micro_tokens = settings.micro_tokens or _micro_tokens(model, device)
     trainer.pad = pad
     trainer.checkpoints = Checkpoints(folder, _run_key(model, rows, settings, dtype)) if saving else None
     trainer.watcher = _watcher(settings, steps, saving)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(trainer.watcher)
     return trainer
+
+
+def _micro_tokens(model: Any, device: torch.device) -> int:
+    if device.type != "cpu":
+        return _GPU_TOKENS
+    return max(_CPU_LEAST_TOKENS, _CPU_NUMBERS // int(model.get_input_embeddings().weight.shape[1]))
 
 
 def _training_dtype(name: str, device: torch.device) -> tuple[torch.dtype, str]:
