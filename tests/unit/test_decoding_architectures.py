@@ -1,13 +1,14 @@
 """Many families of models: greedy decoding and likelihoods equal what plain transformers give."""
 
 import logging
+from typing import Any
 
 import pytest
 import torch
 
 from decoding_zoo import CONFIGS, WITHOUT_CACHE, build, plain_logits, prompts, zoo
 from unidetox.decoding import SamplingSettings, lm, loglikelihood, sample
-from unidetox.decoding.decoders import CachedDecoder, RecomputeDecoder, make_decoder
+from unidetox.decoding.decoders import CachedDecoder, RecomputeDecoder, backbone, make_decoder
 
 torch.set_num_threads(1)
 HEADS = prompts(4, longest=14, seed=6)
@@ -74,3 +75,29 @@ def test_transformers_stays_silent(caplog: pytest.LogCaptureFixture, capsys: pyt
     for name in ("gpt2", "gptj", "opt", "falcon_alibi"):
         list(sample(lm(build(CONFIGS[name]())), HEADS, 2, SamplingSettings(3)))
     assert "attention_mask" not in caplog.text + capsys.readouterr().err
+
+
+def test_heads_are_applied_apart() -> None:
+    """Logits only where they are needed, also where they are capped or scaled."""
+    assert [name for name in CONFIGS if backbone(zoo(name)).unsplit_bytes] == []
+
+
+def test_a_head_that_we_do_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(CONFIGS["gpt2"]())
+    original = model.forward
+
+    def forward(*args: Any, position_ids: Any = None, past_key_values: Any = None, **kwargs: Any) -> Any:
+        output = original(*args, position_ids=position_ids, past_key_values=past_key_values, **kwargs)
+        output.logits = output.logits.sin()
+        return output
+
+    monkeypatch.setattr(model, "forward", forward)
+    assert backbone(model).unsplit_bytes == 8 * 160
+    row = next(sample(lm(model), HEADS[:1], 1, SamplingSettings(4, top_k=1)))[0]
+    text = list(HEADS[0])
+    for token in row.token_ids:
+        assert int(plain_logits(model, text)[-1].argmax()) == token
+        text.append(token)
+    (found,) = dict(loglikelihood(model, HEADS[:1], [row.token_ids])).values()
+    exact = plain_logits(model, text).log_softmax(-1)[len(HEADS[0]) - 1 : -1]
+    assert torch.allclose(found, exact.gather(1, torch.tensor(row.token_ids)[:, None])[:, 0], atol=1e-4)

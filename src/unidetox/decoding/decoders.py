@@ -48,25 +48,37 @@ class Decoder(Protocol):
         """Turn vectors ``[rows, width]`` into next-token logits ``[rows, vocabulary]``, a few rows at a time."""
 
 
+_head_is_known: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()  # facts only: no model is kept
+
+
 class Backbone:
     """The parts of a causal LM: hidden states first, the LM head only where it is needed.
 
     Args:
         model: Any causal LM of transformers, in eval mode.
+
+    Attributes:
+        takes_cache: Whether the model's forward takes a cache of transformers' kind.
     """
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self.head = model.get_output_embeddings()
         parameters = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in parameters
         self.takes_cache = "past_key_values" in parameters
-        self._split = self.head is not None and _head_is_plain(model, self._takes_positions)
+        if model not in _head_is_known:
+            _head_is_known[model] = self._head_follows()
+        self._split = _head_is_known[model]
 
     @property
     def device(self) -> torch.device:
         """Where token ids go."""
         return next(self.model.parameters()).device  # type: ignore[no-any-return]
+
+    @property
+    def unsplit_bytes(self) -> int:
+        """What a token costs in a pass where hidden states cannot be had and each gets logits."""
+        return 0 if self._split else 8 * int(self.model.config.get_text_config().vocab_size)
 
     def inputs(self, ids: torch.Tensor, positions: torch.Tensor) -> dict[str, torch.Tensor]:
         """Name the inputs as this model's forward does."""
@@ -84,32 +96,34 @@ class Backbone:
             return selected
         missing = -selected.shape[0] % ROW_MULTIPLE
         padded = torch.nn.functional.pad(selected, (0, 0, 0, missing)) if missing else selected
-        return self.head(padded)[: selected.shape[0]]  # type: ignore[no-any-return]
+        return self._head(padded)[: selected.shape[0]]
 
+    def _head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The LM head, and the scaling and capping of logits that some families have."""
+        config = self.model.config.get_text_config()
+        logits = self.model.get_output_embeddings()(hidden)
+        if scale := getattr(config, "logit_scale", None):
+            logits = logits * scale
+        if divisor := getattr(config, "logits_scaling", None):
+            logits = logits / divisor
+        cap = getattr(config, "final_logit_softcapping", None)
+        return torch.tanh(logits / cap) * cap if cap else logits  # type: ignore[no-any-return]
 
-def _head_is_plain(model: Any, takes_positions: bool) -> bool:
-    """Whether logits are just the head of the last hidden state: some models scale or cap them."""
-    ids = torch.arange(2, 6, device=next(model.parameters()).device)[None] % model.config.get_text_config().vocab_size
-    try:
-        with torch.inference_mode():
-            hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-            ours, theirs = (
-                model.get_output_embeddings()(hidden).float(),
-                model(input_ids=ids, use_cache=False).logits.float(),
-            )
-    except (AttributeError, TypeError, RuntimeError):
-        return False
-    return ours.shape == theirs.shape and bool(torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3))
-
-
-_backbones: weakref.WeakKeyDictionary[Any, Backbone] = weakref.WeakKeyDictionary()
+    def _head_follows(self) -> bool:
+        """Whether `_head` of the last hidden state gives this model's logits."""
+        ids = torch.arange(2, 6, device=self.device)[None] % self.model.config.get_text_config().vocab_size
+        try:
+            with torch.inference_mode():
+                ours = self._head(self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state).float()
+                theirs = self.model(input_ids=ids, use_cache=False).logits.float()
+        except (AttributeError, TypeError, RuntimeError):
+            return False
+        return ours.shape == theirs.shape and bool(torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3))
 
 
 def backbone(model: Any) -> Backbone:
-    """Return the model's backbone; it is examined once."""
-    if model not in _backbones:
-        _backbones[model] = Backbone(model)
-    return _backbones[model]
+    """Return the model's backbone; the model is examined once."""
+    return Backbone(model)
 
 
 class CachedDecoder:

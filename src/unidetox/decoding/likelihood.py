@@ -99,9 +99,8 @@ def loglikelihood(
 
 def _token_budget(model: Any) -> int:
     # Keys and values stand twice while a cache is extended, and activations take about as much again.
-    return max(
-        1, min(MAX_TOKENS, int(0.5 * free_bytes(backbone(model).device) / (4 * sampling_bytes_per_row(model, 1))))
-    )
+    token = 4 * sampling_bytes_per_row(model, 1) + backbone(model).unsplit_bytes
+    return max(1, min(MAX_TOKENS, int(0.5 * free_bytes(backbone(model).device) / token)))
 
 
 @dataclass
@@ -133,7 +132,7 @@ class _Scorer:
         return self._score_cached(group) if self.cached else self._score_plainly(group)
 
     def _trial(self) -> bool:
-        """Whether gaps between cached tokens are all right: not for a model that takes a slot's number for a position."""
+        """Whether gaps between cached tokens do no harm, as they do where a slot's number counts as a position."""
         model = self.backbone.model
         if model not in _gaps_are_known:
             members = [Member([1, 2, 3, 1, 2], [(0, [1, 2])]), Member([1, 2, 1], [(1, [3, 1]), (2, [1, 1])])]

@@ -1,4 +1,4 @@
-"""Which continuations are scored together: those that share a context, contexts that share a beginning, like lengths."""
+"""Which continuations are scored together: those of one context, contexts with one beginning, and like lengths."""
 
 from __future__ import annotations
 
