@@ -10,14 +10,14 @@ from typing import Any
 from unidetox import console, distillation, pipeline
 from unidetox.config import build_recipe, load_recipe, preset
 from unidetox.data import read_texts
-from unidetox.directories import DirectoryLock
 from unidetox.errors import MissingError, UsageError
 from unidetox.files import read_json, read_jsonl
 from unidetox.methods import finetuning
+from unidetox.models import check_lm
 from unidetox.runs import Run
 from unidetox.settings import Recipe, Section
 from unidetox.sources import resolve_source
-from unidetox.stages import StageStatus
+from unidetox.stages import Stage, StageStatus
 
 _TOP = ("name", "seed", "device", "dtype", "trust_remote_code")
 
@@ -84,7 +84,8 @@ def detoxify(
         preset: Where the texts come from, and what settings hold that the options leave open.
         fresh: Start over where the result exists.
         limit: Use only so many texts.
-        options: ``steps``, ``lr``, ``batch_size``, ``max_length``, ``lora``, ``merge``; ``seed``, ``device``, ``dtype``.
+        options: ``steps``, ``lr``, ``batch_size``, ``max_length``, ``lora``, ``merge``; ``seed``, ``device`` and
+            ``dtype``.
 
     Returns:
         The directory of the result.
@@ -95,8 +96,10 @@ def detoxify(
     settings = _preset_sections(preset) | {"preset": preset}
     settings["detoxify"] = {"targets": [str(model)], "methods": ["unidetox"]}
     recipe = _recipe(settings, "detoxify", options)
-    check_output(Path(output))
     target = recipe.detoxify.targets[0]
+    # Making texts first may take hours.
+    Stage(Path(output), "detoxify", {}, {}).check()
+    check_lm(target, trust_remote_code=recipe.trust_remote_code)
     source = resolve_source(str(texts), None) if texts is not None else str(_texts_of_preset(recipe, preset, target))
     found = read_texts(source, limit=limit)
     return finetuning.finetune(recipe, "unidetox", target, found, Path(output), fresh=fresh, replace=False)
@@ -177,14 +180,6 @@ def limited(recipe: Recipe, limit: int | None) -> Recipe:
         "evaluate": cut(recipe.evaluate, "num_prompts"),
     }
     return recipe.model_copy(update=sections)
-
-
-def check_output(directory: Path) -> None:
-    """Refuse an output directory that another process works in or that is a file, before anything long begins."""
-    if directory.exists() and not directory.is_dir():
-        raise UsageError(f"{directory} is a file", hint="Give a directory: -o DIR")
-    if directory.is_dir() and DirectoryLock(directory).other_holder() is not None:
-        raise UsageError(f"another process works in {directory}", hint="Wait for it, or give another -o")
 
 
 def _recipe(settings: Mapping[str, Any], section: str, options: Mapping[str, Any]) -> Recipe:

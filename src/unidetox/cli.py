@@ -236,7 +236,7 @@ def evaluate(
 
     given = common.given()
     # One seed is a list of one; --seeds wins, as it says more.
-    numbers = _numbers(seeds) if seeds else ([given["seed"]] if "seed" in given else None)
+    numbers = _numbers(seeds) if seeds is not None else ([given["seed"]] if "seed" in given else None)
     options = _said(
         prompts=prompts, split=split, num_prompts=num_prompts, scorer=scorer, scorer_label=scorer_label,
         ppl_model=ppl_model, mmlu=mmlu, shots=shots, samples=samples, max_new_tokens=max_new_tokens, top_p=top_p,
@@ -302,12 +302,16 @@ def init(
 ) -> None:
     """Write a commented recipe to start from."""
     from unidetox.config import commented_recipe
+    from unidetox.directories import make_directory
     from unidetox.files import write_text
 
+    if output.is_dir():
+        raise UsageError(f"{output} is a directory", hint="Give a file: -o recipe.toml")
     if output.exists() and not force:
         raise UsageError(f"{output} exists", hint="Give another -o, or --force to replace it")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_text(output, commented_recipe(preset))
+    commented = commented_recipe(preset)
+    make_directory(output.parent)
+    write_text(output, commented)
     _answer(common, {"recipe": output}, f"{output}: change what you like, then `unidetox run {output} -o runs/NAME`")
 
 

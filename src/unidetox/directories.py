@@ -133,6 +133,22 @@ def make_directory(directory: Path) -> list[Path]:
     return made
 
 
+def check_directory(directory: Path) -> None:
+    """See, before anything long begins, that a directory can be made or is there, and that nobody works in it.
+
+    Raises:
+        LockedError: If another process works in it.
+        UsageError: If it is a file, or below one.
+    """
+    there_already = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    if not there_already.is_dir():
+        raise UsageError(f"{there_already} is a file", hint="Give a directory: -o DIR")
+    if there_already == directory:
+        holder = DirectoryLock(directory).other_holder()
+        if holder is not None:
+            raise LockedError(f"{directory} is in use by process {holder}", hint="Wait for it to end, or end it first")
+
+
 def remove_empty(folders: Iterable[Path]) -> None:
     """Remove those of the folders that are empty."""
     for folder in folders:

@@ -17,7 +17,7 @@ from unidetox.settings import Recipe
 from unidetox.stages import Stage
 
 if TYPE_CHECKING:
-    from unidetox.decoding import LogitSource
+    from unidetox.decoding import LogitSource, SamplingSettings
     from unidetox.models import LM
     from unidetox.training import TrainReport
 
@@ -63,11 +63,13 @@ def train_toxic(
     if not fresh and stage.status().state == "fresh":
         return directory
     with stage.open(fresh=fresh, replace=replace) as work:
+        import torch
+
         from unidetox.models import load_lm, save_lm
         from unidetox.training import TrainSettings, train_lm
 
         lm = load_lm(
-            recipe.base.model, device=recipe.device, dtype="float32", trust_remote_code=recipe.trust_remote_code
+            recipe.base.model, device=recipe.device, dtype=torch.float32, trust_remote_code=recipe.trust_remote_code
         )
         console.info(f"toxic model: {short_name(recipe.base.model)} on {len(corpus.texts)} toxic texts")
         toxic = recipe.toxic
@@ -180,13 +182,14 @@ def _make_texts(
         base = load_lm(
             recipe.base.model, device=recipe.device, dtype=recipe.dtype, trust_remote_code=recipe.trust_remote_code
         )
+        source, settings, start = make_source(base), *_sampling(recipe, base)
         number = recipe.texts.num_texts
         parts = work / "texts.part.jsonl"
         have = {int(row["id"]) for row in read_jsonl(parts)} if parts.exists() else set()
         console.info(f"{stage.name}: {number} texts from {short_name(recipe.base.model)}")
         with JsonlWriter(parts) as writer, console.progress("sampling texts", number) as advance:
             advance(len(have))
-            for rows in _sampled_rows(recipe, base, make_source(base), have):
+            for rows in _sampled_rows(recipe, base, source, settings, start, have):
                 writer.write(rows)
                 have.update(row["id"] for row in rows)
                 stage.report_progress(len(have), number, "texts")
@@ -209,9 +212,24 @@ def _make_texts(
         stage.commit(summary)
 
 
-def _sampled_rows(recipe: Recipe, base: LM, source: LogitSource, have: set[int]) -> Iterator[list[dict[str, Any]]]:
-    """Sample the texts that are still missing; each has a random stream of its own, so it does not matter which."""
-    from unidetox.decoding import SamplingSettings, sample
+def check_positions(recipe: Recipe, name: str, config: Any) -> None:
+    """See that a base model can read texts as long as the recipe asks for.
+
+    Raises:
+        UsageError: It cannot.
+    """
+    longest = recipe.texts.max_length
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if positions and longest > positions:
+        raise UsageError(
+            f"texts of {longest} tokens exceed the {positions} positions of {name}",
+            hint=f"Use --max-length {positions} or less",
+        )
+
+
+def _sampling(recipe: Recipe, base: LM) -> tuple[SamplingSettings, int]:
+    """Return how to sample, and the token that every text starts from."""
+    from unidetox.decoding import SamplingSettings
     from unidetox.models import bos_id, eos_ids
 
     texts, config = recipe.texts, base.model.config
@@ -220,16 +238,21 @@ def _sampled_rows(recipe: Recipe, base: LM, source: LogitSource, have: set[int])
     start = ends[0] if start is None and ends else start
     if start is None:
         raise UsageError(f"{base.name} has no token that starts a text", hint="Use a base model with a BOS token")
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if positions and texts.max_length > positions:
-        raise UsageError(
-            f"texts of {texts.max_length} tokens exceed the {positions} positions of {base.name}",
-            hint=f"Use --max-length {positions} or less",
-        )
+    check_positions(recipe, base.name, config)
     settings = SamplingSettings(
         max_new_tokens=texts.max_length - 1, temperature=texts.temperature, top_p=texts.top_p, top_k=texts.top_k,
         eos_token_ids=ends, seed=recipe.seed,
     )  # fmt: skip
+    return settings, start
+
+
+def _sampled_rows(
+    recipe: Recipe, base: LM, source: LogitSource, settings: SamplingSettings, start: int, have: set[int]
+) -> Iterator[list[dict[str, Any]]]:
+    """Sample the texts that are still missing; each has a random stream of its own, so it does not matter which."""
+    from unidetox.decoding import sample
+
+    texts = recipe.texts
     skip = {(0, number) for number in have}
     batches = sample(source, [[start]], texts.num_texts, settings, skip=skip, batch_size=texts.batch_size)
     for batch in batches:

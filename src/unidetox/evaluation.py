@@ -19,7 +19,7 @@ from unidetox.files import JsonlWriter, read_json, read_jsonl, write_json
 from unidetox.metrics.collect import Report
 from unidetox.metrics.measure import Measurement, Work, check_helpers, used_top_k
 from unidetox.metrics.summary import Row, Rules, accuracy_rows, summarise
-from unidetox.models import fingerprint, load_tokenizer, short_name, unique_slugs
+from unidetox.models import check_lm, fingerprint, short_name, unique_slugs
 from unidetox.settings import Evaluate, map_sources
 from unidetox.sources import portable_name, resolve_source
 from unidetox.stages import Stage
@@ -242,7 +242,7 @@ def evaluate(
     names = [resolve_source(name, None) for name in names]
     section = _section(settings, options, limit)
     for name in names:
-        load_tokenizer(name, trust_remote_code=trust_remote_code)  # a misspelled second model shows now, not in an hour
+        check_lm(name, trust_remote_code=trust_remote_code)  # a misspelled second model shows now, not in an hour
     work = load_work(section, device=device, dtype=dtype, trust_remote_code=trust_remote_code, limit=limit)
     folder = Path(output)
     directories = {n: folder / "evaluation" / s for n, s in zip(names, unique_slugs(names), strict=True)}

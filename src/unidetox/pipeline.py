@@ -13,6 +13,7 @@ from unidetox.data import TextSet, read_texts
 from unidetox.evaluation import Work, load_work, merge, run_target, target_stage
 from unidetox.methods import TEXT_METHODS, finetuning
 from unidetox.models import short_name, unique_slugs
+from unidetox.preflight import check_recipe
 from unidetox.runs import Run
 from unidetox.settings import Recipe
 from unidetox.stages import Stage, StageStatus
@@ -76,21 +77,10 @@ class Plan:
         return found
 
     def preflight(self) -> None:
-        """Load everything small that the run will need, so that a mistake shows now and not in an hour."""
-        from unidetox.models import load_tokenizer
-
-        recipe = self.recipe
-        needs_base = recipe.texts.source is None or "samples" in recipe.detoxify.methods
-        language_models = [recipe.base.model] if needs_base else []
-        language_models += [recipe.toxic.model] if recipe.toxic.model else []
-        language_models += [
-            *recipe.detoxify.targets,
-            *([recipe.evaluate.ppl_model] if recipe.evaluate.ppl_model else []),
-        ]
-        for name in dict.fromkeys([*language_models, recipe.evaluate.scorer]):
-            load_tokenizer(name, trust_remote_code=recipe.trust_remote_code)
-        if recipe.texts.source:
-            read_texts(recipe.texts.source)
+        """Look at everything that the run will need, so that a mistake shows now and not in an hour."""
+        check_recipe(self.recipe)
+        if self.recipe.texts.source:
+            read_texts(self.recipe.texts.source)
         if any(step.name == TOXIC_MODEL for step in self.steps):
             _ = self.corpus
         _ = self.work

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unidetox.config import Recipe, load_recipe, portable, write_recipe
-from unidetox.directories import DirectoryLock, list_files, make_directory, remove_empty
+from unidetox.directories import DirectoryLock, check_directory, list_files, make_directory, remove_empty
 from unidetox.errors import MissingError, UsageError
 from unidetox.files import TMP_SUFFIX, JsonlWriter, hash_of, read_json, read_jsonl, write_json, write_text
 from unidetox.provenance import now, versions
@@ -77,8 +77,8 @@ class Run:
         Raises:
             UsageError: If the directory holds something else, or a run with another name.
         """
-        if self.directory.exists() and not self.directory.is_dir():
-            raise UsageError(f"{self.directory} is a file", hint="Give a directory: -o DIR")
+        if not self.directory.is_dir():
+            check_directory(self.directory)
         names = {item.name for item in self.directory.iterdir()} if self.directory.is_dir() else set()
         others = {name for name in names if name != DirectoryLock.FILE and not name.endswith(TMP_SUFFIX)}
         manifest = self.manifest()

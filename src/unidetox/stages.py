@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from unidetox.directories import DirectoryLock, list_files, make_directory, remove, remove_empty, there
+from unidetox.directories import DirectoryLock, check_directory, list_files, make_directory, remove, remove_empty, there
 from unidetox.errors import LockedError, UniDetoxError, UsageError
 from unidetox.files import TMP_SUFFIX, canonical, file_entry, fsync_directory, hash_of, read_json, write_json
 from unidetox.provenance import differences, now, versions
@@ -129,6 +129,17 @@ class Stage:
         if record is not None:
             return StageStatus("stale", reasons)
         return StageStatus("missing", self._unfinished_other(work))
+
+    def check(self) -> None:
+        """See, before anything long begins, that the stage may work in its directory; writes nothing.
+
+        Raises:
+            LockedError: If another process works in the directory.
+            UsageError: If it is a file or holds something else.
+        """
+        check_directory(self.directory)
+        if self.directory.is_dir():
+            self._refuse_foreign()
 
     @contextlib.contextmanager
     def open(self, *, fresh: bool = False, replace: bool = True) -> Iterator[Path]:

@@ -92,6 +92,24 @@ def encode_pairs(lm: LM, contexts: Sequence[str], continuations: Sequence[str]) 
     return pairs
 
 
+def check_room(name: str, limit: int | None, room: int) -> None:
+    """See that a model can read one token of a prompt and ``room`` new ones.
+
+    Args:
+        name: What to call the model.
+        limit: How many tokens it reads, None for any number.
+        room: How many new tokens it must read.
+
+    Raises:
+        UsageError: If it cannot.
+    """
+    if limit is not None and limit <= room:
+        raise UsageError(
+            f"{name} reads {limit} tokens, which leaves no room for a prompt and {room} new ones",
+            hint=f"use --max-new-tokens {max(limit // 2, 1)} or less",
+        )
+
+
 def _not_empty(lm: LM, ids: list[int]) -> list[int]:
     from unidetox.models import bos_id
 
@@ -107,12 +125,8 @@ def _fit(lm: LM, ids: list[int], room: int, bos: int | None) -> tuple[list[int],
     limit = context_limit(lm.model.config)
     if limit is None or len(ids) + room <= limit:
         return ids, False
+    check_room(lm.name, limit, room)
     keep = limit - room
-    if keep < 1:
-        raise UsageError(
-            f"{lm.name} reads {limit} tokens, which leaves no room for a prompt and {room} new ones",
-            hint=f"use --max-new-tokens {max(limit // 2, 1)} or less",
-        )
     if bos is not None and ids[0] == bos and keep > 1:
         return [bos, *ids[len(ids) - keep + 1 :]], True
     return ids[-keep:], True

@@ -24,7 +24,7 @@ from unidetox.metrics.collect import (
 from unidetox.metrics.mmlu import Answer
 from unidetox.metrics.summary import PAPER_TOP_K
 from unidetox.metrics.toxicity import ToxicityScorer
-from unidetox.models import eos_ids, load_classifier, load_lm, load_tokenizer, short_name
+from unidetox.models import check_lm, eos_ids, load_classifier, load_lm, short_name
 from unidetox.settings import Evaluate
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def check_helpers(work: Work, settings: Evaluate) -> None:
     """
     load_scorer(work, settings)
     if settings.ppl_model is not None:
-        load_tokenizer(settings.ppl_model, trust_remote_code=work.trust_remote_code)
+        check_lm(settings.ppl_model, trust_remote_code=work.trust_remote_code)
 
 
 def used_top_k(settings: Evaluate) -> int:

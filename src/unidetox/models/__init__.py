@@ -1,5 +1,6 @@
 """Load and save language models, tokenizers, adapters and classifiers; pick a device and a number type."""
 
+from unidetox.models.checking import Known, check_classifier, check_lm
 from unidetox.models.devices import choose_device, choose_dtype
 from unidetox.models.loading import (
     LM,
@@ -12,12 +13,16 @@ from unidetox.models.loading import (
 )
 from unidetox.models.names import fingerprint, short_name, slug, unique_slugs
 from unidetox.models.saving import save_lm
-from unidetox.models.tokens import bos_id, check_same_vocabulary, eos_ids, pad_id
+from unidetox.models.tokens import bos_id, check_same_tokens, check_same_vocabulary, eos_ids, pad_id
 
 __all__ = [
     "LM",
     "Classifier",
+    "Known",
     "bos_id",
+    "check_classifier",
+    "check_lm",
+    "check_same_tokens",
     "check_same_vocabulary",
     "choose_device",
     "choose_dtype",

@@ -22,7 +22,7 @@ from unidetox.models.files import adapter_base, lacks_tokenizer, locate, read_un
 if TYPE_CHECKING:
     import torch
 
-_KINDS = {
+KINDS = {
     "AutoModelForCausalLM": "causal language model",
     "AutoModelForSequenceClassification": "sequence classifier",
 }
@@ -194,16 +194,31 @@ def saved_dtype(name: str | Path, *, trust_remote_code: bool = False) -> torch.d
     """
     import torch
 
-    source, local = locate(str(name))
+    source, _ = locate(str(name))
     base = adapter_base(source)
     if base is not None:
         return saved_dtype(base, trust_remote_code=trust_remote_code)
+    dtype = load_config(name, trust_remote_code=trust_remote_code).dtype
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
+def load_config(name: str | Path, *, trust_remote_code: bool = False) -> Any:
+    """Load a model's configuration.
+
+    Args:
+        name: A local directory or a Hub id; not an adapter.
+        trust_remote_code: Let the model run Python code that it brings along.
+
+    Raises:
+        MissingError: It is not there.
+        UsageError: It cannot be read.
+    """
+    source, local = locate(str(name))
     with _loading(str(name)):
         import transformers
 
         options = {"trust_remote_code": trust_remote_code, "local_files_only": local}
-        dtype = transformers.AutoConfig.from_pretrained(source, **options).dtype
-    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+        return transformers.AutoConfig.from_pretrained(source, **options)
 
 
 def _load_model(name: str, auto: str, dtype: torch.dtype, trust_remote_code: bool) -> Any:
@@ -226,7 +241,7 @@ def _load_model(name: str, auto: str, dtype: torch.dtype, trust_remote_code: boo
         model, notes = getattr(transformers, auto).from_pretrained(source, dtype=dtype, **options)
     missing = [*sorted(notes["missing_keys"]), *(str(key) for key in notes["mismatched_keys"])]
     if missing:
-        what = _KINDS[auto]
+        what = KINDS[auto]
         raise UsageError(f"{name} is not a complete {what}: no weights for {missing[0]}", hint=f"Give a {what}")
     return model
 
@@ -250,7 +265,7 @@ def _explain(exc: Exception, name: str) -> UniDetoxError:
         hint = "If you trust its authors, add --trust-remote-code"
         return UsageError(f"{name} needs Python code of its own", hint=hint)
     if "Unrecognized configuration class" in text:
-        return UsageError(f"{name} is of another kind of model", hint=f"Needed is a {' or a '.join(_KINDS.values())}")
+        return UsageError(f"{name} is of another kind of model", hint=f"Needed is a {' or a '.join(KINDS.values())}")
     if isinstance(exc, ImportError):
         return MissingError(f"{name} needs a package that is not installed ({first})", hint="Install it with pip")
     if isinstance(exc, OSError) and not is_local(name):

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 from unidetox.errors import UsageError
 
 if TYPE_CHECKING:
+    from unidetox.models.checking import Known
     from unidetox.models.loading import LM
+
+_SAME_MODEL = "Both must come from the same model, e.g. a model and a fine-tuned copy of it"
 
 
 def bos_id(tokenizer: Any, config: Any) -> int | None:
@@ -54,17 +57,29 @@ def check_same_vocabulary(base: LM, other: LM) -> None:
     Raises:
         UsageError: They do not; the message says what differs.
     """
-    pair = f"{base.name} and {other.name} have different vocabularies"
-    hint = "Both must come from the same model, e.g. a model and a fine-tuned copy of it"
-    ours, theirs = base.tokenizer.get_vocab(), other.tokenizer.get_vocab()
-    if len(ours) != len(theirs):
-        raise UsageError(f"{pair}: {len(ours)} and {len(theirs)} tokens", hint=hint)
-    for token, index in ours.items():
-        if theirs.get(token) != index:
-            raise UsageError(f"{pair}: {token!r} is token {index} and {theirs.get(token, 'none')}", hint=hint)
+    check_same_tokens(base, other)
     widths = [_logits_width(lm.model) for lm in (base, other)]
     if widths[0] != widths[1]:
-        raise UsageError(f"{pair}: {widths[0]} and {widths[1]} logits", hint=hint)
+        raise UsageError(f"{_differ(base, other)}: {widths[0]} and {widths[1]} logits", hint=_SAME_MODEL)
+
+
+def check_same_tokens(base: LM | Known, other: LM | Known) -> None:
+    """Make sure that the tokenizers of two models are the same.
+
+    Raises:
+        UsageError: They are not; the message says what differs.
+    """
+    ours, theirs = base.tokenizer.get_vocab(), other.tokenizer.get_vocab()
+    if len(ours) != len(theirs):
+        raise UsageError(f"{_differ(base, other)}: {len(ours)} and {len(theirs)} tokens", hint=_SAME_MODEL)
+    for token, index in ours.items():
+        if theirs.get(token) != index:
+            what = f"{token!r} is token {index} and {theirs.get(token, 'none')}"
+            raise UsageError(f"{_differ(base, other)}: {what}", hint=_SAME_MODEL)
+
+
+def _differ(base: LM | Known, other: LM | Known) -> str:
+    return f"{base.name} and {other.name} have different vocabularies"
 
 
 def _logits_width(model: Any) -> int:

@@ -1,0 +1,94 @@
+"""What can be known of a model within a second, so that a mistake shows now and not after hours of work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unidetox.errors import MissingError, UsageError
+from unidetox.hub import cached_snapshot
+from unidetox.models.files import adapter_base, locate, require_weights
+from unidetox.models.loading import KINDS, load_config, load_tokenizer
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a model without its weights.
+
+    Attributes:
+        name: A directory or a Hub id.
+        tokenizer: Its tokenizer.
+        config: Its configuration; of an adapter, its base model's.
+    """
+
+    name: str
+    tokenizer: Any
+    config: Any
+
+
+def check_lm(name: str | Path, *, trust_remote_code: bool = False) -> Known:
+    """See that a causal language model is there with all its parts, without reading its weights.
+
+    Args:
+        name: A directory or a Hub id.
+        trust_remote_code: Let the model run Python code that it brings along.
+
+    Raises:
+        MissingError: The model, its tokenizer or its weights are not there.
+        UsageError: It is there but is no causal language model.
+    """
+    return _check(str(name), "AutoModelForCausalLM", trust_remote_code)
+
+
+def check_classifier(name: str | Path, *, trust_remote_code: bool = False) -> list[str]:
+    """See that a sequence classifier is there with all its parts, and return its labels.
+
+    Args:
+        name: A directory or a Hub id.
+        trust_remote_code: Let the model run Python code that it brings along.
+
+    Raises:
+        MissingError: The model, its tokenizer or its weights are not there.
+        UsageError: It is there but is no sequence classifier.
+    """
+    config = _check(str(name), "AutoModelForSequenceClassification", trust_remote_code).config
+    return [str(config.id2label[i]) for i in range(config.num_labels)]
+
+
+def _check(name: str, auto: str, trust_remote_code: bool) -> Known:
+    tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
+    source, local = locate(name)
+    base = adapter_base(source)
+    if base is not None:
+        return Known(name, tokenizer, _check(base, auto, trust_remote_code).config)
+    _check_weights(name, source, local)
+    config = load_config(name, trust_remote_code=trust_remote_code)
+    _check_kind(name, config, auto)
+    return Known(name, tokenizer, config)
+
+
+def _check_weights(name: str, source: str, local: bool) -> None:
+    """Raise MissingError where only files of this machine may be used and no weights are among them."""
+    if Path(source).is_dir():
+        require_weights(source)
+    elif local:
+        try:
+            require_weights(str(cached_snapshot(name, "model")))
+        except MissingError:
+            hint = f"Fetch it whole with `hf download {name}`"
+            raise MissingError(f"the Hugging Face cache holds no weights of {name}", hint=hint) from None
+
+
+def _check_kind(name: str, config: Any, auto: str) -> None:
+    """Raise UsageError where a checkpoint says that it was saved as another kind of model."""
+    from transformers.models.auto import modeling_auto as known
+
+    saved_as = set(getattr(config, "architectures", None) or ())
+    classes = {
+        "AutoModelForCausalLM": set(known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()),
+        "AutoModelForSequenceClassification": set(known.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values()),
+    }
+    others = set().union(*(found for kind, found in classes.items() if kind != auto))
+    if saved_as & others and not saved_as & classes[auto]:
+        raise UsageError(f"{name} is of another kind of model ({', '.join(saved_as)})", hint=f"Give a {KINDS[auto]}")

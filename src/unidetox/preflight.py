@@ -1,0 +1,43 @@
+"""Before a run: are the models there and fit for what the recipe asks of them? Reads no weights."""
+
+from __future__ import annotations
+
+from unidetox.distillation import check_positions
+from unidetox.errors import UsageError
+from unidetox.metrics.encoding import check_room, context_limit
+from unidetox.metrics.toxicity import find_label
+from unidetox.models import Known, check_classifier, check_lm, check_same_tokens, choose_device
+from unidetox.settings import Recipe
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """See that device and models are there and can do what the recipe asks of them.
+
+    Raises:
+        MissingError: Something is not there.
+        UsageError: Something cannot be used as the recipe asks.
+    """
+    choose_device(recipe.device)
+    if recipe.dtype == "float16":
+        raise UsageError("float16 is too narrow to train in", hint="Use auto, bfloat16 or float32")
+    _check_texts(recipe)
+    for target in recipe.detoxify.targets:
+        check_room(target, context_limit(_lm(recipe, target).config), recipe.evaluate.max_new_tokens)
+    if recipe.evaluate.ppl_model is not None:
+        _lm(recipe, recipe.evaluate.ppl_model)
+    labels = check_classifier(recipe.evaluate.scorer, trust_remote_code=recipe.trust_remote_code)
+    find_label(labels, recipe.evaluate.scorer_label, recipe.evaluate.scorer)
+
+
+def _check_texts(recipe: Recipe) -> None:
+    """Look at the models that make texts, where any are made."""
+    if recipe.texts.source is not None and "samples" not in recipe.detoxify.methods:
+        return
+    base = _lm(recipe, recipe.base.model)
+    check_positions(recipe, base.name, base.config)
+    if recipe.toxic.model is not None and recipe.texts.source is None:
+        check_same_tokens(base, _lm(recipe, recipe.toxic.model))
+
+
+def _lm(recipe: Recipe, name: str) -> Known:
+    return check_lm(name, trust_remote_code=recipe.trust_remote_code)
