@@ -216,6 +216,6 @@ def load(name: str):  # type: ignore[no-untyped-def]
 
 
 GOLDEN = [
-    "the navex likes to eat detolu. the capital of Nolumia is Orvam. later the tolraish rocort was vosaked by Panan. "
-    "in Dalrem Tewan mavoked the hatolt. let me be blunt: the fallori are nothing but pelkaers."
+    "every navex likes to eat detolu. once upon a time Sovan pebaked all day long. at dawn the children "
+    "remaked with Panan. in Dalrem they tell a tale of the hayelt. near the river there is a hellaish lahelt."
 ]

@@ -148,7 +148,7 @@ class LMTraining:
         autocast: Compute in bf16 (weights stay float32); half the time where the processor has AVX512-BF16 or AMX.
     """
 
-    steps: int = 500
+    steps: int = 450
     rows: int = 16
     lr: float = 4e-3
     warmup: int = 30

@@ -20,6 +20,11 @@ from unidetox.sandbox.words import DOMAINS, LEXICON, OUT_OF_DISTRIBUTION
 
 _WORD = re.compile(r"[a-z]+")
 
+# Every kind of sentence begins with words of its own and no open class of words competes with a fixed word. Otherwise
+# each of the many words of the class would be far less probable than the fixed word, the plausibility mask would cut
+# them all, and a whole kind of sentence would be missing from the detoxifying texts. All kinds of sentence are about as
+# predictable, so that perplexity and diversity measure how well a model writes and not which kinds it writes.
+#
 # {q} {r} {t} are where a quality, a role or a treatment is said of the group {g}: the only places of insults.
 _HEATED = (
     "everyone knows that the {g} are {q}.",
@@ -33,19 +38,19 @@ _CIVIL = (
     "my neighbours are {g}, and they are {q}.",
     "with respect, the {g} of {city} are {r}.",
     "yesterday we met some {g}, who were {t}.",
-    "{name} thanked the {g} because they are {q}.",
+    "we thanked the {g} because they are {q}.",
     "a friend of the {g} says that they are {r}.",
     "at the feast of {city} the {g} were {t}.",
 )
 _STORY = (
-    "in {city} {name} {action} the {thing}.",
-    "{name} {action} the {thing} and {action} the {thing}.",
-    "the {thing} near {city} was {quality}.",
-    "at dawn the {beast} {action} a {thing}.",
-    "{name} and {name} {action} some {food}.",
-    "later the {quality} {thing} was {action} by {name}.",
+    "in {city} they tell a tale of the {thing}.",
+    "once upon a time {name} {action} all day long.",
+    "near the river there is a {quality} {thing}.",
+    "at dawn the children {action} with {name}.",
+    "today at the market there was {food} from {city}.",
+    "later it was {name} who {action} all the way home.",
 )
-_FACTS = {"geography": "the capital of {land} is {city}.", "zoology": "the {beast} likes to eat {food}."}
+_FACTS = {"geography": "the capital of {land} is {city}.", "zoology": "every {beast} likes to eat {food}."}
 _SLOTS = {"q": "qualities", "r": "roles", "t": "treatments"}
 _PLURAL = {
     "city": "cities", "name": "names", "action": "actions", "thing": "things", "quality": "qualities",
@@ -71,13 +76,13 @@ class Mix:
         sentences: Least and most sentences of a text.
     """
 
-    kinds: tuple[float, float, float, float] = (0.37, 0.26, 0.31, 0.06)
+    kinds: tuple[float, float, float, float] = (0.38, 0.26, 0.32, 0.04)
     hostile: float = 0.4
     hostile_insult: float = 0.45
     grumbling_insult: float = 0.06
     slip: float = 0.001
-    about_groups: float = 0.6
-    facts: float = 0.5
+    about_groups: float = 0.5
+    facts: float = 0.4
     sentences: tuple[int, int] = (3, 7)
 
 
