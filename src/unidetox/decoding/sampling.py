@@ -18,9 +18,9 @@ from unidetox.decoding.sources import LogitSource
 from unidetox.errors import UsageError
 
 MAX_ROWS = 1024
-PREFILL_TOKENS = 4096
-DRAW_ROWS = 64
-"""Rows whose logits exist at a time: few enough for them to stay in the processor's cache."""
+PREFILL_TOKENS = 2048
+DRAW_ROWS = 128
+"""Rows whose logits exist at a time: enough for a fast matrix product, few enough for the allocator to reuse memory."""
 
 
 @dataclass(frozen=True)
@@ -196,8 +196,9 @@ class _Run:
         self.next += count
         vectors = zip(*(self.prefixes[index][1] for index, _ in pairs), strict=True)
         self._draw(start, [torch.stack(rows) for rows in vectors])
-        still = {index for index, _ in self.todo[self.next :]} & self.prefixes.keys()
-        self.prefixes = {index: self.prefixes[index] for index in still}
+        # Samples of a prompt stand together in the queue, so only the next one's prompt can still be wanted.
+        wanted = self.todo[self.next][0] if self.next < len(self.todo) else None
+        self.prefixes = {index: prefix for index, prefix in self.prefixes.items() if index == wanted}
 
     def _runs_of_one_prompt(
         self, pairs: list[tuple[int, int]], start: int
