@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from unidetox import console
 from unidetox.cards import model_card, texts_card
-from unidetox.data import TextSet, load_toxic_corpus, read_texts
+from unidetox.data import TextSet, load_toxic_corpus, texts_of_rows
 from unidetox.errors import UsageError
 from unidetox.files import JsonlWriter, read_jsonl, write_json, write_text
 from unidetox.models import fingerprint, short_name
@@ -199,7 +199,7 @@ def _make_texts(
         with JsonlWriter(stage.out_dir / TEXTS_FILE) as writer:
             writer.write(rows)
         summary = _summary(rows)
-        texts = read_texts(str(stage.out_dir))
+        texts = texts_of_rows(rows, str(stage.directory))
         info = {
             "method": "unidetox" if stage.name == "distill" else "samples",
             "base_model": recipe.base.model,

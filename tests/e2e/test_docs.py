@@ -171,8 +171,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UNIDETOX_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    # A full garbage collection after each tiny model takes longer than all that is done with it.
-    monkeypatch.setattr("unidetox.metrics.measure.free_memory", lambda: None)
     return tmp_path
 
 

@@ -51,14 +51,17 @@ def finetune(
     if not fresh and stage.status().state == "fresh":
         return directory
     with stage.open(fresh=fresh, replace=replace) as work:
+        import torch
+
         from unidetox.models import load_lm, save_lm, saved_dtype
         from unidetox.training import merge_lora, train_lm
 
-        lm = load_lm(target, device=recipe.device, dtype="float32", trust_remote_code=recipe.trust_remote_code)
+        lm = load_lm(target, device=recipe.device, dtype=torch.float32, trust_remote_code=recipe.trust_remote_code)
+        kept = saved_dtype(target, trust_remote_code=recipe.trust_remote_code)
         console.info(f"detoxify: {short_name(target)} on {len(texts.texts)} texts ({method})")
         report = train_lm(lm.model, lm.tokenizer, texts.texts, _train_settings(recipe), work_dir=work)
         model = merge_lora(report.model) if recipe.detoxify.merge else report.model
-        save_lm(model, lm.tokenizer, stage.out_dir, dtype=saved_dtype(target))
+        save_lm(model, lm.tokenizer, stage.out_dir, dtype=kept)
         info: dict[str, Any] = {
             "method": method,
             "base_model": target,

@@ -37,6 +37,8 @@ CHUNK = 2000
 _APPEND_SECONDS = 2.0
 _TAIL = 8
 
+LARGE_MODEL = 64 << 20
+"""Bytes of weights from which on a model is worth a search for what still holds it."""
 
 Report = Callable[[int, int, str], None]
 """Told how many are done, how many there are, and of what: ``Stage.report_progress``."""
@@ -264,11 +266,21 @@ def read_answers(questions: QuestionSet, directory: Path) -> list[Answer] | None
     return answers
 
 
-def free_memory() -> None:
-    """Give back the memory of a model whose last name has just been deleted."""
+def model_bytes(model: Any) -> int:
+    """Return how much memory a model's weights take."""
+    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+
+
+def free_memory(size: int) -> None:
+    """Give back the memory of a model whose last name has just been deleted.
+
+    Args:
+        size: Bytes of its weights. Looking for cycles takes a fifth of a second, too long for a tiny model.
+    """
     import torch
 
-    gc.collect()
+    if size >= LARGE_MODEL:
+        gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

@@ -16,6 +16,7 @@ from unidetox.metrics.collect import (
     Report,
     answer_questions,
     free_memory,
+    model_bytes,
     read_answers,
     sample_continuations,
     score_likelihood,
@@ -88,8 +89,9 @@ class Measurement:
         if self.work.questions is not None:
             shots, size = self.settings.shots, self.settings.batch_size
             answer_questions(lm, self.work.questions, shots, self.dir / "answers", batch_size=size, report=self.report)
+        size = model_bytes(lm.model)
         del lm
-        free_memory()
+        free_memory(size)
 
     def score(self) -> None:
         """Score the toxicity of every continuation."""
@@ -99,8 +101,9 @@ class Measurement:
         scorer = load_scorer(self.work, self.settings)
         for seed, chunks in todo.items():
             score_toxicity(scorer, [row["continuation"] for row in self.parts[seed].rows()], chunks, report=self.report)
+        size = model_bytes(scorer.classifier.model)
         del scorer
-        free_memory()
+        free_memory(size)
 
     def measure_perplexity(self) -> None:
         """Score the likelihood of every continuation, where a perplexity model is given."""
@@ -113,8 +116,9 @@ class Measurement:
             prompts = [self.prompts[row["prompt"]].text for row in rows]
             texts = [row["continuation"] for row in rows]
             score_likelihood(lm, prompts, texts, chunks, batch_size=self.settings.batch_size, report=self.report)
+        size = model_bytes(lm.model)
         del lm
-        free_memory()
+        free_memory(size)
 
     def assemble(self, seed: int, names: Mapping[str, str], output_dir: Path) -> Path:
         """Write a seed's ``generations.jsonl``, sorted by prompt and sample, and return its path."""

@@ -101,7 +101,7 @@ def train_lm(
         from unidetox.training.trainer import build_trainer
 
         trainer = build_trainer(model, encoded.input_ids, settings, folder, pad, saving=work_dir is not None)
-        console.detail(f"{description} in {trainer.precision}")
+        console.info(f"{description} in {trainer.precision}")
         with _training_mode(model, settings.gradient_checkpointing):
             resumed_from = trainer.run(description)
     return _report(trainer, encoded, resumed_from, time.monotonic() - started)
