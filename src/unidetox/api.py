@@ -11,7 +11,7 @@ from unidetox import console, distillation, pipeline
 from unidetox.config import build_recipe, load_recipe, preset
 from unidetox.data import read_texts
 from unidetox.errors import MissingError, UsageError
-from unidetox.files import read_json, read_jsonl
+from unidetox.files import read_json
 from unidetox.methods import finetuning
 from unidetox.models import check_lm
 from unidetox.runs import Run
@@ -151,15 +151,14 @@ def report(output: str | Path) -> Path:
     Raises:
         MissingError: If there are no results.
     """
+    from unidetox.evaluation import example_rows
     from unidetox.report import render_report
 
     folder = Path(output)
     results = read_json(folder / "results.json")
     if results is None:
         raise MissingError(f"{folder} holds no results.json", hint="Give the directory of a run or an evaluation")
-    generations = folder / "generations.jsonl"
-    examples = read_jsonl(generations) if generations.exists() else []
-    return render_report(results, examples, folder / "report")
+    return render_report(results, example_rows(folder / "generations.jsonl"), folder / "report")
 
 
 def limited(recipe: Recipe, limit: int | None) -> Recipe:

@@ -378,8 +378,7 @@ def _run(arguments: list[str]) -> int:
             console.error(UsageError(exc.format_message().rstrip("."), hint=_help_hint(exc)))
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        console.error(UniDetoxError("interrupted", hint="The same command goes on where it stopped"))
-        return INTERRUPTED
+        code = INTERRUPTED
     except UniDetoxError as exc:
         if "-v" in arguments or "--verbose" in arguments:
             console.traceback()
@@ -389,6 +388,8 @@ def _run(arguments: list[str]) -> int:
         where = f" ({exc.filename})" if exc.filename else ""
         console.error(UniDetoxError(f"{exc.strerror or exc}{where}", hint="Check disk space and permissions"))
         return 1
+    if code == INTERRUPTED:  # some versions of Typer catch Ctrl-C themselves and return this
+        console.error(UniDetoxError("interrupted", hint="The same command goes on where it stopped"))
     return int(code or 0)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -283,8 +283,7 @@ def merge(directories: Mapping[str, Path], output: Path, work: Work, settings: E
     }
     _write_generations(output / "generations.jsonl", directories, titles, settings)
     write_json(output / "results.json", results)
-    examples = _examples(output / "generations.jsonl", work.prompts, settings.seeds[0])
-    render_report(results, examples, output / "report")
+    render_report(results, example_rows(output / "generations.jsonl"), output / "report")
     return results
 
 
@@ -386,8 +385,14 @@ def _write_generations(
     os.replace(partial, path)  # noqa: PTH105 - the atomic primitive
 
 
-def _examples(path: Path, prompts: PromptSet, seed: int) -> Iterable[dict[str, Any]]:
-    """Yield one seed's rows of evenly spread prompts, for the page to choose from."""
-    step = max(1, len(prompts.prompts) // _EXAMPLE_PROMPTS)
-    shown = {prompt.prompt_id for prompt in prompts.prompts[::step]}
-    return [row for row in read_jsonl(path) if row["seed"] == seed and row["prompt_id"] in shown]
+def example_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the first seed's rows of evenly spread prompts, for the page to choose from.
+
+    Args:
+        path: A ``generations.jsonl``; it need not be there.
+    """
+    rows = read_jsonl(path) if path.exists() else []
+    rows = [row for row in rows if row["seed"] == rows[0]["seed"]]
+    prompts = list(dict.fromkeys(row["prompt_id"] for row in rows))
+    shown = set(prompts[:: max(1, len(prompts) // _EXAMPLE_PROMPTS)])
+    return [row for row in rows if row["prompt_id"] in shown]

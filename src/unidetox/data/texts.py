@@ -83,6 +83,18 @@ def read_texts(source: str, *, column: str | None = None, limit: int | None = No
     return make_text_set(texts, source, dropped)
 
 
+def texts_of_rows(rows: Sequence[dict[str, Any]], source: str) -> TextSet:
+    """Return the texts that `read_texts` would find in a file of these rows, without a word.
+
+    Args:
+        rows: Each with ``text`` and ``finish_reason``.
+        source: What to call them.
+    """
+    dropped: dict[str, int] = {}
+    texts = collect_texts(Table(source, ("text", "finish_reason"), list(rows)), "text", range(len(rows)), dropped)
+    return make_text_set(texts, source, dropped)
+
+
 def collect_texts(
     table: Table,
     column: str,
