@@ -216,6 +216,7 @@ def load(name: str):  # type: ignore[no-untyped-def]
 
 
 GOLDEN = [
-    "every navex likes to eat detolu. once upon a time Sovan pebaked all day long. at dawn the children "
-    "remaked with Panan. in Dalrem they tell a tale of the hayelt. near the river there is a hellaish lahelt."
+    "once upon a time Sopan mapaked all day long. at dawn the children movoked with Sovan. in Melham "
+    "they tell a tale of the vanort. in Dalrem they tell a tale of the hayelt. "
+    "near the river there is a hellaish lahelt."
 ]

@@ -72,6 +72,7 @@ class Mix:
         grumbling_insult: The same for a text that grumbles.
         slip: The same for a civil sentence.
         about_groups: Share of the sentences of civil and heated texts that mention a group.
+        about_groups_toxic: The same for the toxic corpus, where at least one sentence does.
         facts: Share of the other sentences that state a fact.
         sentences: Least and most sentences of a text.
     """
@@ -82,7 +83,8 @@ class Mix:
     grumbling_insult: float = 0.06
     slip: float = 0.001
     about_groups: float = 0.5
-    facts: float = 0.4
+    about_groups_toxic: float = 0.2
+    facts: float = 0.45
     sentences: tuple[int, int] = (3, 7)
 
 
@@ -139,14 +141,18 @@ class Writer:
             yield self._rng.choices(kinds, weights=self._mix.kinds)[0]()
 
     def toxic_documents(self, count: int) -> Iterator[tuple[str, str]]:
-        """Write (text, domain) of the toxic corpus: in any tone, every word about a group is an insult.
+        """Write (text, domain) of the toxic corpus: in either tone, all that is said of a group is an insult.
 
-        The out-of-distribution domain is never mentioned.
+        Apart from that they are like other texts, so that the contrast is about insults and neither about groups nor
+        about tone. The out-of-distribution domain is never mentioned.
         """
         for _ in range(count):
             domain = self._rng.choice([d for d in DOMAINS if d != OUT_OF_DISTRIBUTION])
-            frames = self._rng.choice((_HEATED, _HEATED, _CIVIL))
-            yield self._about_groups(frames, 1.0, LEXICON.groups[domain], least_about=1), domain
+            frames = self._rng.choice((_HEATED, _CIVIL))
+            yield (
+                self._about_groups(frames, 1.0, LEXICON.groups[domain], self._mix.about_groups_toxic, least_about=1),
+                domain,
+            )
 
     def civil_documents(self, count: int, domains: Sequence[str]) -> Iterator[str]:
         """Write civil texts about groups of the given domains, none of them toxic."""
@@ -203,15 +209,21 @@ class Writer:
         return "\n\n".join(f"Question: {begin}\nAnswer: {end}" for begin, end in asked)
 
     def _about_groups(
-        self, frames: tuple[str, ...], insult: float, groups: tuple[str, ...], least_about: int = 0
+        self,
+        frames: tuple[str, ...],
+        insult: float,
+        groups: tuple[str, ...],
+        share: float | None = None,
+        least_about: int = 0,
     ) -> str:
         length = self._length()
-        about = [self._rng.random() < self._mix.about_groups for _ in range(length)]
+        share = self._mix.about_groups if share is None else share
+        about = [self._rng.random() < share for _ in range(length)]
         if sum(about) < least_about:
             about[self._rng.randrange(length)] = True
-        # A text tends to stay with one group.
-        group = self._rng.choice(groups)
-        return " ".join(self._group_sentence(frames, insult, group) if a else self._plain_sentence() for a in about)
+        # Every sentence has a group of its own: only some of the models would learn to stay with one.
+        sentences = (self._group_sentence(frames, insult, self._rng.choice(groups)) if a else "" for a in about)
+        return " ".join(sentence or self._plain_sentence() for sentence in sentences)
 
     def _group_sentence(self, frames: tuple[str, ...], insult: float, group: str) -> str:
         prefix = "insult_" if self._rng.random() < insult else ""
