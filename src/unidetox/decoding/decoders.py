@@ -101,13 +101,13 @@ class Backbone:
     def _head(self, hidden: torch.Tensor) -> torch.Tensor:
         """The LM head, and the scaling and capping of logits that some families have."""
         config = self.model.config.get_text_config()
-        logits = self.model.get_output_embeddings()(hidden)
+        logits = _project(self.model.get_output_embeddings(), hidden)
         if scale := getattr(config, "logit_scale", None):
             logits = logits * scale
         if divisor := getattr(config, "logits_scaling", None):
             logits = logits / divisor
         cap = getattr(config, "final_logit_softcapping", None)
-        return torch.tanh(logits / cap) * cap if cap else logits  # type: ignore[no-any-return]
+        return torch.tanh(logits / cap) * cap if cap else logits
 
     def _head_follows(self) -> bool:
         """Whether `_head` of the last hidden state gives this model's logits."""
@@ -119,6 +119,19 @@ class Backbone:
         except (AttributeError, TypeError, RuntimeError):
             return False
         return ours.shape == theirs.shape and bool(torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3))
+
+
+def _project(head: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """Apply a linear layer; on a CPU, write rows that begin at multiples of 64 bytes.
+
+    Vocabularies are odd (50257 words), and unaligned rows take a quarter more time.
+    """
+    plain = type(head) is torch.nn.Linear and head.bias is None
+    if not plain or hidden.dim() != 2 or hidden.device.type != "cpu" or hidden.dtype != torch.float32:
+        return head(hidden)  # type: ignore[no-any-return]
+    words = head.out_features
+    rows = hidden.new_empty(hidden.shape[0], round_up(words, LENGTH_MULTIPLE))[:, :words]
+    return torch.mm(hidden, head.weight.t(), out=rows)
 
 
 def backbone(model: Any) -> Backbone:
