@@ -318,12 +318,10 @@ def test_an_output_that_is_taken_is_left_alone(
     assert snapshot(tmp_path) == before
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "dry run"])  # which writes nothing
 def test_an_output_in_use_is_code_four(inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str):
     from unidetox.directories import DirectoryLock
 
-    if verb == "dry run":
-        pytest.skip("writes nothing, so it needs no lock")
     monkeypatch.setenv("UNIDETOX_HOME", str(tmp_path / "home"))
     recipe = inputs.recipe(tmp_path / "tiny.toml", inputs.small())
     (tmp_path / "out").mkdir()

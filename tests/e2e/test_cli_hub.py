@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from recipes import Inputs, Said, call, environment, snapshot, spawn
@@ -133,7 +134,7 @@ def test_what_is_not_in_the_cache_says_how_to_get_it(home: Path, tmp_path: Path)
 class Gate(BaseHTTPRequestHandler):
     """A Hub whose repositories are all gated; it notes which tokens it is shown."""
 
-    shown: list[str | None] = []
+    shown: ClassVar[list[str | None]] = []
 
     def do_HEAD(self) -> None:
         at_home = self.path == "/"
