@@ -1,4 +1,4 @@
-"""What a notebook calls and the command line repeats: one function a verb, checked like a recipe."""
+"""What a notebook calls and the command line repeats: verbs as functions, their options checked like a recipe."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unidetox import console, distillation, pipeline
-from unidetox.config import build_recipe, load_recipe, preset
+from unidetox.config import build_recipe, load_recipe
 from unidetox.data import read_texts
 from unidetox.errors import MissingError, UsageError
 from unidetox.files import read_json
@@ -93,14 +93,13 @@ def detoxify(
     Raises:
         UniDetoxError: Any of its children; the message says what to do.
     """
-    settings = _preset_sections(preset) | {"preset": preset}
-    settings["detoxify"] = {"targets": [str(model)], "methods": ["unidetox"]}
+    settings = {"preset": preset, "detoxify": {"targets": [str(model)], "methods": ["unidetox"]}}
     recipe = _recipe(settings, "detoxify", options)
     target = recipe.detoxify.targets[0]
     # Making texts first may take hours.
     Stage(Path(output), "detoxify", {}, {}).check()
     check_lm(target, trust_remote_code=recipe.trust_remote_code)
-    source = resolve_source(str(texts), None) if texts is not None else str(_texts_of_preset(recipe, preset, target))
+    source = resolve_source(str(texts), None) if texts is not None else str(_texts_of_preset(recipe, preset))
     found = read_texts(source, limit=limit)
     return finetuning.finetune(recipe, "unidetox", target, found, Path(output), fresh=fresh, replace=False)
 
@@ -190,19 +189,11 @@ def _recipe(settings: Mapping[str, Any], section: str, options: Mapping[str, Any
     return build_recipe(merged, "the settings", labels)
 
 
-def _preset_sections(name: str) -> dict[str, Any]:
-    """Return the sections of a preset that making texts reads; its targets and evaluation are not asked for."""
-    return {key: value for key, value in preset(name).items() if key in ("base", "toxic", "texts")}
-
-
-def _texts_of_preset(recipe: Recipe, preset: str, target: str) -> Path:
+def _texts_of_preset(recipe: Recipe, preset: str) -> Path:
     """Make a preset's texts, or take those that were made for an earlier model."""
-    made_by = recipe.model_copy(update={"detoxify": recipe.detoxify.model_copy(update={"targets": (target,)})})
     home = Path(os.environ.get("UNIDETOX_HOME", "~/.cache/unidetox")).expanduser()
     parts = [recipe.base.section_hash(), recipe.toxic.section_hash(), recipe.texts.section_hash(exclude=["batch_size"])]
     folder = home / "texts" / f"{preset}-{'-'.join(part[:6] for part in parts)}-seed{recipe.seed}"
-    if recipe.texts.source:
-        return Path(recipe.texts.source)
     console.info(f"no --texts given: those of the preset {preset}, kept in {folder}")
-    toxic = recipe.toxic.model or str(distillation.train_toxic(made_by, folder / "toxic_model"))
-    return distillation.distill(made_by, toxic, folder / "texts")
+    toxic = distillation.train_toxic(recipe, folder / "toxic_model")
+    return distillation.distill(recipe, str(toxic), folder / "texts")

@@ -6,11 +6,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unidetox import __version__
-from unidetox.tables import is_local, markdown_table, method_name, public_name
+from unidetox.hub import is_local
+from unidetox.provenance import flatten
+from unidetox.tables import markdown_table, method_name, public_name
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -134,7 +135,7 @@ def _common(info: Mapping[str, Any]) -> dict[str, Any]:
     """Give what both cards end with."""
     versions = [(name, version) for name, version in (info.get("versions") or {}).items() if name != "unidetox"]
     return {
-        "settings": [(_key(key), _value(value)) for key, value in _flatten(info.get("settings") or {})],
+        "settings": [(_key(key), _value(value)) for key, value in flatten(info.get("settings") or {})],
         "versions": [(_plain(str(name)), _plain(str(version))) for name, version in versions],
         "version": __version__,
         "created": _plain(str(info["created"])) if info.get("created") else "",
@@ -223,14 +224,6 @@ def _yaml(value: object) -> str:
     return json.dumps(public_name(value) if isinstance(value, str) else value, ensure_ascii=False)
 
 
-def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def _key(key: str) -> str:
     return re.sub(r"[^\w.-]", "_", key)
 
@@ -261,8 +254,7 @@ def _last(name: str) -> str:
 def _hub_id(name: object, *, with_owner: bool = False) -> str:
     """Give a name back if it can be an id on the Hub, and is no file or folder here."""
     text = str(name or "")
-    known_local = not text or is_local(text) or Path(text).exists()
-    return "" if known_local or (with_owner and "/" not in text) else text
+    return "" if is_local(text) or (with_owner and "/" not in text) else text
 
 
 def _size_category(n: int) -> str:

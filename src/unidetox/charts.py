@@ -80,7 +80,6 @@ class Plane:
 
     title: str
     x_title: str
-    y_title: str
     height: float
     x_ticks: Sequence[Tick]
     y_ticks: Sequence[Tick]
@@ -174,7 +173,6 @@ def _plane(column: Column, cells: dict[tuple[str, str], tuple[Cell, Cell]]) -> P
     return Plane(
         title=_full_title(column),
         x_title="perplexity (lower is more fluent)",
-        y_title=column.title,
         height=_PLANE_HEIGHT,
         x_ticks=[Tick(x(value), f"{value:g}") for value in _steps(low, high)],
         y_ticks=[Tick(y(value), f"{value:g}") for value in _steps(0.0, top)],

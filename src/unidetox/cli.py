@@ -51,17 +51,13 @@ class Work(Shared):
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None
     dtype: Annotated[str | None, typer.Option(help="auto (bfloat16 where it is fast), float32, bfloat16.")] = None
     limit: Annotated[int | None, typer.Option(help="Take at most so many texts or prompts: a quick try.", min=1)] = None
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that a model brings.")] = (
-        False
-    )
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run a model's own code.")] = False
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over, replacing what the output holds.")] = False
 
     def given(self) -> dict[str, Any]:
         """Return what was said about how to compute, for a recipe."""
-        said = {"seed": self.seed, "device": self.device, "dtype": self.dtype}
-        return {k: v for k, v in said.items() if v is not None} | (
-            {"trust_remote_code": True} if self.trust_remote_code else {}
-        )
+        trust = self.trust_remote_code or None
+        return _said(seed=self.seed, device=self.device, dtype=self.dtype, trust_remote_code=trust)
 
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Directory for the result.", show_default=False)]
@@ -201,8 +197,9 @@ def distill(
 ) -> None:
     """Sample detoxifying texts from the contrast of a base model and its toxic copy."""
     from unidetox import api
+    from unidetox.settings import Texts
 
-    number = min(num_texts or 640, common.limit) if common.limit else num_texts
+    number = min(num_texts or Texts().num_texts, common.limit) if common.limit else num_texts
     options = _said(
         num_texts=number, max_length=max_length, alpha=alpha, beta=beta, temperature=temperature, top_p=top_p,
         top_k=top_k, batch_size=_batch_size(batch_size),

@@ -43,10 +43,7 @@ class DirectoryLock:
         deadline = time.monotonic() + _PATIENCE_S
         while not self._try():
             if time.monotonic() > deadline:
-                raise LockedError(
-                    f"{self.path.parent} is in use by process {self._holder()}",
-                    hint="Wait for it to end, or end it first",
-                )
+                raise _in_use(self.path.parent, self._holder())
             time.sleep(0.02)
 
     def release(self) -> None:
@@ -100,6 +97,10 @@ class DirectoryLock:
             return "unknown"
 
 
+def _in_use(directory: Path, holder: str) -> LockedError:
+    return LockedError(f"{directory} is in use by process {holder}", hint="Wait for it to end, or end it first")
+
+
 def there(path: Path) -> bool:
     """Say whether there is a file, a folder or a link, be it a broken one."""
     return path.exists() or path.is_symlink()
@@ -146,7 +147,7 @@ def check_directory(directory: Path) -> None:
     if there_already == directory:
         holder = DirectoryLock(directory).other_holder()
         if holder is not None:
-            raise LockedError(f"{directory} is in use by process {holder}", hint="Wait for it to end, or end it first")
+            raise _in_use(directory, holder)
 
 
 def remove_empty(folders: Iterable[Path]) -> None:

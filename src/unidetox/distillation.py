@@ -10,7 +10,7 @@ from unidetox import console
 from unidetox.cards import model_card, texts_card
 from unidetox.data import TextSet, load_toxic_corpus, texts_of_rows
 from unidetox.errors import UsageError
-from unidetox.files import JsonlWriter, read_jsonl, write_json, write_text
+from unidetox.files import JsonlWriter, read_jsonl, write_json, write_jsonl, write_text
 from unidetox.models import fingerprint, short_name
 from unidetox.provenance import versions
 from unidetox.settings import Recipe
@@ -195,9 +195,7 @@ def _make_texts(
                 stage.report_progress(len(have), number, "texts")
                 advance(len(rows))
         rows = sorted(read_jsonl(parts), key=lambda row: int(row["id"]))
-        (stage.out_dir / TEXTS_FILE).unlink(missing_ok=True)  # of a session that was killed before its commit
-        with JsonlWriter(stage.out_dir / TEXTS_FILE) as writer:
-            writer.write(rows)
+        write_jsonl(stage.out_dir / TEXTS_FILE, [rows])
         summary = _summary(rows)
         texts = texts_of_rows(rows, str(stage.directory))
         info = {

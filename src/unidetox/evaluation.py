@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +14,7 @@ from unidetox.config import build_recipe
 from unidetox.data import PromptSet, QuestionSet, load_prompts, load_questions
 from unidetox.directories import DirectoryLock, make_directory, remove_empty
 from unidetox.errors import UniDetoxError, UsageError
-from unidetox.files import JsonlWriter, read_json, read_jsonl, write_json
+from unidetox.files import read_json, read_jsonl, write_json, write_jsonl
 from unidetox.metrics.collect import Report
 from unidetox.metrics.measure import Measurement, Work, check_helpers, used_top_k
 from unidetox.metrics.summary import Row, Rules, accuracy_rows, summarise
@@ -95,8 +94,6 @@ def load_work(
         UsageError: If they cannot be used.
     """
     prompts = load_prompts(settings.prompts, split=settings.split, num_prompts=settings.num_prompts)
-    if not prompts.prompts:
-        raise UsageError(f"{settings.prompts} holds no prompt", hint="give a file with a column `text` or `prompt`")
     questions = load_questions(settings.mmlu, split=settings.mmlu_split, limit=limit) if settings.mmlu else None
     return Work(prompts, questions, device, dtype, trust_remote_code)
 
@@ -375,14 +372,9 @@ def _tell_apart(names: Sequence[str]) -> dict[str, Target]:
 def _write_generations(
     path: Path, directories: Mapping[str, Path], titles: Mapping[str, Target], settings: Evaluate
 ) -> None:
-    partial = path.with_suffix(".partial")
-    partial.unlink(missing_ok=True)
-    with JsonlWriter(partial) as writer:
-        for name, directory in directories.items():
-            for seed in settings.seeds:
-                rows = read_jsonl(directory / f"seed-{seed}" / "generations.jsonl")
-                writer.write({**row, **asdict(titles[name])} for row in rows)
-    os.replace(partial, path)  # noqa: PTH105 - the atomic primitive
+    parts = [(name, folder / f"seed-{seed}") for name, folder in directories.items() for seed in settings.seeds]
+    read = ((asdict(titles[name]), read_jsonl(part / "generations.jsonl")) for name, part in parts)
+    write_jsonl(path, ([row | title for row in rows] for title, rows in read))
 
 
 def example_rows(path: Path) -> list[dict[str, Any]]:

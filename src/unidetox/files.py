@@ -54,6 +54,10 @@ def fsync_directory(directory: Path) -> None:
         os.close(fd)
 
 
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}{TMP_SUFFIX}")
+
+
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Write a text file atomically: a reader or a kill sees the old content or the new, never a part.
 
@@ -63,7 +67,7 @@ def write_text(path: Path, text: str, *, durable: bool = True) -> None:
         durable: Whether to wait until it is on disk, so that it also survives a power cut.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}{TMP_SUFFIX}")
+    temporary = _temporary(path)
     with temporary.open("w", encoding="utf-8", newline="") as file:
         file.write(text)
         if durable:
@@ -178,6 +182,21 @@ class JsonlWriter:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def write_jsonl(path: Path, batches: Iterable[Iterable[Mapping[str, Any]]]) -> None:
+    """Write a JSONL file atomically: it is there whole or not at all.
+
+    Args:
+        path: The file; it and its folder are made if needed.
+        batches: Its rows; one batch is held in memory at a time.
+    """
+    temporary = _temporary(path)
+    temporary.unlink(missing_ok=True)
+    with JsonlWriter(temporary) as writer:
+        for rows in batches:
+            writer.write(rows)
+    os.replace(temporary, path)  # noqa: PTH105
 
 
 def _repair_end(path: Path) -> None:

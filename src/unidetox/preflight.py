@@ -5,8 +5,8 @@ from __future__ import annotations
 from unidetox.distillation import check_positions
 from unidetox.errors import UsageError
 from unidetox.metrics.encoding import check_room, context_limit
-from unidetox.metrics.toxicity import find_label
-from unidetox.models import Known, check_classifier, check_lm, check_same_tokens, choose_device
+from unidetox.metrics.measure import check_helpers
+from unidetox.models import Known, check_lm, check_same_tokens, choose_device
 from unidetox.settings import Recipe
 
 
@@ -23,10 +23,7 @@ def check_recipe(recipe: Recipe) -> None:
     _check_texts(recipe)
     for target in recipe.detoxify.targets:
         check_room(target, context_limit(_lm(recipe, target).config), recipe.evaluate.max_new_tokens)
-    if recipe.evaluate.ppl_model is not None:
-        _lm(recipe, recipe.evaluate.ppl_model)
-    labels = check_classifier(recipe.evaluate.scorer, trust_remote_code=recipe.trust_remote_code)
-    find_label(labels, recipe.evaluate.scorer_label, recipe.evaluate.scorer)
+    check_helpers(recipe.evaluate, trust_remote_code=recipe.trust_remote_code)
 
 
 def _check_texts(recipe: Recipe) -> None:

@@ -34,7 +34,7 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[st
         found: What was recorded; parts may be missing.
         wanted: What is wanted now.
     """
-    old, new = dict(_flat(found.get("settings", {}))), dict(_flat(wanted["settings"]))
+    old, new = dict(flatten(found.get("settings", {}))), dict(flatten(wanted["settings"]))
     changes = [
         f"{key}: {_short(old, key)} -> {_short(new, key)}"
         for key in sorted(old.keys() | new.keys())
@@ -52,10 +52,11 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[st
 _ABSENT = object()
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield nested settings as ``"section.key"``, value."""
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from unidetox import __version__, charts
 from unidetox.headline import headline, notes, sizes
+from unidetox.provenance import flatten
 from unidetox.tables import (
     COLUMNS,
     METHODS,
@@ -89,8 +90,8 @@ def render_report(
         examples=chosen,
         names=index.names,
         sizes=sizes(index),
-        settings=list(_flatten(results.get("settings") or {})),
-        models=list(_flatten(results.get("models") or {})),
+        settings=list(_shown(results.get("settings") or {})),
+        models=list(_shown(results.get("models") or {})),
     )  # fmt: skip
     output_dir.mkdir(parents=True, exist_ok=True)
     tables = {
@@ -212,13 +213,10 @@ def _further_title(metric: str, domain: str | None) -> str:
     return name if domain in ("all", None) else f"{name} {domain.upper()}"
 
 
-def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+def _shown(settings: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """Turn nested settings into ``section.key``, value pairs without local paths."""
-    for key, value in settings.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{name}.")
-        elif isinstance(value, list | tuple):
+    for name, value in flatten(settings):
+        if isinstance(value, list | tuple):
             yield public_name(name), ", ".join(public_name(str(item)) for item in value)
         elif value is not None:
             yield public_name(name), public_name(str(value))

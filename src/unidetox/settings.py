@@ -46,7 +46,7 @@ def _beta(value: Any) -> Any:
     return float("inf") if value == "inf" else value
 
 
-_INT = Field(strict=True)
+_STRICT = Field(strict=True)
 _NUM = Field(strict=True, allow_inf_nan=False)
 
 Name = Annotated[str, Field(strict=True, min_length=1), Allowed("a text that is not empty")]
@@ -55,18 +55,18 @@ OptName = Annotated[
     Allowed('a text that is not empty, or "none"'),
 ]
 Flag = Annotated[bool, Field(strict=True), Allowed("true or false")]
-Count = Annotated[int, _INT, Field(ge=1), Allowed("a whole number of at least 1")]
+Count = Annotated[int, _STRICT, Field(ge=1), Allowed("a whole number of at least 1")]
 OptCount = Annotated[
-    Annotated[int, _INT, Field(ge=1)] | None,
+    Annotated[int, _STRICT, Field(ge=1)] | None,
     Allowed('a whole number of at least 1, or "none"'),
 ]
-Count0 = Annotated[int, _INT, Field(ge=0), Allowed("a whole number of at least 0")]
-Length = Annotated[int, _INT, Field(ge=2), Allowed("a whole number of at least 2")]
-Seed = Annotated[int, _INT, Field(ge=0, lt=2**63), Allowed("a whole number from 0 to 2^63 - 1")]
+Count0 = Annotated[int, _STRICT, Field(ge=0), Allowed("a whole number of at least 0")]
+Length = Annotated[int, _STRICT, Field(ge=2), Allowed("a whole number of at least 2")]
+Seed = Annotated[int, _STRICT, Field(ge=0, lt=2**63), Allowed("a whole number from 0 to 2^63 - 1")]
 Positive = Annotated[float, _NUM, Field(gt=0), Allowed("a number above 0")]
 Share = Annotated[float, _NUM, Field(gt=0, le=1), Allowed("a number above 0 and at most 1")]
 Share0 = Annotated[float, _NUM, Field(ge=0, le=1), Allowed("a number from 0 to 1")]
-Beta = Annotated[float, BeforeValidator(_beta), _INT, Field(gt=0), Allowed("a number above 0, or inf")]
+Beta = Annotated[float, BeforeValidator(_beta), _STRICT, Field(gt=0), Allowed("a number above 0, or inf")]
 BatchSize = Annotated[
     int | Literal["auto"],
     BeforeValidator(_batch_size),

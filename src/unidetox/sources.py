@@ -7,9 +7,9 @@ from importlib import resources
 from pathlib import Path
 
 from unidetox.errors import MissingError
+from unidetox.hub import is_local
 
 SANDBOX = "sandbox:"
-_FILE_ENDINGS = (".csv", ".jsonl", ".json", ".txt", ".tsv", ".parquet")
 
 
 def resolve_source(name: str, base_dir: Path | None, *, missing_ok: bool = False) -> str:
@@ -35,7 +35,7 @@ def resolve_source(name: str, base_dir: Path | None, *, missing_ok: bool = False
         candidate = (folder or Path.cwd()) / Path(name).expanduser()
         if candidate.exists():
             return os.path.abspath(candidate)  # noqa: PTH100 - unlike resolve(), it keeps a link's own name
-    if _looks_like_path(name) and not missing_ok:
+    if is_local(name) and not missing_ok:
         raise MissingError(f"{name} does not exist", hint="Correct the path, or give the id of a Hub repository")
     return name
 
@@ -56,11 +56,6 @@ def sandbox_name(name: str) -> str:
     if path.is_absolute() and path.is_relative_to(_sandbox_assets()):
         return SANDBOX + path.relative_to(_sandbox_assets()).as_posix()
     return name
-
-
-def _looks_like_path(name: str) -> bool:
-    starts = name.startswith(("./", "../", "/", "~")) or name in (".", "..")
-    return starts or name.lower().endswith(_FILE_ENDINGS) or name.count("/") > 1
 
 
 def _sandbox_assets() -> Path:

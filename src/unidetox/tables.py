@@ -197,11 +197,6 @@ def display_names(targets: Sequence[str]) -> dict[str, str]:
     return {t: last if short.count(last) == 1 and last else full[t] for t, last in zip(full, short, strict=True)}
 
 
-def is_local(name: str) -> bool:
-    """Say whether a model or data name is a path rather than a Hub id (``owner/name`` or ``name``)."""
-    return not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", name)
-
-
 def format_number(value: float, key: str = "", digits: int = 3) -> str:
     """Write a number as its column does: perplexities with two decimals, all else with ``digits``."""
     if key.startswith("ppl"):

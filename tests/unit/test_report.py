@@ -16,8 +16,9 @@ import pytest
 
 from unidetox.charts import panels, planes
 from unidetox.headline import headline, notes
+from unidetox.hub import is_local
 from unidetox.report import choose_examples, csv_table, latex_table, markdown_table, render_report, summary_table
-from unidetox.tables import COLUMNS, ResultIndex, display_names, is_local, public_name
+from unidetox.tables import COLUMNS, ResultIndex, display_names, public_name
 
 BASES = {
     "gpt2": (0.53, 17.3),

@@ -12,7 +12,7 @@ import pytest
 
 from unidetox.config import recipe_from
 from unidetox.errors import LockedError, MissingError, UniDetoxError, UsageError
-from unidetox.files import canonical, file_entry
+from unidetox.files import canonical, file_entry, write_jsonl
 from unidetox.runs import JsonlWriter, Run, Stage, hash_of, read_json, read_jsonl, write_json, write_text
 
 DRIVER = Path(__file__).with_name("kill_driver.py")
@@ -53,6 +53,22 @@ def test_json_is_strict_json(tmp_path):
     text = (tmp_path / "a" / "x.json").read_text("utf-8")
     assert json.loads(text, parse_constant=pytest.fail) == {"a": "inf", "b": None, "c": "é\ud800"}
     assert names(tmp_path) == ["a/x.json"]
+
+
+def test_jsonl_is_there_whole_or_not_at_all(tmp_path):
+    def cut_short():
+        yield [{"n": 3}]
+        raise KeyboardInterrupt
+
+    path = tmp_path / "a" / "x.jsonl"
+    write_jsonl(path, [[{"n": 1}], [{"n": 2}]])
+    with pytest.raises(KeyboardInterrupt):
+        write_jsonl(path, cut_short())
+    assert read_jsonl(path) == [{"n": 1}, {"n": 2}]
+    # What a kill leaves is hidden: `evaluate` refuses a directory in which it sees files of others.
+    assert [item.name for item in path.parent.iterdir() if not item.name.startswith(".")] == ["x.jsonl"]
+    write_jsonl(path, [[{"n": 4}]])
+    assert names(tmp_path) == ["a/x.jsonl"] and read_jsonl(path) == [{"n": 4}]
 
 
 def test_a_failed_write_leaves_the_old_content(tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unidetox import console
 from unidetox.data import TextSet
@@ -11,6 +11,9 @@ from unidetox.distillation import texts_info, training_summary, write_provenance
 from unidetox.models import fingerprint, short_name
 from unidetox.settings import Recipe
 from unidetox.stages import Stage
+
+if TYPE_CHECKING:
+    from unidetox.training import TrainSettings
 
 
 def finetune_stage(recipe: Recipe, method: str, target: str, texts: TextSet, directory: Path) -> Stage:
@@ -74,7 +77,7 @@ def finetune(
     return directory
 
 
-def _train_settings(recipe: Recipe) -> Any:
+def _train_settings(recipe: Recipe) -> TrainSettings:
     from unidetox.training import TrainSettings
 
     section = recipe.detoxify

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unidetox.data import PromptSet, QuestionSet
-from unidetox.files import JsonlWriter
+from unidetox.files import write_jsonl
 from unidetox.metrics.collect import (
     Chunks,
     Continuations,
@@ -24,8 +23,8 @@ from unidetox.metrics.collect import (
 )
 from unidetox.metrics.mmlu import Answer
 from unidetox.metrics.summary import PAPER_TOP_K
-from unidetox.metrics.toxicity import ToxicityScorer
-from unidetox.models import check_lm, eos_ids, load_classifier, load_lm, short_name
+from unidetox.metrics.toxicity import ToxicityScorer, find_label
+from unidetox.models import check_classifier, check_lm, eos_ids, load_classifier, load_lm, short_name
 from unidetox.settings import Evaluate
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ class Measurement:
         seeds = [seed for seed, part in self.parts.items() if not part.complete()]
         if not seeds and (self.work.questions is None or self.answers() is not None):
             return
-        check_helpers(self.work, self.settings)
+        check_helpers(self.settings, trust_remote_code=self.work.trust_remote_code)
         lm = self._load_lm(self.target)
         for seed in seeds:
             self._sample(lm, seed)
@@ -123,11 +122,7 @@ class Measurement:
     def assemble(self, seed: int, names: Mapping[str, str], output_dir: Path) -> Path:
         """Write a seed's ``generations.jsonl``, sorted by prompt and sample, and return its path."""
         path = output_dir / f"seed-{seed}" / "generations.jsonl"
-        partial = path.with_suffix(".partial")
-        partial.unlink(missing_ok=True)
-        with JsonlWriter(partial) as writer:
-            writer.write(self._rows(seed, names))
-        os.replace(partial, path)  # noqa: PTH105 - the atomic primitive
+        write_jsonl(path, [self._rows(seed, names)])
         return path
 
     def counts(self) -> dict[str, Any]:
@@ -206,16 +201,21 @@ def load_scorer(work: Work, settings: Evaluate) -> ToxicityScorer:
     return ToxicityScorer(classifier, settings.scorer_label)
 
 
-def check_helpers(work: Work, settings: Evaluate) -> None:
-    """Find out before hours of work that the scorer, its label or the perplexity model is missing.
+def check_helpers(settings: Evaluate, *, trust_remote_code: bool) -> None:
+    """Find out before hours of work that the scorer, its label or the perplexity model is missing; reads no weights.
+
+    Args:
+        settings: The recipe's section.
+        trust_remote_code: Run code that a model's repository brings along.
 
     Raises:
         MissingError: If a model is not there.
         UsageError: If the scorer has no such label.
     """
-    load_scorer(work, settings)
+    labels = check_classifier(settings.scorer, trust_remote_code=trust_remote_code)
+    find_label(labels, settings.scorer_label, settings.scorer)
     if settings.ppl_model is not None:
-        check_lm(settings.ppl_model, trust_remote_code=work.trust_remote_code)
+        check_lm(settings.ppl_model, trust_remote_code=trust_remote_code)
 
 
 def used_top_k(settings: Evaluate) -> int:

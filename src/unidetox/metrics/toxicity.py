@@ -186,10 +186,7 @@ class ToxicityScorer:
             return self._probabilities(rows[:half]) + self._probabilities(rows[half:])
         values = logits.sigmoid() if self.classifier.multi_label else logits.softmax(-1)
         if bool(values.isnan().any()):
-            raise UniDetoxError(
-                f"the classifier {self.classifier.name} answers NaN",
-                hint="use another --scorer or --dtype float32",
-            )
+            raise UniDetoxError(f"the classifier {self.classifier.name} answers NaN", hint="use another --scorer")
         return [dict(zip(self.classifier.labels, row, strict=True)) for row in values.tolist()]
 
     def _logits(self, rows: list[list[int]]) -> torch.Tensor:

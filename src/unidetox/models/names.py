@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from unidetox.hub import is_local
 from unidetox.models.files import adapter_base
 
 # A folder of this name says nothing about the model in it; its parent does.
 _GENERIC_NAMES = {"model", "models", "checkpoint", "final", "out", "output", "merged", "adapter"}
 _CONTENT = (".json", ".safetensors", ".bin", ".model", ".txt", ".py", ".jinja")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def short_name(name: str | Path) -> str:
@@ -76,7 +76,7 @@ def _sampled_blocks(file: Path, whole: int = 8 << 20, block: int = 64 << 10, cou
 
 
 def _hub_fingerprint(name: str) -> str:
-    if not _HUB_ID.fullmatch(name):
+    if is_local(name):
         return name
     from huggingface_hub import try_to_load_from_cache
 

@@ -93,7 +93,7 @@ def train_lm(
     """
     started = time.monotonic()
     encoded = encode_texts(texts, tokenizer, model.config, settings.max_length)
-    _announce(encoded, len(texts), settings)
+    _announce(encoded, len(texts))
     _check_vocabulary(encoded, model)
     pad = pad_id(tokenizer, model.config)
     with _own_random_state(settings.seed), _folder(work_dir) as folder, _use_cache_kept(model):
@@ -152,7 +152,7 @@ def merge_lora(model: Any) -> Any:
         return model.merge_and_unload()
 
 
-def _announce(encoded: EncodedTexts, n_texts: int, settings: TrainSettings) -> None:
+def _announce(encoded: EncodedTexts, n_texts: int) -> None:
     if encoded.n_dropped:
         console.warn(f"{encoded.n_dropped} of {n_texts} texts have no words to train on and are left out")
     if encoded.n_truncated:

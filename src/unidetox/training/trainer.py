@@ -141,7 +141,7 @@ class TextTrainer(Trainer):  # type: ignore[misc]
         if not isinstance(exc, torch.OutOfMemoryError) and "can't allocate memory" not in str(exc):
             raise exc
         if smallest:
-            hint = "Try --lora, gradient checkpointing or a smaller --max-length"
+            hint = "Try a smaller --max-length, or for `detoxify` --lora"
             raise UniDetoxError("not enough memory to train on one text at a time", hint=hint) from exc
         self.micro_tokens = max(1, self.micro_tokens // 2)
         self.model.zero_grad()
