@@ -64,10 +64,22 @@ def make_lm(directory: Path, architecture: str, seed: int) -> Path:
     vocab = len(AutoTokenizer.from_pretrained(directory))
     ids = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1 if architecture == "opt" else None}
     configs = {
-        "gpt2": lambda: GPT2Config(vocab_size=vocab, n_positions=128, n_embd=32, n_layer=2, n_head=2, attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0, initializer_range=0.3, **ids),
-        "llama": lambda: LlamaConfig(vocab_size=vocab, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128, initializer_range=0.2, **ids),
-        "opt": lambda: OPTConfig(vocab_size=vocab, hidden_size=32, ffn_dim=64, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=128, word_embed_proj_dim=32, dropout=0.0, init_std=0.3, **ids),
-        "falcon": lambda: FalconConfig(vocab_size=vocab, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, alibi=False, bias=False, max_position_embeddings=128, initializer_range=0.3, hidden_dropout=0.0, attention_dropout=0.0, **ids),
+        "gpt2": lambda: GPT2Config(
+            vocab_size=vocab, n_positions=128, n_embd=32, n_layer=2, n_head=2, attn_pdrop=0.0, embd_pdrop=0.0,
+            resid_pdrop=0.0, initializer_range=0.3, **ids,
+        ),
+        "llama": lambda: LlamaConfig(
+            vocab_size=vocab, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, max_position_embeddings=128, initializer_range=0.2, **ids,
+        ),
+        "opt": lambda: OPTConfig(
+            vocab_size=vocab, hidden_size=32, ffn_dim=64, num_hidden_layers=2, num_attention_heads=2,
+            max_position_embeddings=128, word_embed_proj_dim=32, dropout=0.0, init_std=0.3, **ids,
+        ),
+        "falcon": lambda: FalconConfig(
+            vocab_size=vocab, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, alibi=False, bias=False,
+            max_position_embeddings=128, initializer_range=0.3, hidden_dropout=0.0, attention_dropout=0.0, **ids,
+        ),
     }  # fmt: skip
     torch.manual_seed(seed)
     AutoModelForCausalLM.from_config(configs[architecture]()).save_pretrained(directory)
@@ -118,8 +130,11 @@ def tiny_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_tokenizer(directory, pad="<pad>")
     vocab = len(AutoTokenizer.from_pretrained(directory))
     torch.manual_seed(7)
-    config = BertConfig(vocab_size=vocab, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64, pad_token_id=1,
-                        num_labels=1, id2label={0: "toxic"}, label2id={"toxic": 0}, problem_type="multi_label_classification", initializer_range=0.5)  # fmt: skip
+    config = BertConfig(
+        vocab_size=vocab, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=64, pad_token_id=1, num_labels=1, id2label={0: "toxic"}, label2id={"toxic": 0},
+        problem_type="multi_label_classification", initializer_range=0.5,
+    )  # fmt: skip
     BertForSequenceClassification(config).save_pretrained(directory)
     return directory
 

@@ -1,7 +1,7 @@
 """Samples: plain samples of the base model, as many and as long; the control that shows what the contrast adds.
 
 Reference: the baseline of that name in Lu et al., UniDetox, ICLR 2025. The published code has no code for it; that the
-texts are sampled without truncation like those of UniDetox is ours.
+texts are sampled with the temperature, top-p and top-k of those of UniDetox is ours.
 """
 
 from __future__ import annotations
