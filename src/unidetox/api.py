@@ -39,6 +39,7 @@ def train_toxic(base: str | Path, *, output: str | Path, fresh: bool = False, **
         UniDetoxError: Any of its children; the message says what to do.
     """
     recipe = _recipe({"base": {"model": str(base)}, "detoxify": {"targets": [str(base)]}}, "toxic", options)
+    check_lm(recipe.base.model, trust_remote_code=recipe.trust_remote_code)
     return distillation.train_toxic(recipe, Path(output), fresh=fresh, replace=False)
 
 
@@ -61,6 +62,9 @@ def distill(base: str | Path, *, toxic: str | Path, output: str | Path, fresh: b
     """
     recipe = _recipe({"base": {"model": str(base)}, "detoxify": {"targets": [str(base)]}}, "texts", options)
     toxic = resolve_source(str(toxic), None)
+    # Before the stages are described: what is fetched from the Hub here has another fingerprint from then on.
+    for name in (recipe.base.model, toxic):
+        check_lm(name, trust_remote_code=recipe.trust_remote_code)
     return distillation.distill(recipe, toxic, Path(output), fresh=fresh, replace=False)
 
 
@@ -195,5 +199,6 @@ def _texts_of_preset(recipe: Recipe, preset: str) -> Path:
     parts = [recipe.base.section_hash(), recipe.toxic.section_hash(), recipe.texts.section_hash(exclude=["batch_size"])]
     folder = home / "texts" / f"{preset}-{'-'.join(part[:6] for part in parts)}-seed{recipe.seed}"
     console.info(f"no --texts given: those of the preset {preset}, kept in {folder}")
+    check_lm(recipe.base.model, trust_remote_code=recipe.trust_remote_code)
     toxic = distillation.train_toxic(recipe, folder / "toxic_model")
     return distillation.distill(recipe, str(toxic), folder / "texts")

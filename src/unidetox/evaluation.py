@@ -240,6 +240,7 @@ def evaluate(
     section = _section(settings, options, limit)
     for name in names:
         check_lm(name, trust_remote_code=trust_remote_code)  # a misspelled second model shows now, not in an hour
+    check_helpers(section, trust_remote_code=trust_remote_code)
     work = load_work(section, device=device, dtype=dtype, trust_remote_code=trust_remote_code, limit=limit)
     folder = Path(output)
     directories = {n: folder / "evaluation" / s for n, s in zip(names, unique_slugs(names), strict=True)}

@@ -62,7 +62,7 @@ OptCount = Annotated[
 ]
 Count0 = Annotated[int, _STRICT, Field(ge=0), Allowed("a whole number of at least 0")]
 Length = Annotated[int, _STRICT, Field(ge=2), Allowed("a whole number of at least 2")]
-Seed = Annotated[int, _STRICT, Field(ge=0, lt=2**63), Allowed("a whole number from 0 to 2^63 - 1")]
+Seed = Annotated[int, _STRICT, Field(ge=0, lt=2**32), Allowed("a whole number from 0 to 2^32 - 1")]
 Positive = Annotated[float, _NUM, Field(gt=0), Allowed("a number above 0")]
 Share = Annotated[float, _NUM, Field(gt=0, le=1), Allowed("a number above 0 and at most 1")]
 Share0 = Annotated[float, _NUM, Field(ge=0, le=1), Allowed("a number from 0 to 1")]
@@ -87,7 +87,7 @@ Seeds = Annotated[
     tuple[Seed, ...],
     Field(min_length=1),
     AfterValidator(_distinct),
-    Allowed("a list of distinct whole numbers of at least 0 that is not empty"),
+    Allowed("a list of distinct whole numbers from 0 to 2^32 - 1 that is not empty"),
 ]
 Methods = Annotated[
     tuple[Literal["unidetox", "samples"], ...],

@@ -161,6 +161,8 @@ CASES: dict[str, Callable[[Inputs], Case]] = {
     "protocol is unknown": lambda i: (2, '"default" or "paper"', evaluate(i, protocol="mine")),
     "split is unknown": lambda i: (2, "split", evaluate(i, split="mine")),
     "seed is negative": lambda i: (2, "seed = -1", [*train(i), "--seed", -1]),
+    "seed is too large": lambda i: (2, "from 0 to 2^32 - 1", [*train(i), "--seed", 2**32]),
+    "a seed of a list is too large": lambda i: (2, "from 0 to 2^32 - 1", evaluate(i, seeds=f"1,{2**32}")),
     "limit is 0": lambda i: (2, "--limit", [*train(i), "--limit", 0]),
     "device is not there": lambda i: (3, "'cuda' is not in this machine", [*train(i), "--device", "cuda"]),
     "device is unknown": lambda i: (2, "no such device", [*train(i), "--device", "abacus"]),

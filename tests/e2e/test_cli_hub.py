@@ -90,6 +90,46 @@ def test_texts_by_id_where_the_hub_does_not_answer(inputs: Inputs, home: Path, t
     assert list(secrets(said, tmp_path)) == []
 
 
+def test_models_are_fetched_before_their_fingerprints_are_taken(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Fetching turns the fingerprint of an id into ID@COMMIT; a stage described before would be stale at once."""
+    from unidetox import api, distillation, evaluation, methods
+
+    class Described(Exception):
+        pass
+
+    fetched: list[str] = []
+
+    def described(name: str) -> str:
+        assert str(name) in fetched
+        raise Described
+
+    def needs(*models: object) -> None:
+        assert fetched == [str(model) for model in models]
+        fetched.clear()
+
+    for module in (api, evaluation):
+        monkeypatch.setattr(module, "check_lm", lambda name, **_: fetched.append(str(name)))
+    monkeypatch.setattr(evaluation, "check_helpers", lambda chosen, **_: fetched.append(chosen.scorer))
+    for module in (distillation, evaluation, methods.finetuning):
+        monkeypatch.setattr(module, "fingerprint", described)
+    monkeypatch.setattr(distillation, "toxic_corpus", lambda recipe: None)
+    monkeypatch.setenv("UNIDETOX_HOME", str(tmp_path / "home"))
+    with pytest.raises(Described):
+        api.train_toxic("tiny/gpt2", output=tmp_path / "out")
+    needs("tiny/gpt2")
+    with pytest.raises(Described):
+        api.distill("tiny/gpt2", toxic="tiny/toxic", output=tmp_path / "out")
+    needs("tiny/gpt2", "tiny/toxic")
+    with pytest.raises(Described):
+        api.detoxify("tiny/opt", preset="small", output=tmp_path / "out")
+    needs("tiny/opt", "gpt2")
+    with pytest.raises(Described):
+        evaluation.evaluate("tiny/opt", scorer="tiny/scorer", prompts=inputs.file("prompts.csv"), output=tmp_path / "o")
+    needs("tiny/opt", "tiny/scorer")
+
+
 MISSING = [
     (["detoxify", "tiny/nothing", "--texts", "tiny/texts"], "hf download tiny/nothing"),
     (["detoxify", "tiny/half", "--texts", "tiny/texts"], "hf download tiny/half"),

@@ -254,6 +254,22 @@ def test_rows_of_one_target_without_a_stage(tmp_path: Path, options: dict[str, A
     assert again == rows
 
 
+def test_what_a_kill_left_of_the_joined_file_is_no_obstacle(tmp_path: Path, options: dict[str, Any], tiny_gpt2: Path):
+    """A kill while `generations.jsonl` is written."""
+    from unidetox.evaluation import _locked
+    from unidetox.files import write_jsonl
+
+    def killed() -> Any:
+        yield [{"a": 1}]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_jsonl(tmp_path / "out" / "generations.jsonl", killed())
+    assert len(list((tmp_path / "out").iterdir())) == 1
+    with _locked(tmp_path / "out"):
+        pass
+
+
 # ---- what it says when it cannot ----
 
 
@@ -282,6 +298,15 @@ def test_a_second_model_that_is_missing_shows_before_the_first_is_measured(
     with pytest.raises(MissingError, match="no-such-model"):
         measure([tiny_gpt2, "no-such-model"], tmp_path / "out", options)
     assert not (tmp_path / "out").exists()
+
+
+def test_fresh_with_a_mistake_in_the_scorer_removes_nothing(tmp_path: Path, options: dict[str, Any], tiny_gpt2: Path):
+    few = options | {"mmlu": None, "ppl_model": None, "seeds": [42], "samples": 1}
+    measure([tiny_gpt2], tmp_path / "out", few)
+    before = {path: path.read_bytes() for path in sorted((tmp_path / "out").rglob("*")) if path.is_file()}
+    with pytest.raises(UsageError, match="no label 'nice'"):
+        measure([tiny_gpt2], tmp_path / "out", few | {"scorer_label": "nice"}, fresh=True)
+    assert {path: path.read_bytes() for path in sorted((tmp_path / "out").rglob("*")) if path.is_file()} == before
 
 
 def test_no_model_is_a_usage_error(tmp_path: Path, options: dict[str, Any]):
