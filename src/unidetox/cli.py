@@ -306,7 +306,7 @@ def init(
         raise UsageError(f"{output} is a directory", hint="Give a file: -o recipe.toml")
     if output.exists() and not force:
         raise UsageError(f"{output} exists", hint="Give another -o, or --force to replace it")
-    commented = commented_recipe(preset)
+    commented = commented_recipe(preset, output.stem)
     make_directory(output.parent)
     write_text(output, commented)
     _answer(common, {"recipe": output}, f"{output}: change what you like, then `unidetox run {output} -o runs/NAME`")

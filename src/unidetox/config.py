@@ -132,13 +132,17 @@ def portable(recipe: Recipe, base_dir: Path) -> Recipe:
     return map_sources(recipe, lambda name: portable_name(name, base_dir))
 
 
-def commented_recipe(preset: str) -> str:
+def commented_recipe(preset: str, name: str) -> str:
     """Return a preset as TOML text with a comment at every setting, ready to be edited.
+
+    Args:
+        preset: Name of the preset, e.g. ``"paper"``.
+        name: What to call runs of the recipe.
 
     Raises:
         UsageError: If there is no preset of that name.
     """
-    recipe = _build({"preset": preset}, f"preset {preset}", {})
+    recipe = _build({"preset": preset, "name": name}, f"preset {preset}", {})
     head = f"# A recipe for `unidetox run`, with the values of the preset {preset!r}. Change what you like."
     return "\n".join([head, "", *_toml_lines(recipe, comments=True)]) + "\n"
 

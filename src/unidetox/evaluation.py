@@ -17,6 +17,7 @@ from unidetox.errors import UniDetoxError, UsageError
 from unidetox.files import read_json, read_jsonl, write_json, write_jsonl
 from unidetox.metrics.collect import Report
 from unidetox.metrics.measure import Measurement, Work, check_helpers, used_top_k
+from unidetox.metrics.mmlu import check_examples
 from unidetox.metrics.summary import Row, Rules, accuracy_rows, summarise
 from unidetox.models import check_lm, fingerprint, short_name, unique_slugs
 from unidetox.settings import Evaluate, map_sources
@@ -95,6 +96,8 @@ def load_work(
     """
     prompts = load_prompts(settings.prompts, split=settings.split, num_prompts=settings.num_prompts)
     questions = load_questions(settings.mmlu, split=settings.mmlu_split, limit=limit) if settings.mmlu else None
+    if questions is not None:
+        check_examples(questions, settings.shots)
     return Work(prompts, questions, device, dtype, trust_remote_code)
 
 

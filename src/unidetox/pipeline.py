@@ -10,6 +10,7 @@ from typing import Any
 
 from unidetox import console, distillation
 from unidetox.data import TextSet, read_texts
+from unidetox.directories import check_directory
 from unidetox.evaluation import Work, load_work, merge, run_target, target_stage
 from unidetox.methods import TEXT_METHODS, finetuning
 from unidetox.models import short_name, unique_slugs
@@ -182,8 +183,11 @@ def run(
         UniDetoxError: Any of its children; what was complete stays, and the same call goes on there.
     """
     plan = Plan(recipe, directory)
+    # A mistake must not touch what a run that is there says of itself.
+    check_directory(directory)
+    Run(directory).check(recipe)
+    plan.preflight()
     with Run(directory).session(recipe, command):
-        plan.preflight()
         number = len(plan.steps)
         for count, step in enumerate(plan.steps, 1):
             status = step.stage().status()

@@ -107,6 +107,7 @@ CASES: dict[str, Callable[[Inputs], Case]] = {
     "questions are missing": lambda i: (3, "./no-such does not exist", evaluate(i, mmlu="./no-such")),
     "questions have a bad answer": lambda i: (2, "'E' is not a letter", evaluate(i, mmlu=i.file("mmlu_bad"))),
     "questions of an empty folder": lambda i: (3, "no questions", evaluate(i, mmlu=i.file("empty_folder"))),
+    "more shots than examples": lambda i: (2, "3 solved examples", [*evaluate(i, mmlu=i.file("mmlu")), "--shots", 4]),
     # models
     "base is missing": lambda i: (3, "./no-such", train(i, base="./no-such")),
     "base is a file": lambda i: (3, "is a file, not a directory", train(i, base=i.file("corpus.csv"))),
@@ -248,6 +249,28 @@ def test_a_mistake_in_a_recipe_shows_before_anything_is_made(
     recipe.unlink()
     is_one_error(said, code, phrase)
     assert snapshot(tmp_path) == {}
+
+
+def test_a_mistake_leaves_an_earlier_run_as_it_was(inputs: Inputs, tmp_path: Path):
+    from unidetox.config import load_recipe
+    from unidetox.directories import DirectoryLock
+    from unidetox.runs import Run
+
+    recipe = inputs.recipe(tmp_path / "tiny.toml", inputs.small())
+    run = tmp_path / "run"
+    with Run(run).session(load_recipe(recipe), ["unidetox"]):
+        pass
+    before = snapshot(tmp_path)
+    command = ["run", recipe, "-o", run, "--set", "evaluate.scorer_label=nice"]
+    is_one_error(call(*command), 2, "no label 'nice'")
+    assert snapshot(tmp_path) == before
+    lock = DirectoryLock(run)
+    lock.acquire()
+    try:
+        is_one_error(call(*command), 4, str(run))
+    finally:
+        lock.release()
+    assert snapshot(tmp_path) == before
 
 
 OVERRIDES = [

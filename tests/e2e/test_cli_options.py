@@ -211,6 +211,7 @@ def test_init_writes_a_recipe_that_can_be_read(tmp_path: Path):
         assert str(path) in said.out
         assert path.read_text(encoding="utf-8").count("#") > 30
         assert load_recipe(path).texts.alpha == 0.1
+        assert load_recipe(path).name == preset
     path.write_text("mine")
     assert call("init", "-o", path).code == 2
     assert path.read_text() == "mine"

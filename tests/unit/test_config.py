@@ -61,7 +61,8 @@ def test_paper_preset_is_the_paper():
 
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_is_valid_and_survives_init(name, recipe_file):
-    text = commented_recipe(name)
+    text = commented_recipe(name, "mine")
+    assert tomllib.loads(text)["name"] == "mine"
     commented = Recipe.model_validate({**tomllib.loads(text), "name": "x"})
     assert commented == Recipe.model_validate({**preset(name), "name": "x"})
     settings = [line for line in text.splitlines() if "=" in line and not line.startswith("# A recipe")]

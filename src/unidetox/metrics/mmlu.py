@@ -10,7 +10,7 @@ from unidetox.errors import UsageError
 from unidetox.metrics.encoding import encode_pairs
 
 if TYPE_CHECKING:
-    from unidetox.data import Question
+    from unidetox.data import Question, QuestionSet
     from unidetox.models import LM
 
 
@@ -102,6 +102,20 @@ def score_questions(
         i, c = rows[k]
         scores[i][c] = float(logprobs.double().sum())
     return [_answer(question, row) for question, row in zip(questions, scores, strict=True)]
+
+
+def check_examples(questions: QuestionSet, shots: int) -> None:
+    """See, before anything long begins, that every subject has enough solved examples.
+
+    Args:
+        questions: What will be asked.
+        shots: How many examples before each question.
+
+    Raises:
+        UsageError: If a subject has fewer.
+    """
+    for subject in sorted({question.subject for question in questions.questions}):
+        _examples(subject, questions.dev, shots)
 
 
 def _examples(subject: str, dev: Mapping[str, Sequence[Question]], shots: int) -> Sequence[Question]:
