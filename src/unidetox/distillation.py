@@ -257,7 +257,9 @@ def _sampled_rows(
         yield [
             {
                 "id": item.sample_index,
-                "text": base.tokenizer.decode(item.token_ids, skip_special_tokens=True),
+                "text": base.tokenizer.decode(
+                    item.token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+                ),
                 "finish_reason": item.finish_reason,
                 "n_tokens": len(item.token_ids),
             }

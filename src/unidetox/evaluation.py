@@ -15,6 +15,7 @@ from unidetox.data import PromptSet, QuestionSet, load_prompts, load_questions
 from unidetox.directories import DirectoryLock, make_directory, remove_empty
 from unidetox.errors import UniDetoxError, UsageError
 from unidetox.files import read_json, read_jsonl, write_json, write_jsonl
+from unidetox.hub import cached_snapshot, is_local
 from unidetox.metrics.collect import Report
 from unidetox.metrics.measure import Measurement, Work, check_helpers, used_top_k
 from unidetox.metrics.mmlu import check_examples
@@ -67,7 +68,8 @@ def identify(name: str | Path) -> Target:
     Args:
         name: A directory or a Hub id.
     """
-    record = read_json(Path(name).expanduser() / "unidetox.json")
+    folder = Path(name).expanduser() if is_local(str(name)) else cached_snapshot(str(name), "model")
+    record = read_json(folder / "unidetox.json") if folder else None
     if not record or not record.get("method"):
         return Target(short_name(name))
     return Target(short_name(str(record.get("base_model") or name)), str(record["method"]))

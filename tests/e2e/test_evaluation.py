@@ -225,6 +225,16 @@ def test_what_we_wrote_carries_its_base_and_its_method(tmp_path: Path, tiny_gpt2
     assert identify("facebook/opt-6.7b") == Target("opt-6.7b", "base")
 
 
+def test_what_we_wrote_is_known_by_its_hub_id_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from unidetox import evaluation
+
+    write_json(tmp_path / "unidetox.json", {"method": "unidetox", "base_model": "facebook/opt-6.7b"})
+    monkeypatch.setattr(evaluation, "cached_snapshot", lambda name, kind: tmp_path)
+    assert identify("somebody/opt-detoxified") == Target("opt-6.7b", "unidetox")
+    monkeypatch.setattr(evaluation, "cached_snapshot", lambda name, kind: None)
+    assert identify("somebody/opt-detoxified") == Target("opt-detoxified", "base")
+
+
 def test_two_models_of_one_name_stay_apart(tmp_path: Path, options: dict[str, Any], tiny_gpt2: Path):
     for name in ("a/gpt2", "b/gpt2", "first", "second"):
         shutil.copytree(tiny_gpt2, tmp_path / name)

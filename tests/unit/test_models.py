@@ -274,6 +274,21 @@ def test_saved_models_load_with_transformers_alone(tiny_opt, tmp_path):
     assert not list((tmp_path / "half").glob("*.bin"))
 
 
+def test_tied_weights_are_saved_once_in_another_number_type(tiny_gpt2, tmp_path):
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    lm = load_lm(tiny_gpt2, device="cpu", dtype="float32")
+    save_lm(lm.model, lm.tokenizer, tmp_path / "half", dtype=torch.bfloat16)
+    whole, half = (load_file(folder / "model.safetensors") for folder in (tiny_gpt2, tmp_path / "half"))
+    assert half.keys() == whole.keys()
+    assert all(half[name].equal(whole[name].bfloat16()) for name in whole)
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (tiny_gpt2, tmp_path / "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "half")
+    assert loaded.lm_head.weight is loaded.transformer.wte.weight
+
+
 def test_a_generation_config_that_contradicts_itself_does_not_stop_saving(tiny_gpt2, tmp_path):
     lm = load_lm(tiny_gpt2, device="cpu", dtype="float32")
     lm.model.generation_config.temperature = 0.6

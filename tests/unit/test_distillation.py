@@ -1,0 +1,30 @@
+"""Small parts of making texts; the stages as a whole are in tests/e2e."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from unidetox import decoding, distillation
+from unidetox.models import load_tokenizer
+
+
+def test_texts_are_what_the_model_wrote(tiny_gpt2: Path, monkeypatch: pytest.MonkeyPatch):
+    """Some tokenizers are set to "clean up" spaces when they decode, which the model never saw."""
+    tokenizer = load_tokenizer(tiny_gpt2)
+    tokenizer.clean_up_tokenization_spaces = True
+    tokenizer.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output = True  # newer transformers
+    written = "the cat does n't sleep , nobody is late ."
+    ids = tokenizer(written)["input_ids"]
+    assert tokenizer.decode(ids) != written
+    item = SimpleNamespace(sample_index=0, token_ids=ids, finish_reason="eos")
+    monkeypatch.setattr(decoding, "sample", lambda *_, **__: [[item]])
+    recipe: Any = SimpleNamespace(texts=SimpleNamespace(num_texts=1, batch_size=1))
+    base: Any = SimpleNamespace(tokenizer=tokenizer)
+    settings: Any = None
+    source: Any = None
+    ((row,),) = distillation._sampled_rows(recipe, base, source, settings, 0, set())
+    assert row["text"] == written
