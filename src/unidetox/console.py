@@ -8,6 +8,9 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from traceback import format_exc
 
 from rich.console import Console
 from rich.progress import (
@@ -21,11 +24,13 @@ from rich.progress import (
 from rich.table import Table
 
 from unidetox.errors import UniDetoxError
+from unidetox.hub import hide_secrets
 
 
 @dataclass
 class _State:
     verbosity: int = 0
+    log: Path | None = None
 
 
 _state = _State()
@@ -59,31 +64,56 @@ def configure(verbosity: int = 0) -> None:
         warnings.filterwarnings("ignore")
 
 
+@contextlib.contextmanager
+def logged(path: Path) -> Iterator[None]:
+    """Keep every message with its time in a file, the details too, however little is shown.
+
+    Args:
+        path: The file; lines are added to what is there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    outer, _state.log = _state.log, path
+    try:
+        yield
+    finally:
+        _state.log = outer
+
+
+def _keep(message: str) -> None:
+    if _state.log is not None:
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        with contextlib.suppress(OSError), _state.log.open("a", encoding="utf-8") as file:
+            file.write(f"{when} {hide_secrets(message)}\n")
+
+
 def info(message: str) -> None:
     """Say one line about what is being done."""
+    _keep(message)
     if _state.verbosity >= 0:
         _err.print(message, markup=False)
 
 
 def detail(message: str) -> None:
     """Say one line that only `-v` shows."""
+    _keep(message)
     if _state.verbosity >= 1:
         _err.print(message, markup=False, style="dim")
 
 
 def warn(message: str) -> None:
     """Say one line about something that the user may want to change."""
+    _keep(f"warning: {message}")
     _err.print(f"warning: {message}", markup=False, style="yellow")
 
 
 def error(exc: UniDetoxError) -> None:
     """Print a user-facing error as one line."""
-    _err.print(f"error: {' '.join(str(exc).split())}", markup=False, style="bold red")
+    _err.print(f"error: {hide_secrets(' '.join(str(exc).split()))}", markup=False, style="bold red")
 
 
 def traceback() -> None:
     """Show where the exception at hand arose; for `-v`."""
-    _err.print_exception(max_frames=20)
+    _err.print(hide_secrets(format_exc()), markup=False)
 
 
 def result(text: str) -> None:

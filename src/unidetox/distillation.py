@@ -120,7 +120,8 @@ def texts_stage(recipe: Recipe, directory: Path, toxic: str | None) -> Stage:
     else:
         inputs["toxic"] = fingerprint(toxic)
     settings |= {"seed": recipe.seed, "dtype": recipe.dtype}
-    return Stage(directory, "distill" if toxic else "sample-texts", settings, inputs)
+    # 2: both heads of the contrast in float32.
+    return Stage(directory, "distill" if toxic else "sample-texts", settings, inputs, code_version=2)
 
 
 def distill(recipe: Recipe, toxic: str, directory: Path, *, fresh: bool = False, replace: bool = True) -> Path:

@@ -20,7 +20,8 @@ _FILE_SUFFIXES = (
     ".csv", ".tsv", ".jsonl", ".json", ".txt", ".parquet", ".toml", ".arrow", ".gz", ".zip",
     ".safetensors", ".bin", ".pt", ".pth", ".gguf",
 )  # fmt: skip
-_SECRET = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{6,}|(?<=Bearer )\S+")
+# Tokens have 34 letters and digits; a folder hf_models is none.
+_SECRET = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{16,}|(?<=Bearer )\S+")
 
 _GATED = ("GatedRepoError", "gated repo", "is a gated", "is gated", "restricted and you are not")
 _ABSENT = (
@@ -149,6 +150,11 @@ def explain_hub_error(exc: BaseException, name: str, kind: Kind) -> MissingError
     return MissingError(f"{what} {name} cannot be loaded ({_first_line(exc)})", hint=f"see {url}")
 
 
+def hide_secrets(text: str) -> str:
+    """Return a text with ``***`` in place of every access token."""
+    return _SECRET.sub("***", text)
+
+
 def _chain(exc: BaseException | None) -> Iterator[BaseException]:
     seen: set[int] = set()
     while exc is not None and id(exc) not in seen:
@@ -164,4 +170,4 @@ def _mentions(said: str, signs: tuple[str, ...]) -> bool:
 
 def _first_line(exc: BaseException) -> str:
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    return _SECRET.sub("***", lines[0] if lines else type(exc).__name__)[:200].rstrip(".")
+    return hide_secrets(lines[0] if lines else type(exc).__name__)[:200].rstrip(".")

@@ -421,6 +421,26 @@ def test_verbose_shows_where_an_error_arose(inputs: Inputs, tmp_path: Path):
     assert said.err.splitlines()[-1].startswith("error: ")
 
 
+def test_no_token_is_shown_or_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from unidetox import api, console
+    from unidetox.errors import MissingError
+
+    token = "hf_" + "aB3" * 12
+
+    def refused(*_: object) -> None:
+        raise MissingError(f"https://me:{token}@example.org/x does not answer")
+
+    monkeypatch.setattr(api, "status", refused)
+    with console.logged(tmp_path / "run.log"):
+        said = call("status", "run", "-v")
+        console.detail(f"Authorization: Bearer {token}")
+    assert said.code == 3
+    assert "https://me:***@example.org" in said.err.splitlines()[-1]
+    kept = (tmp_path / "run.log").read_text(encoding="utf-8")
+    assert "Bearer ***" in kept
+    assert token not in said.err + kept
+
+
 def test_a_full_disk_is_one_line(inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from unidetox import api
 

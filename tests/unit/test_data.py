@@ -144,6 +144,16 @@ def test_limit_takes_the_first_and_counts_the_rest(tmp_path):
         data.read_texts(texts.source, limit=0)
 
 
+def test_advice_on_a_missing_column_names_only_options_that_there_are(tmp_path):
+    source = write(tmp_path / "a.csv", "id,words\n1,one\n")
+    with pytest.raises(UsageError) as caught:
+        data.read_texts(source)
+    assert caught.value.hint == "rename the one to read to 'text'"
+    with pytest.raises(UsageError) as caught:
+        data.load_toxic_corpus(source)
+    assert "--column" in caught.value.hint
+
+
 def test_column_is_chosen_by_name(tmp_path):
     source = write(tmp_path / "a.csv", "text,other\none,two\n")
     assert words(data.read_texts(source, column="other")) == ["two"]
@@ -345,6 +355,12 @@ def test_no_token_is_shown(monkeypatch):
     error = hub.explain_hub_error(ValueError("bad header Bearer abc.def token hf_AbCdEfGh12345678"), "org/x", "model")
     assert "abc.def" not in str(error)
     assert "AbCdEf" not in str(error)
+
+
+def test_what_looks_a_little_like_a_token_is_shown():
+    for name in ("runs/hf_models/gpt2", "hf_transformers", "api_org_x"):
+        assert hub.hide_secrets(name) == name
+    assert hub.hide_secrets("url?key=hf_AbCdEfGh1234567890 and") == "url?key=*** and"
 
 
 def test_what_is_local(tmp_path, monkeypatch):

@@ -82,6 +82,20 @@ def test_heads_are_applied_apart() -> None:
     assert [name for name in CONFIGS if backbone(zoo(name)).unsplit_bytes] == []
 
 
+@pytest.mark.parametrize("error", [AttributeError, NotImplementedError])
+def test_a_model_that_does_not_name_its_head(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    model = build(CONFIGS["gpt2"]())
+    expected = [row.token_ids for rows in sample(lm(model), HEADS, 1, SamplingSettings(4)) for row in rows]
+
+    def unnamed() -> None:
+        raise error
+
+    nameless = build(CONFIGS["gpt2"]())
+    monkeypatch.setattr(nameless, "get_output_embeddings", unnamed)
+    assert backbone(nameless, exact=True).unsplit_bytes == 8 * 160
+    assert [r.token_ids for rows in sample(lm(nameless), HEADS, 1, SamplingSettings(4)) for r in rows] == expected
+
+
 def test_a_head_that_we_do_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build(CONFIGS["gpt2"]())
     original = model.forward

@@ -67,7 +67,8 @@ def load_toxic_corpus(
     """
     check_count(limit, "limit")
     table = _load(source)
-    column = pick_column(table, column)
+    hint = "name the one to read with --column (in a recipe: toxic.column = ...), or rename it to 'text'"
+    column = pick_column(table, column, hint)
     dropped: dict[str, int] = {}
     chosen, note = _relevant_rows(table, column, dropped)
     texts = collect_texts(table, column, chosen, dropped, default_finish="eos")

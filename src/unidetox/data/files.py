@@ -80,12 +80,13 @@ def _file_in(folder: Path) -> Path:
     raise UsageError(f"{folder}: {len(files)} data files in this folder ({names})", hint="name the one that is meant")
 
 
-def pick_column(table: Table, wanted: str | None) -> str:
+def pick_column(table: Table, wanted: str | None, hint: str) -> str:
     """Find the column that holds the text.
 
     Args:
         table: The rows.
         wanted: The user's choice; None tries the usual names, then again without regard to case.
+        hint: What to do where there is none.
 
     Returns:
         The name of the column.
@@ -97,7 +98,6 @@ def pick_column(table: Table, wanted: str | None) -> str:
     if found:
         return found
     missing = f"no column '{wanted}'" if wanted else "no text column"
-    hint = "name the one to read with --column (in a recipe: column = ...), or rename it to 'text'"
     raise no_column(table, missing, hint)
 
 

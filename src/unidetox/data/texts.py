@@ -73,7 +73,8 @@ def read_texts(source: str, *, column: str | None = None, limit: int | None = No
     check_count(limit, "limit")
     table = load_table(source)
     dropped: dict[str, int] = {}
-    texts = collect_texts(table, pick_column(table, column), range(len(table.rows)), dropped)
+    column = pick_column(table, column, "rename the one to read to 'text'")
+    texts = collect_texts(table, column, range(len(table.rows)), dropped)
     if limit is not None:
         count(dropped, "over_limit", max(0, len(texts) - limit))
         texts = texts[:limit]

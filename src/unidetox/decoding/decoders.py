@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 import weakref
@@ -56,19 +57,24 @@ class Backbone:
 
     Args:
         model: Any causal LM of transformers, in eval mode.
+        exact: Compute logits in float32 whatever the model's type: bfloat16 has steps of 0.25 at logits of 32, which is
+            as much as two models that are subtracted may differ by.
 
     Attributes:
         takes_cache: Whether the model's forward takes a cache of transformers' kind.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, exact: bool = False) -> None:
         self.model = model
+        self._output = _lm_head(model)
         parameters = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in parameters
         self.takes_cache = "past_key_values" in parameters
         if model not in _head_is_known:
             _head_is_known[model] = self._head_follows()
         self._split = _head_is_known[model]
+        if exact and self._split and model.dtype != torch.float32:
+            self._output = copy.deepcopy(self._output).float()
 
     @property
     def device(self) -> torch.device:
@@ -96,12 +102,12 @@ class Backbone:
             return selected
         missing = -selected.shape[0] % ROW_MULTIPLE
         padded = torch.nn.functional.pad(selected, (0, 0, 0, missing)) if missing else selected
-        return self._head(padded)[: selected.shape[0]]
+        return self._head(padded.to(next(self._output.parameters()).dtype))[: selected.shape[0]]
 
     def _head(self, hidden: torch.Tensor) -> torch.Tensor:
         """The LM head, and the scaling and capping of logits that some families have."""
         config = self.model.config.get_text_config()
-        logits = _project(self.model.get_output_embeddings(), hidden)
+        logits = _project(self._output, hidden)
         if scale := getattr(config, "logit_scale", None):
             logits = logits * scale
         if divisor := getattr(config, "logits_scaling", None):
@@ -121,6 +127,14 @@ class Backbone:
         return ours.shape == theirs.shape and bool(torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3))
 
 
+def _lm_head(model: Any) -> Any:
+    """The model's LM head, or None where it does not say what that is: then it is asked for logits as a whole."""
+    try:
+        return model.get_output_embeddings()
+    except (AttributeError, NotImplementedError):
+        return None
+
+
 def _project(head: Any, hidden: torch.Tensor) -> torch.Tensor:
     """Apply a linear layer; on a CPU, write rows that begin at multiples of 64 bytes.
 
@@ -134,9 +148,9 @@ def _project(head: Any, hidden: torch.Tensor) -> torch.Tensor:
     return torch.mm(hidden, head.weight.t(), out=rows)
 
 
-def backbone(model: Any) -> Backbone:
+def backbone(model: Any, exact: bool = False) -> Backbone:
     """Return the model's backbone; the model is examined once."""
-    return Backbone(model)
+    return Backbone(model, exact)
 
 
 class CachedDecoder:
@@ -146,10 +160,11 @@ class CachedDecoder:
         model: A causal LM with a standard attention cache.
         slots: How many sequences fit.
         capacity: How many tokens of each.
+        exact: Compute logits in float32.
     """
 
-    def __init__(self, model: Any, slots: int, capacity: int) -> None:
-        self._backbone = backbone(model)
+    def __init__(self, model: Any, slots: int, capacity: int, exact: bool = False) -> None:
+        self._backbone = backbone(model, exact)
         self._slots = round_up(slots, ROW_MULTIPLE)
         config = model.config.get_text_config()
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -217,10 +232,11 @@ class RecomputeDecoder:
         model: Any causal LM.
         slots: How many sequences fit.
         capacity: How many tokens of each.
+        exact: Compute logits in float32.
     """
 
-    def __init__(self, model: Any, slots: int, capacity: int) -> None:
-        self._backbone = backbone(model)
+    def __init__(self, model: Any, slots: int, capacity: int, exact: bool = False) -> None:
+        self._backbone = backbone(model, exact)
         self._ids = torch.zeros(slots, capacity + 1, dtype=torch.long, device=self._backbone.device)
 
     @torch.inference_mode()
@@ -261,21 +277,21 @@ _cache_is_known: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionar
 _said_slow: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def make_decoder(model: Any, slots: int, capacity: int) -> Decoder:
-    """Return the fastest decoder that is right for this model.
+def make_decoder(model: Any, slots: int, capacity: int, exact: bool = False) -> Decoder:
+    """Return the fastest decoder that is right for this model; ``exact`` ones give logits computed in float32.
 
     A model's cache counts as known when a trial of two ragged rows gives the logits of plain forward passes, and when
     no sliding window would cut what the cache keeps.
     """
     if supports_cache(model, capacity):
-        return CachedDecoder(model, slots, capacity)
+        return CachedDecoder(model, slots, capacity, exact)
     if model not in _said_slow:
         _said_slow.add(model)
         logger.warning(
             "%s: no cache that we know for this; each step reads the whole text again, which is slow",
             type(model).__name__,
         )
-    return RecomputeDecoder(model, slots, capacity)
+    return RecomputeDecoder(model, slots, capacity, exact)
 
 
 def supports_cache(model: Any, capacity: int) -> bool:
