@@ -87,7 +87,7 @@ def detoxify(
             model (in ``$UNIDETOX_HOME``, by default ``~/.cache/unidetox``).
         preset: Where the texts come from, and what settings hold that the options leave open.
         fresh: Start over where the result exists.
-        limit: Use only so many texts.
+        limit: Use only so many texts; where texts are made, also at most so many toxic texts and steps for them.
         options: ``steps``, ``lr``, ``batch_size``, ``max_length``, ``lora``, ``merge``; ``seed``, ``device`` and
             ``dtype``.
 
@@ -103,7 +103,7 @@ def detoxify(
     # Making texts first may take hours.
     Stage(Path(output), "detoxify", {}, {}).check()
     check_lm(target, trust_remote_code=recipe.trust_remote_code)
-    source = resolve_source(str(texts), None) if texts is not None else str(_texts_of_preset(recipe, preset))
+    source = resolve_source(str(texts), None) if texts is not None else str(_texts_of_preset(recipe, preset, limit))
     found = read_texts(source, limit=limit)
     return finetuning.finetune(recipe, "unidetox", target, found, Path(output), fresh=fresh, replace=False)
 
@@ -193,11 +193,14 @@ def _recipe(settings: Mapping[str, Any], section: str, options: Mapping[str, Any
     return build_recipe(merged, "the settings", labels)
 
 
-def _texts_of_preset(recipe: Recipe, preset: str) -> Path:
+def _texts_of_preset(recipe: Recipe, preset: str, limit: int | None) -> Path:
     """Make a preset's texts, or take those that were made for an earlier model."""
+    recipe = limited(recipe, limit)
     home = Path(os.environ.get("UNIDETOX_HOME", "~/.cache/unidetox")).expanduser()
     parts = [recipe.base.section_hash(), recipe.toxic.section_hash(), recipe.texts.section_hash(exclude=["batch_size"])]
     folder = home / "texts" / f"{preset}-{'-'.join(part[:6] for part in parts)}-seed{recipe.seed}"
+    if limit is not None:
+        folder = folder.with_name(f"{folder.name}-limit{limit}")
     console.info(f"no --texts given: those of the preset {preset}, kept in {folder}")
     check_lm(recipe.base.model, trust_remote_code=recipe.trust_remote_code)
     toxic = distillation.train_toxic(recipe, folder / "toxic_model")

@@ -11,9 +11,11 @@ from unidetox.cards import model_card, texts_card
 from unidetox.data import TextSet, load_toxic_corpus, texts_of_rows
 from unidetox.errors import UsageError
 from unidetox.files import JsonlWriter, read_jsonl, write_json, write_jsonl, write_text
+from unidetox.hub import is_local
 from unidetox.models import fingerprint, short_name
 from unidetox.provenance import versions
 from unidetox.settings import Recipe
+from unidetox.sources import sandbox_name
 from unidetox.stages import Stage
 
 if TYPE_CHECKING:
@@ -98,8 +100,11 @@ def training_summary(report: TrainReport) -> dict[str, Any]:
 
 
 def texts_info(texts: TextSet) -> dict[str, Any]:
-    """Say which texts something was made with."""
-    return {"source": texts.source, "sha256": texts.sha256, "number": len(texts.texts), "dropped": texts.dropped}
+    """Say which texts something was made with; of a local path only the name, as the result may be published."""
+    source = sandbox_name(texts.source)
+    if source == texts.source and is_local(source):
+        source = short_name(source)
+    return {"source": source, "sha256": texts.sha256, "number": len(texts.texts), "dropped": texts.dropped}
 
 
 def write_provenance(directory: Path, info: dict[str, Any]) -> None:

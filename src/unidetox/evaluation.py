@@ -255,7 +255,13 @@ def evaluate(
         return merge(directories, folder, work, section)
 
 
-def merge(directories: Mapping[str, Path], output: Path, work: Work, settings: Evaluate) -> dict[str, Any]:
+def merge(
+    directories: Mapping[str, Path],
+    output: Path,
+    work: Work,
+    settings: Evaluate,
+    titles: Mapping[str, Target] | None = None,
+) -> dict[str, Any]:
     """Join the results of several targets: ``generations.jsonl``, ``results.json``, ``report/index.html``.
 
     Args:
@@ -263,13 +269,14 @@ def merge(directories: Mapping[str, Path], output: Path, work: Work, settings: E
         output: Where to write.
         work: What they were measured with.
         settings: The recipe's section.
+        titles: Model name -> what to call it; without it, they are told apart by what is known of them.
 
     Returns:
         The content of ``results.json``.
     """
     from unidetox.report import render_report
 
-    titles = _tell_apart(list(directories))
+    titles = titles or _tell_apart(list(directories))
     rows, counts = [], {}
     for name, directory in directories.items():
         content = read_json(directory / "results.json")

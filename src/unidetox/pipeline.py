@@ -11,7 +11,7 @@ from typing import Any
 from unidetox import console, distillation
 from unidetox.data import TextSet, read_texts
 from unidetox.directories import check_directory
-from unidetox.evaluation import Work, load_work, merge, run_target, target_stage
+from unidetox.evaluation import Target, Work, load_work, merge, run_target, target_stage
 from unidetox.methods import TEXT_METHODS, finetuning
 from unidetox.models import short_name, unique_slugs
 from unidetox.preflight import check_recipe
@@ -197,7 +197,9 @@ def run(
             console.info(f"[{count}/{number}] {step.name}: {'made again' if fresh else status}")
             step.make(fresh)
         evaluated = {model: directory / "evaluation" / slug for slug, model in plan.models.items()}
-        return merge(evaluated, directory, plan.work, recipe.evaluate)
+        # The folders tell apart two targets of one name, and keep what is made of each with its base.
+        titles = {model: Target(*slug.rsplit("-", 1)) for slug, model in plan.models.items()}
+        return merge(evaluated, directory, plan.work, recipe.evaluate, titles)
 
 
 def describe(recipe: Recipe) -> str:

@@ -390,11 +390,10 @@ def test_lora_writes_an_adapter_and_merge_an_ordinary_checkpoint(inputs: Inputs,
 def test_without_texts_the_preset_makes_them_and_keeps_them(
     inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from unidetox import api, config
+    from unidetox import config
 
     sections = {key: inputs.small()[key] for key in ("base", "toxic", "texts")}
     monkeypatch.setattr(config, "preset", lambda name: sections)
-    monkeypatch.setattr(api, "preset", lambda name: sections)
     monkeypatch.setenv("UNIDETOX_HOME", str(tmp_path / "home"))
     call("detoxify", inputs.models["gpt2"], "-o", tmp_path / "one", "--preset", "small", *QUICK).ok()
     (texts,) = (tmp_path / "home").rglob("texts.jsonl")
@@ -405,6 +404,39 @@ def test_without_texts_the_preset_makes_them_and_keeps_them(
     assert str(texts.parent.parent) in said.err
     used = [json.loads((tmp_path / out / "unidetox.json").read_text())["texts"]["sha256"] for out in ("one", "two")]
     assert used[0] == used[1]
+
+
+def test_a_limit_without_texts_makes_few_texts(inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from unidetox import config
+
+    sections = {key: inputs.small()[key] for key in ("base", "toxic", "texts")}
+    monkeypatch.setattr(config, "preset", lambda name: sections)
+    monkeypatch.setenv("UNIDETOX_HOME", str(tmp_path / "home"))
+    given = ["detoxify", inputs.models["gpt2"], "-o", tmp_path / "out", "--preset", "small", *QUICK]
+    call(*given, "--limit", 2).ok()
+    (texts,) = (tmp_path / "home").rglob("texts.jsonl")
+    assert len(jsonl(texts)) == 2
+    assert texts.parent.parent.name.endswith("-limit2")
+    assert json.loads((tmp_path / "out" / "stage.json").read_text(encoding="utf-8"))["summary"]["steps"] == 3
+
+
+def test_two_targets_of_one_name_keep_their_own_results(inputs: Inputs, tmp_path: Path):
+    settings = inputs.small() | {"texts": {"source": inputs.file("texts.csv")}}
+    settings["detoxify"]["targets"] = [
+        shutil.copytree(inputs.models["gpt2"], tmp_path / name / "gpt2").as_posix() for name in ("a", "b")
+    ]
+    recipe = inputs.recipe(tmp_path / "tiny.toml", settings)
+    results = call("run", recipe, "-o", tmp_path / "run", "--json", "-q").ok().json
+    systems = list(dict.fromkeys((row["target"], row["method"]) for row in results["rows"]))
+    names = list(dict.fromkeys(target for target, _ in systems))
+    assert len(names) == 2
+    assert all(name.startswith("gpt2-") for name in names)
+    assert systems == [(name, method) for name in names for method in ("base", "unidetox")]
+    rows = jsonl(tmp_path / "run" / "generations.jsonl")
+    assert list(dict.fromkeys((row["target"], row["method"]) for row in rows)) == systems
+    for name, target in zip(names, settings["detoxify"]["targets"], strict=True):
+        found = Path(results["models"][f"{name} / base"])
+        assert (found if found.is_absolute() else tmp_path / "run" / found).resolve() == Path(target)
 
 
 # ---- equal gives equal ----

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from unidetox import decoding, distillation
+from unidetox.data import TextSet, read_texts
 from unidetox.models import load_tokenizer
+from unidetox.sources import resolve_source
 
 
 def test_texts_are_what_the_model_wrote(tiny_gpt2: Path, monkeypatch: pytest.MonkeyPatch):
@@ -28,3 +30,13 @@ def test_texts_are_what_the_model_wrote(tiny_gpt2: Path, monkeypatch: pytest.Mon
     source: Any = None
     ((row,),) = distillation._sampled_rows(recipe, base, source, settings, 0, set())
     assert row["text"] == written
+
+
+def test_what_may_be_published_names_no_folder_of_this_machine(tmp_path: Path):
+    file = tmp_path / "texts.csv"
+    file.write_text("text\nthe fox\n")
+    assert distillation.texts_info(read_texts(str(file)))["source"] == "texts.csv"
+    for source in ("somebody/texts", "dghs"):
+        assert distillation.texts_info(TextSet((), source, "0"))["source"] == source
+    inside = resolve_source("sandbox:toxic_corpus.csv", None)
+    assert distillation.texts_info(TextSet((), inside, "0"))["source"] == "sandbox:toxic_corpus.csv"
