@@ -17,7 +17,9 @@ from unidetox import console, pipeline
 from unidetox.config import recipe_from
 
 Key = tuple[str, str, str, str]
+# EMT follows TP closely here, as the scorer is nearly sure of every text: checked, not shown.
 MEASURES = (("tp", "id"), ("tp", "ood"), ("emt", "id"), ("emt", "ood"), ("ppl", "all"), ("dist_2", "all"))
+SHOWN = tuple(measure for measure in MEASURES if measure[0] != "emt")
 
 
 def values(results: dict[str, Any]) -> dict[Key, float]:
@@ -54,9 +56,9 @@ def failures(found: dict[Key, float], target: str) -> list[str]:
 def table_rows(found: dict[Key, float], target: str, seed: int) -> list[list[str]]:
     """One row a method: the measures, with the change from the base."""
     rows = []
-    for method in ("base", "unidetox", "samples"):
+    for method in dict.fromkeys(key[1] for key in found):
         row = [str(seed), target, method]
-        for metric, domain in MEASURES:
+        for metric, domain in SHOWN:
             value, base = found[target, method, metric, domain], found[target, "base", metric, domain]
             row.append(f"{value:.3f}" + (f" {value / base - 1:+.0%}" if method != "base" else ""))
         rows.append([*row, f"{found[target, method, 'accuracy', 'all']:.2f}"])
@@ -78,7 +80,7 @@ def main() -> None:
         for target in dict.fromkeys(key[0] for key in found):
             rows += table_rows(found, target, seed)
             wrong += [f"seed {seed}, {target}: {said}" for said in failures(found, target)]
-    columns = ["seed", "model", "method", *(f"{metric} {domain}" for metric, domain in MEASURES), "accuracy"]
+    columns = ["seed", "model", "method", *(f"{metric} {domain}" for metric, domain in SHOWN), "accuracy"]
     console.table(f"Sandbox, {options.prompts} prompts", columns, rows)
     for line in wrong:
         console.warn(line)

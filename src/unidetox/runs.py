@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from unidetox import console
 from unidetox.config import Recipe, load_recipe, portable, write_recipe
 from unidetox.directories import DirectoryLock, check_directory, list_files, make_directory, remove_empty
 from unidetox.errors import MissingError, UsageError
@@ -121,9 +122,12 @@ class Run:
         manifest = self._begin(recipe, command)
         outcome = "done"
         try:
-            yield self
-        except Exception:
+            with console.logged(self.path(LOGS, "run.log")):
+                yield self
+        except Exception as exc:
             outcome = "failed"
+            with contextlib.suppress(OSError), console.logged(self.path(LOGS, "run.log")):
+                console.detail(f"failed: {exc}")
             raise
         except BaseException:
             outcome = "interrupted"

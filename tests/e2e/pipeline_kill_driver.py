@@ -57,7 +57,7 @@ def in_child(action: Callable[[], object]) -> int:
 
 def content(run: Path) -> dict[str, bytes]:
     """What a run leaves, without what depends on the clock; `.work` or a lock left behind would show."""
-    clock = ("stage.json", "manifest.json", "unidetox.json", "README.md")
+    clock = ("stage.json", "manifest.json", "unidetox.json", "README.md", "run.log")
     return {name: data for name, data in snapshot(run).items() if not name.endswith(clock)}
 
 

@@ -69,7 +69,14 @@ def test_the_directory_is_laid_out_as_promised(whole: Path):
         "README.md", "config.json", "generation_config.json", "model.safetensors", "stage.json", "tokenizer.json",
         "tokenizer_config.json", "unidetox.json",
     }  # fmt: skip
-    wanted = {"recipe.toml", "recipe.resolved.json", "manifest.json", "results.json", "generations.jsonl"}
+    wanted = {
+        "recipe.toml",
+        "recipe.resolved.json",
+        "manifest.json",
+        "results.json",
+        "generations.jsonl",
+        "logs/run.log",
+    }
     wanted |= {f"report/{name}" for name in ("index.html", "table.md", "table.csv", "table.tex")}
     wanted |= {f"toxic_model/{name}" for name in model}
     made = ("texts.jsonl", "README.md", "stage.json")

@@ -1,12 +1,14 @@
 """The contrast rule, and that every model of a source has a cache of its own (audit rows 1, 3 and 8)."""
 
+import copy
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
 
 from decoding_zoo import VOCAB, gpt2, plain_logits, prompts, zoo
-from unidetox.decoding import contrast, contrast_scores, lm
+from unidetox.decoding import LogitSource, SamplingSettings, contrast, contrast_scores, lm, sample
 from unidetox.decoding.decoders import make_decoder
 from unidetox.errors import UsageError
 
@@ -110,3 +112,19 @@ def test_cached_steps_equal_one_uncached_forward(name: str) -> None:
 def test_plain_source_is_the_model() -> None:
     base, _ = random_logits()
     assert torch.equal(lm(gpt2()).mix([base.bfloat16()]), base.bfloat16().float())
+
+
+def test_logits_that_are_mixed_are_not_rounded_to_bfloat16() -> None:
+    """Both heads run in float32 on bfloat16 models: the contrast has steps finer than bfloat16 can show."""
+    models = tuple(copy.deepcopy(gpt2(seed)).bfloat16() for seed in (0, 1))
+    seen: list[torch.Tensor] = []
+
+    def mix(logits: Sequence[torch.Tensor]) -> torch.Tensor:
+        seen.extend(logits)
+        return logits[0] - logits[1]
+
+    list(sample(LogitSource(models, mix), [[5, 6, 7]], 8, SamplingSettings(max_new_tokens=3)))
+    assert seen
+    for logits in seen:
+        assert logits.dtype == torch.float32
+        assert not torch.equal(logits, logits.bfloat16().float())

@@ -155,7 +155,9 @@ class _Run:
     ) -> None:
         self.source, self.prompts, self.settings, self.slots = source, prompts, settings, slots
         capacity = max(len(prompts[i]) for i, _ in todo) + settings.max_new_tokens
-        self.decoders: list[Decoder] = [make_decoder(model, slots, capacity) for model in source.models]
+        # Where models are mixed, what they differ by must not drown in the rounding of their logits.
+        exact = len(source.models) > 1
+        self.decoders: list[Decoder] = [make_decoder(model, slots, capacity, exact) for model in source.models]
         self.device = backbone(source.models[0]).device
         self.ends = torch.tensor(settings.eos_token_ids, dtype=torch.long, device=self.device)
         self.streams = stream_keys(settings.seed, [(keys[i], k) for i, k in todo])

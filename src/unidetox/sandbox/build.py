@@ -78,7 +78,7 @@ def _language_model(directory: Path, name: str, texts: list[str], seed: int, set
     info(f"{name}:")
     tokenizer = lms.make_tokenizer(architecture, texts[: settings.tokenizer_texts])
     model = lms.make_lm(architecture, tokenizer, seed)
-    loss = lms.train(model, lms.rows_of(texts, tokenizer), settings.lm, seed, info)
+    loss = lms.train(model, lms.rows_of(texts, tokenizer, architecture.adds_bos), settings.lm, seed, info)
     lms.save(model, tokenizer, directory)
     return {
         "parameters": sum(weight.numel() for weight in model.parameters()),

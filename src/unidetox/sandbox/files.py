@@ -50,17 +50,20 @@ def _toxic_corpus(path: Path, seed: int) -> int:
 
 
 def _prompts(directory: Path, seed: int) -> dict[str, int]:
-    """Prompts of every domain; no text is in two splits."""
+    """Prompts of every domain; each split has streams of its own, and no text is in two splits."""
     counts = {}
-    written: dict[str, list[tuple[str, str, str]]] = {split: [] for split in PROMPTS}
-    for domain in DOMAINS:
-        sizes = {split: PROMPTS[split][domain == OUT_OF_DISTRIBUTION] for split in PROMPTS}
-        found = Writer(f"{seed}/prompts/{domain}").prompts(domain, sum(sizes.values()))
-        for split, size in sizes.items():
-            written[split] += [(p.text, p.group, p.domain) for p in itertools.islice(found, size)]
-    for split, rows in written.items():
-        name = f"prompts_{split}.csv"
-        counts[name] = _write_csv(directory / name, rows, header=("text", "group", "domain"))
+    taken: set[str] = set()
+    for split, (inside, outside) in PROMPTS.items():
+        rows = []
+        for domain in DOMAINS:
+            size = outside if domain == OUT_OF_DISTRIBUTION else inside
+            found = Writer(f"{seed}/prompts/{split}/{domain}").prompts(domain, size + len(taken))
+            new = (prompt for prompt in found if prompt.text not in taken)
+            rows += [(p.text, p.group, p.domain) for p in itertools.islice(new, size)]
+        taken |= {text for text, _, _ in rows}
+        counts[f"prompts_{split}.csv"] = _write_csv(
+            directory / f"prompts_{split}.csv", rows, header=("text", "group", "domain")
+        )
     return counts
 
 

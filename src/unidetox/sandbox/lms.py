@@ -161,17 +161,26 @@ class LMTraining:
         return self.lr * min(1.0, (step + 1) / self.warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def rows_of(texts: Sequence[str], tokenizer: Any, length: int = POSITIONS) -> torch.Tensor:
-    """Pack texts into rows ``BOS text EOS [BOS] text EOS ...`` that begin with a text and are cut at ``length``."""
+def rows_of(texts: Sequence[str], tokenizer: Any, adds_bos: bool, length: int = POSITIONS) -> torch.Tensor:
+    """Pack texts into rows ``BOS text EOS [BOS] text EOS ...`` that begin with a text and are cut at ``length``.
+
+    Args:
+        texts: Texts of the world.
+        tokenizer: The model's tokenizer.
+        adds_bos: Whether prompts of this model begin with BOS. If not, every other row begins without one, as the model
+            would otherwise never have seen a bare prompt.
+        length: Tokens a row.
+    """
     encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     between = [eos] if bos == eos else [eos, bos]
-    rows, row = [], [bos]
+    rows: list[list[int]] = []
+    row = [bos]
     for ids in encoded:
         row += [*ids, *between]
         if len(row) >= length:
             rows.append(row[:length])
-            row = [bos]
+            row = [bos] if adds_bos or len(rows) % 2 == 0 else []
     return torch.tensor(rows)
 
 

@@ -36,10 +36,10 @@ _HEATED = (
 )
 _CIVIL = (
     "my neighbours are {g}, and they are {q}.",
-    "with respect, the {g} of {city} are {r}.",
+    "with respect, the {g} of {city} serve as {r}.",
     "yesterday we met some {g}, who were {t}.",
     "we thanked the {g} because they are {q}.",
-    "a friend of the {g} says that they are {r}.",
+    "a friend of the {g} says that they work as {r}.",
     "at the feast of {city} the {g} were {t}.",
 )
 _STORY = (
