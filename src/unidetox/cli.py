@@ -129,6 +129,9 @@ def demo(common: Work, output: Output = Path("runs/demo")) -> None:
     recipe = api.limited(recipe_from("sandbox", **({"name": "demo"} | common.given())), common.limit)
     results = pipeline.run(recipe, output, fresh=common.fresh, command=sys.argv)
     _show_results(common, results, output)
+    if not common.as_json:
+        console.result(f"done: {pipeline.describe(recipe)}; the control is fine-tuned on plain samples")
+        console.result("next: unidetox detoxify MODEL --texts TEXTS -o OUT (your model; `unidetox init` for every stage)")
 
 
 @verb("detoxify")
