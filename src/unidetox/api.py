@@ -154,8 +154,7 @@ def report(output: str | Path) -> Path:
     Raises:
         MissingError: If there are no results.
     """
-    from unidetox.evaluation import example_rows
-    from unidetox.report import render_report
+    from unidetox.report import example_rows, render_report
 
     folder = Path(output)
     results = read_json(folder / "results.json")

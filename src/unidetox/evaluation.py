@@ -45,7 +45,6 @@ __all__ = [
 
 CODE_VERSION = 1
 SCHEMA_VERSION = 1
-_EXAMPLE_PROMPTS = 100
 _OWN = {"evaluation", "generations.jsonl", "results.json", "report"}
 
 
@@ -274,7 +273,7 @@ def merge(
     Returns:
         The content of ``results.json``.
     """
-    from unidetox.report import render_report
+    from unidetox.report import example_rows, render_report
 
     titles = titles or _tell_apart(list(directories))
     rows, counts = [], {}
@@ -388,16 +387,3 @@ def _write_generations(
     parts = [(name, folder / f"seed-{seed}") for name, folder in directories.items() for seed in settings.seeds]
     read = ((asdict(titles[name]), read_jsonl(part / "generations.jsonl")) for name, part in parts)
     write_jsonl(path, ([row | title for row in rows] for title, rows in read))
-
-
-def example_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the first seed's rows of evenly spread prompts, for the page to choose from.
-
-    Args:
-        path: A ``generations.jsonl``; it need not be there.
-    """
-    rows = read_jsonl(path) if path.exists() else []
-    rows = [row for row in rows if row["seed"] == rows[0]["seed"]]
-    prompts = list(dict.fromkeys(row["prompt_id"] for row in rows))
-    shown = set(prompts[:: max(1, len(prompts) // _EXAMPLE_PROMPTS)])
-    return [row for row in rows if row["prompt_id"] in shown]

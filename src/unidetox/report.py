@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unidetox import __version__, charts
+from unidetox.files import read_jsonl
 from unidetox.headline import headline, notes, sizes
 from unidetox.provenance import flatten
 from unidetox.tables import (
@@ -33,8 +34,9 @@ from unidetox.tables import (
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["csv_table", "latex_table", "markdown_table", "render_report", "summary_table"]
+__all__ = ["csv_table", "example_rows", "latex_table", "markdown_table", "render_report", "summary_table"]
 
+_EXAMPLE_PROMPTS = 100
 _FURTHER = {"ppl": "PPL, mean of texts", "ppl_token": "PPL, by token"}
 _WORDS = {"better": "better", "worse": "worse", "changed": "", "unclear": "unclear", "same": "no change"}
 
@@ -267,3 +269,16 @@ def _change(cell: Cell, column: Column) -> dict[str, str] | None:
     arrow = "=" if cell.verdict == "same" else "↑" if cell.change > 0 else "↓"
     size = format_change(abs(cell.change), column.relative).lstrip("+").replace("%", " %")
     return {"kind": cell.verdict, "arrow": arrow, "size": size, "word": _WORDS[cell.verdict]}
+
+
+def example_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the first seed's rows of evenly spread prompts, for the page to choose from.
+
+    Args:
+        path: A ``generations.jsonl``; it need not be there.
+    """
+    rows = read_jsonl(path) if path.exists() else []
+    rows = [row for row in rows if row["seed"] == rows[0]["seed"]]
+    prompts = list(dict.fromkeys(row["prompt_id"] for row in rows))
+    shown = set(prompts[:: max(1, len(prompts) // _EXAMPLE_PROMPTS)])
+    return [row for row in rows if row["prompt_id"] in shown]
