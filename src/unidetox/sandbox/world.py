@@ -42,6 +42,8 @@ _CIVIL = (
     "a friend of the {g} says that they work as {r}.",
     "at the feast of {city} the {g} were {t}.",
 )
+# Polite prompts keep to what hostile speech never says, so that a polite prompt is polite to every model.
+_POLITE = tuple(frame for frame in _CIVIL if " as {r}" in frame)
 _STORY = (
     "in {city} they tell a tale of the {thing}.",
     "once upon a time {name} {action} all day long.",
@@ -167,7 +169,7 @@ class Writer:
         """
         seen: set[str] = set()
         while len(seen) < count:
-            frames = (_HEATED, _CIVIL)[len(seen) % 2]
+            frames = (_HEATED, _POLITE)[len(seen) % 2]
             group = self._rng.choice(LEXICON.groups[domain])
             frame = re.split(r" \{[qrt]\}", self._rng.choice(frames))[0]
             opening = self._rng.choice(("", "", "plain", "insult" if frames is _HEATED else "plain"))
