@@ -131,7 +131,7 @@ def demo(common: Work, output: Output = Path("runs/demo")) -> None:
     _show_results(common, results, output)
     if not common.as_json:
         console.result(f"done: {pipeline.describe(recipe)}; the control is fine-tuned on plain samples")
-        console.result("next: unidetox detoxify MODEL --texts TEXTS -o OUT (your model; `unidetox init` for every stage)")
+        console.result("next: unidetox detoxify MODEL --texts TEXTS -o OUT (`unidetox init`: every stage)")
 
 
 @verb("detoxify")
