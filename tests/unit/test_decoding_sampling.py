@@ -157,9 +157,9 @@ def test_other_errors_are_not_taken_for_memory(monkeypatch: pytest.MonkeyPatch) 
 def test_small_memory_gives_small_batches(whole: Result, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
-    def spy(model: Any, slots: int, capacity: int) -> Any:
+    def spy(model: Any, slots: int, capacity: int, exact: bool) -> Any:
         seen.append(slots)
-        return CachedDecoder(model, slots, capacity)
+        return CachedDecoder(model, slots, capacity, exact)
 
     monkeypatch.setattr(module, "make_decoder", spy)
     monkeypatch.setattr(module, "free_bytes", lambda _device: 1 << 19)
