@@ -103,7 +103,8 @@ def detail(message: str) -> None:
 def warn(message: str) -> None:
     """Say one line about something that the user may want to change."""
     _keep(f"warning: {message}")
-    _err.print(f"warning: {message}", markup=False, style="yellow")
+    if _state.verbosity >= 0:
+        _err.print(f"warning: {message}", markup=False, style="yellow")
 
 
 def error(exc: UniDetoxError) -> None:
@@ -141,9 +142,9 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: bar.advance(task, done)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str | None = None) -> None:
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table on standard output; the first columns are left-aligned text, numbers are right-aligned."""
-    sheet = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    sheet = Table(title=title, title_justify="left")
     numeric = [all(_is_number(row[i]) for row in rows) and bool(rows) for i in range(len(columns))]
     for name, right in zip(columns, numeric, strict=True):
         sheet.add_column(name, justify="right" if right else "left", no_wrap=right)

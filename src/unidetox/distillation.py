@@ -7,21 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unidetox import console
-from unidetox.cards import model_card, texts_card
+from unidetox.cards import texts_card
 from unidetox.data import TextSet, load_toxic_corpus, texts_of_rows
 from unidetox.errors import UsageError
-from unidetox.files import JsonlWriter, read_jsonl, write_json, write_jsonl, write_text
-from unidetox.hub import is_local
+from unidetox.files import JsonlWriter, read_jsonl, write_jsonl, write_text
+from unidetox.model_stage import fine_tune_into
 from unidetox.models import fingerprint, short_name
 from unidetox.provenance import versions
 from unidetox.settings import Recipe
-from unidetox.sources import sandbox_name
 from unidetox.stages import Stage
 
 if TYPE_CHECKING:
     from unidetox.decoding import LogitSource, SamplingSettings
     from unidetox.models import LM
-    from unidetox.training import TrainReport
 
 TEXTS_FILE = "texts.jsonl"
 
@@ -64,56 +62,15 @@ def train_toxic(
     stage = toxic_stage(recipe, directory, corpus)
     if not fresh and stage.status().state == "fresh":
         return directory
-    with stage.open(fresh=fresh, replace=replace) as work:
-        import torch
+    from unidetox.training import TrainSettings
 
-        from unidetox.models import load_lm, save_lm
-        from unidetox.training import TrainSettings, train_lm
-
-        lm = load_lm(
-            recipe.base.model, device=recipe.device, dtype=torch.float32, trust_remote_code=recipe.trust_remote_code
-        )
-        console.info(f"toxic model: {short_name(recipe.base.model)} on {len(corpus.texts)} toxic texts")
-        toxic = recipe.toxic
-        epochs = None if toxic.steps else toxic.epochs
-        settings = TrainSettings(
-            lr=toxic.lr, batch_size=toxic.batch_size, max_length=toxic.max_length, epochs=epochs, steps=toxic.steps,
-            seed=recipe.seed, dtype=recipe.dtype,
-        )  # fmt: skip
-        report = train_lm(lm.model, lm.tokenizer, corpus.texts, settings, work_dir=work)
-        save_lm(report.model, lm.tokenizer, stage.out_dir)
-        info = {
-            "method": "toxic",
-            "base_model": recipe.base.model,
-            "texts": texts_info(corpus),
-            "settings": stage.settings,
-            "training": report.as_dict(),
-        }
-        write_provenance(stage.out_dir, info)
-        stage.commit(training_summary(report))
+    toxic = recipe.toxic
+    settings = TrainSettings(
+        lr=toxic.lr, batch_size=toxic.batch_size, max_length=toxic.max_length, steps=toxic.steps,
+        epochs=None if toxic.steps else toxic.epochs, seed=recipe.seed, dtype=recipe.dtype,
+    )  # fmt: skip
+    fine_tune_into(stage, recipe, "toxic", recipe.base.model, corpus, settings, fresh=fresh, replace=replace)
     return directory
-
-
-def training_summary(report: TrainReport) -> dict[str, Any]:
-    """Return what a stage records of its training: all but the steps one by one."""
-    return {key: value for key, value in report.as_dict().items() if key != "log"}
-
-
-def texts_info(texts: TextSet) -> dict[str, Any]:
-    """Say which texts something was made with; of a local path only the name, as the result may be published."""
-    source = sandbox_name(texts.source)
-    if source == texts.source and is_local(source):
-        source = short_name(source)
-    return {"source": source, "sha256": texts.sha256, "number": len(texts.texts), "dropped": texts.dropped}
-
-
-def write_provenance(directory: Path, info: dict[str, Any]) -> None:
-    """Write ``unidetox.json`` and the model card beside a model's weights."""
-    base = info["base_model"]
-    local = Path(base).exists()
-    info = info | {"base_model": short_name(base) if local else base, "base_is_local": local, "versions": versions()}
-    write_json(directory / "unidetox.json", info)
-    write_text(directory / "README.md", model_card(info))
 
 
 def texts_stage(recipe: Recipe, directory: Path, toxic: str | None) -> Stage:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from unidetox import console
 from unidetox.data import TextSet
-from unidetox.distillation import texts_info, training_summary, write_provenance
-from unidetox.models import fingerprint, short_name
+from unidetox.model_stage import fine_tune_into
+from unidetox.models import fingerprint
 from unidetox.settings import Recipe
 from unidetox.stages import Stage
 
@@ -53,27 +52,13 @@ def finetune(
     stage = finetune_stage(recipe, method, target, texts, directory)
     if not fresh and stage.status().state == "fresh":
         return directory
-    with stage.open(fresh=fresh, replace=replace) as work:
-        import torch
+    from unidetox.models import saved_dtype
 
-        from unidetox.models import load_lm, save_lm, saved_dtype
-        from unidetox.training import merge_lora, train_lm
-
-        lm = load_lm(target, device=recipe.device, dtype=torch.float32, trust_remote_code=recipe.trust_remote_code)
-        kept = saved_dtype(target, trust_remote_code=recipe.trust_remote_code)
-        console.info(f"detoxify: {short_name(target)} on {len(texts.texts)} texts ({method})")
-        report = train_lm(lm.model, lm.tokenizer, texts.texts, _train_settings(recipe), work_dir=work)
-        model = merge_lora(report.model) if recipe.detoxify.merge else report.model
-        save_lm(model, lm.tokenizer, stage.out_dir, dtype=kept)
-        info: dict[str, Any] = {
-            "method": method,
-            "base_model": target,
-            "texts": texts_info(texts),
-            "settings": stage.settings,
-            "training": report.as_dict(),
-        }
-        write_provenance(stage.out_dir, info)
-        stage.commit(training_summary(report))
+    kept = saved_dtype(target, trust_remote_code=recipe.trust_remote_code)
+    fine_tune_into(
+        stage, recipe, method, target, texts, _train_settings(recipe),
+        dtype=kept, merge=recipe.detoxify.merge, fresh=fresh, replace=replace,
+    )  # fmt: skip
     return directory
 
 

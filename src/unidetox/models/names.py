@@ -12,6 +12,8 @@ from unidetox.models.files import adapter_base
 
 # A folder of this name says nothing about the model in it; its parent does.
 _GENERIC_NAMES = {"model", "models", "checkpoint", "final", "out", "output", "merged", "adapter"}
+# Notes hold times: a model made again must be known as the same.
+_NOTES = {"stage.json", "unidetox.json", "failed.json"}
 _CONTENT = (".json", ".safetensors", ".bin", ".model", ".txt", ".py", ".jinja")
 
 
@@ -41,7 +43,7 @@ def fingerprint(name: str | Path) -> str:
     """A hash of what a model is, to notice that it has changed.
 
     Files of up to 8 MiB are read whole, of larger ones 64 evenly spaced blocks of 64 KiB: fine-tuning shows,
-    and a 7B model takes but a moment. Notes about the model (``README.md``, ``stage.json``) do not count.
+    and a 7B model takes but a moment. Notes about the model (``README.md``, ``unidetox.json``) do not count.
 
     Args:
         name: A model directory or a Hub id.
@@ -54,7 +56,7 @@ def fingerprint(name: str | Path) -> str:
         return _hub_fingerprint(str(name))
     digest = hashlib.sha256()
     for file in sorted(path.iterdir()):
-        if file.is_file() and file.suffix in _CONTENT and file.name != "stage.json":
+        if file.is_file() and file.suffix in _CONTENT and file.name not in _NOTES:
             digest.update(file.name.encode() + b"\0")
             for block in _sampled_blocks(file):
                 digest.update(block)
