@@ -62,7 +62,7 @@ def fine_tune_into(
         info = {
             "method": method,
             "base_model": source,
-            "texts": _texts_info(texts),
+            "texts": texts_info(texts),
             "settings": stage.settings,
             "training": report.as_dict(),
         }
@@ -70,7 +70,7 @@ def fine_tune_into(
         stage.commit({key: value for key, value in report.as_dict().items() if key != "log"})
 
 
-def _texts_info(texts: TextSet) -> dict[str, Any]:
+def texts_info(texts: TextSet) -> dict[str, Any]:
     """Say which texts something was made with; of a local path only the name, as the result may be published."""
     source = sandbox_name(texts.source)
     if source == texts.source and is_local(source):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from unidetox import decoding, distillation
+from unidetox import decoding, distillation, model_stage
 from unidetox.data import TextSet, read_texts
 from unidetox.models import load_tokenizer
 from unidetox.sources import resolve_source
@@ -35,8 +35,8 @@ def test_texts_are_what_the_model_wrote(tiny_gpt2: Path, monkeypatch: pytest.Mon
 def test_what_may_be_published_names_no_folder_of_this_machine(tmp_path: Path):
     file = tmp_path / "texts.csv"
     file.write_text("text\nthe fox\n")
-    assert distillation.texts_info(read_texts(str(file)))["source"] == "texts.csv"
+    assert model_stage.texts_info(read_texts(str(file)))["source"] == "texts.csv"
     for source in ("somebody/texts", "dghs"):
-        assert distillation.texts_info(TextSet((), source, "0"))["source"] == source
+        assert model_stage.texts_info(TextSet((), source, "0"))["source"] == source
     inside = resolve_source("sandbox:toxic_corpus.csv", None)
-    assert distillation.texts_info(TextSet((), inside, "0"))["source"] == "sandbox:toxic_corpus.csv"
+    assert model_stage.texts_info(TextSet((), inside, "0"))["source"] == "sandbox:toxic_corpus.csv"
