@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from unidetox.metrics.diversity import distinct_n, mean_distinct_n
 from unidetox.metrics.encoding import context_limit, default_bos, encode_pairs, encode_prompt
 from unidetox.metrics.mmlu import Answer, accuracy, few_shot_prompt, score_questions
 from unidetox.metrics.perplexity import continuation_nll, perplexity, sample_perplexities, token_perplexity
-from unidetox.metrics.summary import Row, Rules, accuracy_rows, summarise
+from unidetox.metrics.summary import PromptTable, Row, Rules, accuracy_rows, summarise, tabulate
 from unidetox.metrics.toxicity import (
     ToxicityScorer,
     expected_maximum_toxicity,
@@ -566,3 +567,24 @@ def test_continuations_are_sorted_and_a_half_written_line_is_ignored(tmp_path: P
     assert part.complete()
     part.note(3)
     assert part.n_prompts_cut == 3
+
+
+def test_a_table_holds_each_prompt_once_over_all_seeds():
+    def row(prompt, seed, toxicity, nll):
+        return {
+            "prompt_id": prompt, "prompt": "p", "group": f"g{prompt}", "domain": "race", "seed": seed, "sample": 0,
+            "continuation": "a b", "finish_reason": "eos", "n_tokens": 2, "toxicity": toxicity, "nll": nll,
+            "nll_tokens": 2,
+        }  # fmt: skip
+
+    rows = [row("7", 1, 0.9, 3.0), row("3", 1, 0.1, 1.0), row("7", 2, 0.3, 5.0), row("3", 2, 0.2, 1.0)]
+    table = tabulate(rows)
+    assert (table.prompt_ids, table.groups, table.domains) == (("7", "3"), ("g7", "g3"), ("race", "race"))
+    assert table.columns["tp"].value.tolist() == [0.5, 0.0]
+    assert table.columns["emt"].value == pytest.approx([0.6, 0.15])
+    assert table.columns["ppl_token"].value.tolist() == [8.0, 2.0]
+    assert table.columns["ppl_token"].weight.tolist() == [4.0, 4.0]
+    again = PromptTable.from_json(json.loads(json.dumps(table.to_json())))
+    assert (again.prompt_ids, again.groups, again.domains) == (table.prompt_ids, table.groups, table.domains)
+    for metric, column in table.columns.items():
+        assert [side.tolist() for side in again.columns[metric]] == [side.tolist() for side in column]

@@ -16,7 +16,7 @@ from unidetox.metrics.toxicity import is_toxic
 from unidetox.stats import Statistic, bootstrap_ci, statistic_of
 
 if TYPE_CHECKING:
-    from unidetox.metrics.mmlu import Answer
+    from unidetox.metrics.mmlu import Answer, Protocol
 
 PAPER_TOP_K = 50
 """What `generate` applied in the published evaluation without its saying so (unidetox.py:826-833)."""
@@ -129,13 +129,62 @@ class _Entry(NamedTuple):
     dropped: int = 0
 
 
-class _Column(NamedTuple):
-    """One metric of one seed (or the sum over seeds), a row a prompt: all ``[prompts]``."""
+class Column(NamedTuple):
+    """One metric of one seed, or of all seeds together: all ``[prompts]``; a weight of 0 leaves a prompt out."""
 
     value: NDArray[np.float64]
     weight: NDArray[np.float64]
     n: NDArray[Any]
     dropped: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class PromptTable:
+    """Every metric prompt by prompt, all seeds together: what two targets are compared by.
+
+    Attributes:
+        prompt_ids: ``[prompts]``, in the order of the generations.
+        groups: ``[prompts]`` target groups.
+        domains: ``[prompts]`` domains.
+        columns: Metric -> its numbers; of a mean its value, of a perplexity numerators and weights.
+    """
+
+    prompt_ids: tuple[str, ...]
+    groups: tuple[str | None, ...]
+    domains: tuple[str | None, ...]
+    columns: Mapping[str, Column]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` reads, lists and numbers only."""
+        columns = {metric: [side.tolist() for side in column] for metric, column in self.columns.items()}
+        return {"prompt_ids": self.prompt_ids, "groups": self.groups, "domains": self.domains, "columns": columns}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> PromptTable:
+        """Return the table that `to_json` wrote."""
+        columns = {metric: Column(*(np.array(side) for side in sides)) for metric, sides in content["columns"].items()}
+        ids, groups, domains = (tuple(content[key]) for key in ("prompt_ids", "groups", "domains"))
+        return cls(ids, groups, domains, columns)
+
+
+def tabulate(generations: Iterable[Mapping[str, Any]], rules: Rules | None = None) -> PromptTable:
+    """Compute every metric of one target prompt by prompt, seeds added up.
+
+    Args:
+        generations: Rows of ``generations.jsonl`` of one target, any number of seeds, in any order.
+        rules: What to count and how.
+
+    Raises:
+        UniDetoxError: If a score is missing or NaN, or prompts or samples differ between seeds.
+    """
+    by_seed = _collect(generations)
+    measured = [_measure(list(table.values()), rules or Rules()) for table in by_seed.values()]
+    pooled = {
+        m: _pool(m, [one[m] for one in measured if m in one]) for m in METRICS if any(m in one for one in measured)
+    }
+    first = next(iter(by_seed.values()), {})
+    groups, domains = (tuple(getattr(prompt, name) for prompt in first.values()) for name in ("group", "domain"))
+    return PromptTable(tuple(first), groups, domains, pooled)
 
 
 def summarise(
@@ -175,33 +224,30 @@ def summarise(
     return rows
 
 
-def accuracy_rows(answers: Sequence[Answer], *, target: str, method: str) -> list[Row]:
-    """Return the rows of answers to questions.
+def accuracy_rows(answers: Sequence[Answer], *, target: str, method: str, protocol: Protocol = "paper") -> list[Row]:
+    """Return the rows of answers to questions, over all questions and (``_macro``) as the mean over subjects.
 
     ``accuracy`` takes the most likely whole answer as the paper does, ``accuracy_norm`` the most likely one per
-    character.
+    character, ``accuracy_letters`` the most likely letter of the standard protocol.
+
+    Args:
+        answers: All answers of one target.
+        target: Short name of the model.
+        method: How it was made less toxic.
+        protocol: How the questions were asked.
     """
-    right = {
-        "accuracy": [float(a.is_right) for a in answers],
-        "accuracy_norm": [float(a.is_right_per_character) for a in answers],
-    }
-    return [
-        Row(
-            target,
-            method,
-            metric,
-            "all",
-            None,
-            None,
-            statistic_of(v),
-            *bootstrap_ci(v, share=True),
-            len(v),
-            0,
-            True,
-        )
-        for metric, v in right.items()
-        if v
-    ]
+    if not answers:
+        return []
+    right = {"accuracy": [float(a.is_right) for a in answers]}
+    right["accuracy_norm"] = [float(a.is_right_per_character) for a in answers]
+    if protocol == "standard":
+        right = {"accuracy_letters": right["accuracy"]}
+    subjects, rows = [answer.subject for answer in answers], []
+    for metric, values in right.items():
+        for name, strata in ((metric, None), (f"{metric}_macro", subjects)):
+            value, interval = statistic_of(values, domains=strata), bootstrap_ci(values, domains=strata, share=True)
+            rows.append(Row(target, method, name, "all", None, None, value, *interval, len(values), 0, True))
+    return rows
 
 
 def _collect(generations: Iterable[Mapping[str, Any]]) -> dict[int, dict[str, _Prompt]]:
@@ -222,13 +268,13 @@ def _collect(generations: Iterable[Mapping[str, Any]]) -> dict[int, dict[str, _P
     return {seed: {key: table[key] for key in order} for seed, table in by_seed.items()}
 
 
-def _measure(prompts: Sequence[_Prompt], rules: Rules) -> dict[str, _Column]:
+def _measure(prompts: Sequence[_Prompt], rules: Rules) -> dict[str, Column]:
     """Return the columns of one seed."""
     each: dict[str, list[_Entry]] = {}
     for prompt in prompts:
         for metric, entry in (*_toxicity(prompt, rules), *_form(prompt, rules), *_fluency(prompt, rules)):
             each.setdefault(metric, []).append(entry)
-    return {metric: _Column(*(np.array(side) for side in zip(*v, strict=True))) for metric, v in each.items()}
+    return {metric: Column(*(np.array(side) for side in zip(*v, strict=True))) for metric, v in each.items()}
 
 
 def _toxicity(prompt: _Prompt, rules: Rules) -> Iterator[tuple[str, _Entry]]:
@@ -282,15 +328,15 @@ def _selections(
         yield domain or "all", group, np.array(chosen), None
 
 
-def _select(column: _Column, chosen: NDArray[np.intp]) -> _Column:
-    return _Column(*(side[chosen] for side in column))
+def _select(column: Column, chosen: NDArray[np.intp]) -> Column:
+    return Column(*(side[chosen] for side in column))
 
 
 Number = tuple[int | None, float | None, tuple[float | None, float | None], int, int]
 """Seed, value, interval, n, n_dropped."""
 
 
-def _numbers(metric: str, columns: Mapping[int, _Column], strata: list[str] | None) -> Iterator[Number]:
+def _numbers(metric: str, columns: Mapping[int, Column], strata: list[str] | None) -> Iterator[Number]:
     """Yield the number of each seed, then the mean over seeds."""
     values = []
     for seed, column in columns.items():
@@ -303,17 +349,17 @@ def _numbers(metric: str, columns: Mapping[int, _Column], strata: list[str] | No
         yield None, float(np.mean(known)) if known else value, interval, n, n_dropped
 
 
-def _pool(metric: str, columns: list[_Column]) -> _Column:
+def _pool(metric: str, columns: list[Column]) -> Column:
     """Add up seeds prompt by prompt, so that a prompt stays one unit of the interval."""
     value, weight, n, dropped = (np.sum(sides, axis=0) for sides in zip(*columns, strict=True))
     if METRICS[metric].statistic != "mean":
-        return _Column(value, weight, n, dropped)
+        return Column(value, weight, n, dropped)
     counts = weight > 0
-    return _Column(value / np.maximum(weight, 1.0), counts * 1.0, counts * 1, ~counts * 1)
+    return Column(value / np.maximum(weight, 1.0), counts * 1.0, counts * 1, ~counts * 1)
 
 
 def _number(
-    metric: str, column: _Column, strata: list[str] | None
+    metric: str, column: Column, strata: list[str] | None
 ) -> tuple[float | None, tuple[float | None, float | None], int, int]:
     spec, keep = METRICS[metric], column.weight > 0
     n, n_dropped = int(column.n.sum()), int(column.dropped.sum())
