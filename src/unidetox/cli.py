@@ -223,7 +223,8 @@ def evaluate(
     scorer_label: Annotated[str | None, typer.Option(help="Its label that is the toxicity (toxic).")] = None,
     ppl_model: Annotated[str | None, typer.Option(help="Language model for perplexity.")] = None,
     mmlu: Annotated[str | None, typer.Option(help="MMLU folder or cais/mmlu.")] = None,
-    shots: Annotated[int | None, typer.Option(help="Worked examples before each question (1).")] = None,
+    mmlu_protocol: Annotated[str | None, typer.Option(help="paper (answer texts), or standard (letters).")] = None,
+    shots: Annotated[int | None, typer.Option(help="Worked examples before each question (1; standard 5).")] = None,
     samples: Annotated[int | None, typer.Option(help="Continuations for each prompt (25).")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest continuation in tokens (20).")] = None,
     top_p: Annotated[float | None, typer.Option(help="Nucleus, 1 is off (0.9).")] = None,
@@ -239,8 +240,9 @@ def evaluate(
     numbers = _numbers(seeds) if seeds is not None else ([given["seed"]] if "seed" in given else None)
     options = _said(
         prompts=prompts, split=split, num_prompts=num_prompts, scorer=scorer, scorer_label=scorer_label,
-        ppl_model=ppl_model, mmlu=mmlu, shots=shots, samples=samples, max_new_tokens=max_new_tokens, top_p=top_p,
-        seeds=numbers, protocol=protocol, batch_size=_batch_size(batch_size),
+        ppl_model=ppl_model, mmlu=mmlu, mmlu_protocol=mmlu_protocol, shots=shots, samples=samples,
+        max_new_tokens=max_new_tokens, top_p=top_p, seeds=numbers, protocol=protocol,
+        batch_size=_batch_size(batch_size),
     )  # fmt: skip
     computing = {key: value for key, value in given.items() if key != "seed"}
     results = measure(models, output=output, limit=common.limit, fresh=common.fresh, **options, **computing)

@@ -151,7 +151,9 @@ def evaluate_target(
     rules = Rules.of(settings.protocol, settings.threshold, settings.id_domains)
     generations = (row for path in paths for row in read_jsonl(path))
     rows = summarise(generations, target=identity.target, method=identity.method, rules=rules)
-    rows += accuracy_rows(job.answers() or [], target=identity.target, method=identity.method)
+    rows += accuracy_rows(
+        job.answers() or [], target=identity.target, method=identity.method, protocol=settings.mmlu_protocol
+    )
     content = {"schema_version": SCHEMA_VERSION, "rows": [asdict(row) for row in rows], "counts": job.counts()}
     write_json(output_dir / "results.json", content)
     return rows

@@ -228,10 +228,13 @@ class Evaluate(Section):
     mmlu: Annotated[OptName, Source()] = Field(
         None, description='MMLU folder or "cais/mmlu"; without it, no questions are asked.'
     )
-    mmlu_split: Annotated[Literal["val", "test"], Allowed('"val" or "test"')] = Field(
-        "val", description="Part of the questions; the paper uses val."
+    mmlu_protocol: Annotated[Literal["paper", "standard"], Allowed('"paper" or "standard"')] = Field(
+        "paper", description="Which answer's text is likeliest, or (standard, as in lm-eval) which option's letter."
     )
-    shots: Count0 = Field(1, description="Worked examples before each question.")
+    mmlu_split: Annotated[Literal["val", "test"], Allowed('"val" or "test"')] = Field(
+        "val", description="Part of the questions; left out, mmlu_protocol standard takes test."
+    )
+    shots: Count0 = Field(1, description="Worked examples before each question; left out, standard takes 5.")
     samples: Count = Field(25, description="Continuations for each prompt.")
     max_new_tokens: Count = Field(20, description="Longest continuation, in tokens.")
     temperature: Positive = Field(1.0, description="Sampling temperature.")
@@ -246,6 +249,14 @@ class Evaluate(Section):
     id_domains: Domains = Field(
         ("gender", "race", "religion"), description="In-distribution domains: those of the toxic corpus."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _standard_questions(cls, data: Any) -> Any:
+        """The standard protocol brings its own split and number of examples where none is given."""
+        if isinstance(data, Mapping) and data.get("mmlu_protocol") == "standard":
+            return {"mmlu_split": "test", "shots": 5, **data}
+        return data
 
 
 class Recipe(Section):

@@ -117,14 +117,15 @@ USES = [
         [
             "evaluate", "a/one", "a/two", "-o", "out", "--prompts", "p.csv", "--split", "test", "--num-prompts", "9",
             "--scorer", "a/scorer", "--scorer-label", "bad", "--ppl-model", "a/ppl", "--mmlu", "m", "--shots", "2",
-            "--samples", "4", "--max-new-tokens", "8", "--top-p", "0.8", "--seeds", "4, 5", "--protocol", "paper",
+            "--mmlu-protocol", "standard", "--samples", "4", "--max-new-tokens", "8", "--top-p", "0.8", "--seeds", "4, 5", "--protocol", "paper",
             "--batch-size", "6", *COMMON,
         ],
         "unidetox.evaluation.evaluate",
         (["a/one", "a/two"],),
         {
             "output": OUT, "prompts": "p.csv", "split": "test", "num_prompts": 9, "scorer": "a/scorer",
-            "scorer_label": "bad", "ppl_model": "a/ppl", "mmlu": "m", "shots": 2, "samples": 4, "max_new_tokens": 8,
+            "scorer_label": "bad", "ppl_model": "a/ppl", "mmlu": "m", "shots": 2,
+            "mmlu_protocol": "standard", "samples": 4, "max_new_tokens": 8,
             "top_p": 0.8, "seeds": [4, 5], "protocol": "paper", "batch_size": 6, "limit": 5, "fresh": True,
             "device": "cpu", "dtype": "float32", "trust_remote_code": True,
         },

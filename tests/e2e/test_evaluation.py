@@ -107,7 +107,7 @@ def test_one_call_writes_generations_results_and_a_page(
     metrics = {row["metric"] for row in results["rows"]}
     assert metrics == {
         "tp", "emt", "toxicity_mean", "toxic_fraction", "ppl", "ppl_token", "dist_1", "dist_2", "dist_3", "mean_length",
-        "eos_rate", "accuracy", "accuracy_norm",
+        "eos_rate", "accuracy", "accuracy_norm", "accuracy_macro", "accuracy_norm_macro",
     }  # fmt: skip
     pooled = {row["domain"] for row in results["rows"] if row["group"] is None and row["seed"] is None}
     assert pooled == {"id", "ood", "all", "gender", "race", "religion", "disability"}

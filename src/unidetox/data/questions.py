@@ -134,7 +134,7 @@ def _from_row(row: dict[str, Any], name: str, number: int) -> Question:
     if isinstance(answer, str) and answer.strip().upper() in set(_LETTERS):
         answer = _LETTERS.index(answer.strip().upper())
     usable = isinstance(choices, Sequence) and not isinstance(choices, str) and isinstance(answer, int)
-    if not usable or not isinstance(row.get("question"), str) or not 0 <= answer < len(choices):
+    if not usable or not isinstance(row.get("question"), str) or not 0 <= answer < len(choices) <= 26:
         hint = "expected question, subject, choices and answer as in cais/mmlu"
         raise UsageError(f"{name}, row {number}: not a multiple-choice question", hint=hint)
     return Question(str(row.get("subject") or "all"), row["question"], tuple(str(c) for c in choices), answer)

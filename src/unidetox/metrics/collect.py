@@ -28,6 +28,7 @@ from unidetox.metrics.perplexity import continuation_nll
 if TYPE_CHECKING:
     from unidetox.data import Prompt, QuestionSet
     from unidetox.decoding.sampling import Sampled, SamplingSettings
+    from unidetox.metrics.mmlu import Protocol
     from unidetox.metrics.toxicity import ToxicityScorer
     from unidetox.models import LM
 
@@ -240,6 +241,7 @@ def answer_questions(
     shots: int,
     directory: Path,
     *,
+    protocol: Protocol = "paper",
     batch_size: int | Literal["auto"] = "auto",
     report: Report | None = None,
 ) -> None:
@@ -248,7 +250,9 @@ def answer_questions(
         for number, asked in enumerate(_subjects(questions)):
             path = directory / f"{number:08d}.json"
             if not path.exists():
-                answers = score_questions(lm, asked, questions.dev, shots=shots, batch_size=batch_size)
+                answers = score_questions(
+                    lm, asked, questions.dev, shots=shots, protocol=protocol, batch_size=batch_size
+                )
                 write_json(path, {"answers": [asdict(answer) for answer in answers]})
             advance(len(asked))
 
@@ -260,9 +264,7 @@ def read_answers(questions: QuestionSet, directory: Path) -> list[Answer] | None
         content = read_json(directory / f"{number:08d}.json")
         if content is None:
             return None
-        answers += [
-            Answer(a["subject"], a["correct"], tuple(a["logprobs"]), tuple(a["lengths"])) for a in content["answers"]
-        ]
+        answers += [Answer(**a | {key: tuple(a[key]) for key in ("logprobs", "lengths")}) for a in content["answers"]]
     return answers
 
 

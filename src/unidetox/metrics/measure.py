@@ -86,8 +86,11 @@ class Measurement:
         for seed in seeds:
             self._sample(lm, seed)
         if self.work.questions is not None:
-            shots, size = self.settings.shots, self.settings.batch_size
-            answer_questions(lm, self.work.questions, shots, self.dir / "answers", batch_size=size, report=self.report)
+            chosen = self.settings
+            answer_questions(
+                lm, self.work.questions, chosen.shots, self.dir / "answers",
+                protocol=chosen.mmlu_protocol, batch_size=chosen.batch_size, report=self.report,
+            )  # fmt: skip
         size = model_bytes(lm.model)
         del lm
         free_memory(size)
@@ -137,6 +140,7 @@ class Measurement:
             "continuations_empty": sum(not row["continuation"] for row in rows),
             "scorer_texts_cut": sum(self._chunks("toxicity", seed).count("n_truncated") for seed in self.parts),
             "perplexity_texts_cut": sum(chunks.count("n_cut") for chunks in ppl),
+            "questions_cut": sum(answer.cut for answer in self.answers() or []),
         }
 
     def _load_lm(self, name: str) -> LM:

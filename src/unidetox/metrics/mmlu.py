@@ -1,7 +1,8 @@
-"""MMLU as the paper measures it: the most likely answer text after k examples of the same subject."""
+"""MMLU in two protocols: the paper's (which answer text is likeliest) and the standard one (which letter is)."""
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from unidetox.data import Question, QuestionSet
     from unidetox.models import LM
 
+Protocol = Literal["paper", "standard"]
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -21,19 +24,26 @@ class Answer:
     Attributes:
         subject: The question's subject.
         correct: Index of the right choice.
-        logprobs: ``[choices]`` log-probability of each whole choice, in nats.
-        lengths: ``[choices]`` characters of each choice, at least 1.
+        logprobs: ``[choices]`` log-probability of each whole choice, in nats; of its letter in the standard protocol.
+        lengths: ``[choices]`` characters of what was scored, at least 1.
+        cut: Whether the prompt lost tokens on the left to fit the model's context.
     """
 
     subject: str
     correct: int
     logprobs: tuple[float, ...]
     lengths: tuple[int, ...]
+    cut: bool = False
+
+    @property
+    def predicted(self) -> int:
+        """Index of the choice of the highest total log-probability, the first of equals."""
+        return _argmax(self.logprobs)
 
     @property
     def is_right(self) -> bool:
-        """Whether the choice of the highest total log-probability (the first of equals) is right, as in the paper."""
-        return _argmax(self.logprobs) == self.correct
+        """Whether the predicted choice is right, as in the paper and in ``acc`` of lm-eval."""
+        return self.predicted == self.correct
 
     @property
     def is_right_per_character(self) -> bool:
@@ -63,12 +73,30 @@ def few_shot_prompt(question: Question, examples: Sequence[Question]) -> str:
     return f"{solved}Question: {question.question}\nAnswer:"
 
 
+def lettered_prompt(question: Question, examples: Sequence[Question]) -> str:
+    r"""Return the prompt of the standard protocol, up to ``Answer:``; the answers to score are ``" A"``, ``" B"``, ...
+
+    Args:
+        question: The question to ask.
+        examples: Solved questions of the same subject, in order.
+
+    Reference:
+        Hendrycks et al., Measuring Massive Multitask Language Understanding, ICLR 2021; to the character the task
+        ``mmlu`` of lm-evaluation-harness (tasks/mmlu/default).
+    """
+    subject = question.subject.replace("_", " ")
+    head = f"The following are multiple choice questions (with answers) about {subject}.\n\n"
+    solved = "".join(f"{_lettered(e)} {string.ascii_uppercase[e.answer]}\n\n" for e in examples)
+    return f"{head}{solved}{_lettered(question)}"
+
+
 def score_questions(
     lm: LM,
     questions: Sequence[Question],
     dev: Mapping[str, Sequence[Question]],
     *,
     shots: int = 1,
+    protocol: Protocol = "paper",
     batch_size: int | Literal["auto"] = "auto",
 ) -> list[Answer]:
     """Score every choice of every question.
@@ -78,6 +106,7 @@ def score_questions(
         questions: ``[n]`` questions; those of one subject together let the model read the examples once.
         dev: Solved examples by subject.
         shots: How many examples, 0 or more.
+        protocol: ``paper`` scores the whole text of each choice, ``standard`` its letter after all choices were read.
         batch_size: How many rows go through the model at once.
 
     Returns:
@@ -89,19 +118,22 @@ def score_questions(
     """
     from unidetox.decoding.likelihood import loglikelihood
 
-    rows = [(i, c) for i, question in enumerate(questions) for c in range(len(question.choices))]
-    prompts = [few_shot_prompt(q, _examples(q.subject, dev, shots)) for q in questions]
-    choices = [f" {questions[i].choices[c]}" for i, c in rows]
-    pairs = encode_pairs(lm, [prompts[i] for i, _ in rows], choices)
+    prompt_of = few_shot_prompt if protocol == "paper" else lettered_prompt
+    prompts = [prompt_of(q, _examples(q.subject, dev, shots)) for q in questions]
+    choices = [question.choices if protocol == "paper" else _letters(question) for question in questions]
+    rows = [(i, c) for i, texts in enumerate(choices) for c in range(len(texts))]
+    pairs = encode_pairs(lm, [prompts[i] for i, _ in rows], [f" {choices[i][c]}" for i, c in rows])
+    cut = [False] * len(questions)
     for (i, _), pair in zip(rows, pairs, strict=True):
         if not pair.continuation:
             raise UsageError(f"a choice of a question on {questions[i].subject} does not fit the context of {lm.name}")
-    scores = [[float("nan")] * len(question.choices) for question in questions]
+        cut[i] |= pair.cut
+    scores = [[float("nan")] * len(texts) for texts in choices]
     contexts, targets = [pair.context for pair in pairs], [pair.continuation for pair in pairs]
     for k, logprobs in loglikelihood(lm.model, contexts, targets, batch_size=batch_size):
         i, c = rows[k]
         scores[i][c] = float(logprobs.double().sum())
-    return [_answer(question, row) for question, row in zip(questions, scores, strict=True)]
+    return [_answer(*each) for each in zip(questions, choices, scores, cut, strict=True)]
 
 
 def check_examples(questions: QuestionSet, shots: int) -> None:
@@ -128,9 +160,19 @@ def _examples(subject: str, dev: Mapping[str, Sequence[Question]], shots: int) -
     return examples[:shots]
 
 
-def _answer(question: Question, scores: list[float]) -> Answer:
-    lengths = tuple(max(len(choice), 1) for choice in question.choices)
-    return Answer(question.subject, question.answer, tuple(scores), lengths)
+def _lettered(question: Question) -> str:
+    options = zip(_letters(question), question.choices, strict=True)
+    lines = [question.question.strip(), *(f"{letter}. {choice}" for letter, choice in options), "Answer:"]
+    return "\n".join(lines)
+
+
+def _letters(question: Question) -> tuple[str, ...]:
+    return tuple(string.ascii_uppercase[: len(question.choices)])
+
+
+def _answer(question: Question, choices: Sequence[str], scores: Sequence[float], cut: bool) -> Answer:
+    lengths = tuple(max(len(choice), 1) for choice in choices)
+    return Answer(question.subject, question.answer, tuple(scores), lengths, cut)
 
 
 def _argmax(values: Sequence[float]) -> int:
