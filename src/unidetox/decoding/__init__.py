@@ -3,7 +3,7 @@
 from unidetox.decoding.likelihood import encode_pair, loglikelihood
 from unidetox.decoding.processor import ContrastiveLogitsProcessor
 from unidetox.decoding.sampling import Sampled, SamplingSettings, sample
-from unidetox.decoding.sources import LogitSource, contrast, contrast_scores, lm
+from unidetox.decoding.sources import LogitSource, contrast, contrast_scores, dexperts, expert_scores, lm
 
 __all__ = [
     "ContrastiveLogitsProcessor",
@@ -12,7 +12,9 @@ __all__ = [
     "SamplingSettings",
     "contrast",
     "contrast_scores",
+    "dexperts",
     "encode_pair",
+    "expert_scores",
     "lm",
     "loglikelihood",
     "sample",

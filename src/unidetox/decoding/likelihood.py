@@ -14,6 +14,7 @@ from unidetox.decoding.decoders import Backbone, backbone, supports_cache
 from unidetox.decoding.memory import free_bytes, is_out_of_memory, out_of_memory, sampling_bytes_per_row
 from unidetox.decoding.packing import Group, Member, plan
 from unidetox.decoding.sequences import check_sequences
+from unidetox.decoding.sources import LogitSource, lm
 from unidetox.errors import UniDetoxError
 
 HEAD_BYTES = 32 << 20
@@ -50,18 +51,19 @@ def encode_pair(
 
 
 def loglikelihood(
-    model: Any,
+    source: LogitSource | Any,
     contexts: Sequence[Sequence[int]],
     continuations: Sequence[Sequence[int]],
     *,
     batch_size: int | Literal["auto"] = "auto",
 ) -> Iterator[tuple[int, torch.Tensor]]:
-    """Score continuations under a causal LM.
+    """Score continuations under a causal LM, or under several that a rule mixes.
 
     Distinct contexts are read once, and so is a long beginning that several contexts share (a few-shot prompt).
 
     Args:
-        model: A causal LM in eval mode.
+        source: What says the next token's scores; a causal LM in eval mode stands for itself. A rule that filters
+            before it samples is taken without its filter.
         contexts: Token ids before each continuation, at least one token each (BOS).
         continuations: Token ids to score; may be empty.
         batch_size: Sequences a batch, or ``auto`` by free memory; halved when memory runs out.
@@ -73,12 +75,13 @@ def loglikelihood(
         UsageError: For an empty context, or a sequence too long for the model or not of its vocabulary.
         UniDetoxError: Where a single sequence does not fit into memory, or the logits are not numbers.
     """
-    check_sequences([model], contexts, [len(continuation) - 1 for continuation in continuations], "context")
-    check_sequences([model], [c for c in continuations if len(c)], 0, "continuation")
+    source = source if isinstance(source, LogitSource) else lm(source)
+    check_sequences(source.models, contexts, [len(continuation) - 1 for continuation in continuations], "context")
+    check_sequences(source.models, [c for c in continuations if len(c)], 0, "continuation")
     longest = max((len(c) + len(t) for c, t in zip(contexts, continuations, strict=True)), default=1)
-    scorer = _Scorer(model, longest)
+    scorer = _Scorer(source, all(_can_cache(model, longest) for model in source.models))
     rows = len(contexts) if batch_size == "auto" else max(1, batch_size)
-    todo = plan(contexts, continuations, rows, _token_budget(model))
+    todo = plan(contexts, continuations, rows, _token_budget(source.models))
     while todo:
         group = todo.pop()
         try:
@@ -98,10 +101,10 @@ def loglikelihood(
         yield from scored
 
 
-def _token_budget(model: Any) -> int:
+def _token_budget(models: Sequence[Any]) -> int:
     # Keys and values stand twice while a cache is extended, and activations take about as much again.
-    token = 4 * sampling_bytes_per_row(model, 1) + backbone(model).unsplit_bytes
-    device = backbone(model).device
+    token = sum(4 * sampling_bytes_per_row(model, 1) + backbone(model).unsplit_bytes for model in models)
+    device = backbone(models[0]).device
     return max(1, min(MAX_TOKENS.get(device.type, 4096), int(0.5 * free_bytes(device) / token)))
 
 
@@ -114,51 +117,89 @@ class _State:
     lengths: torch.Tensor
 
 
+def _read(
+    reader: Backbone, state: _State | None, parents: list[int], tokens: Sequence[Sequence[int]]
+) -> tuple[_State, torch.Tensor]:
+    """Let each row go on from a parent row; return the new state and hidden states ``[rows, width, hidden]``.
+
+    Rows are padded on the right; a mask over slots hides the gaps that this leaves in the middle.
+    """
+    device = reader.device
+    width = max(len(row) for row in tokens)
+    counts = torch.tensor([len(row) for row in tokens], device=device)
+    ids = torch.zeros(len(tokens), width, dtype=torch.long)
+    for row, sequence in enumerate(tokens):
+        ids[row, : len(sequence)] = torch.as_tensor(sequence)
+    columns = torch.arange(width, device=device)
+    mask = columns < counts[:, None]
+    cache, past = DynamicCache(), torch.zeros(len(tokens), dtype=torch.long, device=device)
+    if state is not None:
+        chosen = torch.tensor(parents, device=device)
+        for layer, (keys, values) in enumerate(state.layers):
+            cache.update(keys[chosen], values[chosen], layer)
+        past = state.lengths[chosen]
+        mask = torch.cat([state.mask[chosen], mask], 1)
+    positions = past[:, None] + torch.minimum(columns, counts[:, None] - 1).clamp_min(0)
+    inputs = reader.inputs(ids.to(device), positions)
+    extra: dict[str, Any] = {"past_key_values": cache, "use_cache": True, "attention_mask": mask.long()}
+    every = torch.arange(len(tokens), device=device)[:, None]
+    hidden = reader.select(inputs | extra, every, columns[None].expand(len(tokens), -1))
+    layers = [(layer.keys, layer.values) for layer in cache.layers]
+    return _State(layers, mask, past + counts), hidden
+
+
 _gaps_are_known: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 
 
+def _can_cache(model: Any, longest: int) -> bool:
+    """Whether `_Scorer` may keep what it read, for sequences of so many tokens.
+
+    It leaves gaps between cached tokens, which do harm where a slot's number counts as a position.
+    """
+    if not supports_cache(model, longest):
+        return False
+    if model not in _gaps_are_known:
+        members = [Member([1, 2, 3, 1, 2], [(0, [1, 2])]), Member([1, 2, 1], [(1, [3, 1]), (2, [1, 1])])]
+        scored = [_Scorer(lm(model), cached).score(Group(2, members)) for cached in (True, False)]
+        tolerance = 1e-3 if next(model.parameters()).dtype == torch.float32 else 0.2
+        pairs = zip(*scored, strict=True)
+        _gaps_are_known[model] = all(torch.allclose(a, b, atol=tolerance) for (_, a), (_, b) in pairs)
+    return _gaps_are_known[model]
+
+
 class _Scorer:
-    """Scores groups under one model.
+    """Scores groups under the models of a source.
 
     Args:
-        model: A causal LM.
-        longest: Tokens of the longest sequence.
+        source: What says the next token's scores.
+        cached: Whether its models' caches can be relied upon.
     """
 
-    def __init__(self, model: Any, longest: int) -> None:
-        self.backbone: Backbone = backbone(model)
-        self.cached = supports_cache(model, longest) and self._trial()
+    def __init__(self, source: LogitSource, cached: bool) -> None:
+        self.source, self.cached = source, cached
+        # Where models are mixed, what they differ by must not drown in the rounding of their logits.
+        self.backbones = [backbone(model, exact=len(source.models) > 1) for model in source.models]
 
     def score(self, group: Group) -> list[tuple[int, torch.Tensor]]:
         """Score one group's continuations."""
         return self._score_cached(group) if self.cached else self._score_plainly(group)
 
-    def _trial(self) -> bool:
-        """Whether gaps between cached tokens do no harm, as they do where a slot's number counts as a position."""
-        model = self.backbone.model
-        if model not in _gaps_are_known:
-            members = [Member([1, 2, 3, 1, 2], [(0, [1, 2])]), Member([1, 2, 1], [(1, [3, 1]), (2, [1, 1])])]
-            pairs = zip(*(score(Group(2, members)) for score in (self._score_cached, self._score_plainly)), strict=True)
-            tolerance = 1e-3 if next(model.parameters()).dtype == torch.float32 else 0.2
-            _gaps_are_known[model] = all(torch.allclose(a, b, atol=tolerance) for (_, a), (_, b) in pairs)
-        return _gaps_are_known[model]
-
     @torch.inference_mode()
     def _score_cached(self, group: Group) -> list[tuple[int, torch.Tensor]]:
         owner = [row for row, member in enumerate(group.members) for _ in member.targets]
         targets = [target for member in group.members for target in member.targets]
-        state, _ = self._read(None, [0], [group.members[0].context[: group.shared]]) if group.shared else (None, None)
+        shared = [group.members[0].context[: group.shared]]
+        states = self._read_all(None, [0], shared)[0] if group.shared else None
         rest = [member.context[group.shared :] for member in group.members]
-        state, hidden = self._read(state, [0] * len(rest), rest)
-        lengths = torch.tensor([len(r) for r in rest], device=hidden.device)
-        first = [(row, int(lengths[row]) - 1, t[0]) for row, (_, t) in zip(owner, targets, strict=True) if t]
+        states, hidden = self._read_all(states, [0] * len(rest), rest)
+        first = [(row, len(rest[row]) - 1, t[0]) for row, (_, t) in zip(owner, targets, strict=True) if t]
         scores: list[list[torch.Tensor]] = [[] for _ in targets]
         full = [i for i, (_, t) in enumerate(targets) if t]
         for i, value in zip(full, self._log_probs(hidden, first), strict=True):
             scores[i].append(value[None])
         longer = [i for i in full if len(targets[i][1]) > 1]
         if longer:
-            _, hidden = self._read(state, [owner[i] for i in longer], [targets[i][1][:-1] for i in longer])
+            _, hidden = self._read_all(states, [owner[i] for i in longer], [targets[i][1][:-1] for i in longer])
             wanted = [(r, c, t) for r, i in enumerate(longer) for c, t in enumerate(targets[i][1][1:])]
             pieces = torch.split(self._log_probs(hidden, wanted), [len(targets[i][1]) - 1 for i in longer])
             for i, value in zip(longer, pieces, strict=True):
@@ -166,62 +207,42 @@ class _Scorer:
         empty = torch.zeros(0)
         return [(index, torch.cat(s).cpu() if s else empty) for (index, _), s in zip(targets, scores, strict=True)]
 
-    def _read(
-        self, state: _State | None, parents: list[int], tokens: Sequence[Sequence[int]]
-    ) -> tuple[_State, torch.Tensor]:
-        """Let each row go on from a parent row; return the new state and hidden states ``[rows, width, hidden]``.
+    def _read_all(
+        self, states: list[_State] | None, parents: list[int], tokens: Sequence[Sequence[int]]
+    ) -> tuple[list[_State], list[torch.Tensor]]:
+        """Let each model read on; return what each knows then, and its hidden states."""
+        before = states or [None] * len(self.backbones)
+        read = [_read(reader, state, parents, tokens) for reader, state in zip(self.backbones, before, strict=True)]
+        return [state for state, _ in read], [hidden for _, hidden in read]
 
-        Rows are padded on the right; a mask over slots hides the gaps that this leaves in the middle.
-        """
-        device = self.backbone.device
-        width = max(len(row) for row in tokens)
-        counts = torch.tensor([len(row) for row in tokens], device=device)
-        ids = torch.zeros(len(tokens), width, dtype=torch.long)
-        for row, sequence in enumerate(tokens):
-            ids[row, : len(sequence)] = torch.as_tensor(sequence)
-        columns = torch.arange(width, device=device)
-        mask = columns < counts[:, None]
-        cache, past = DynamicCache(), torch.zeros(len(tokens), dtype=torch.long, device=device)
-        if state is not None:
-            chosen = torch.tensor(parents, device=device)
-            for layer, (keys, values) in enumerate(state.layers):
-                cache.update(keys[chosen], values[chosen], layer)
-            past = state.lengths[chosen]
-            mask = torch.cat([state.mask[chosen], mask], 1)
-        positions = past[:, None] + torch.minimum(columns, counts[:, None] - 1).clamp_min(0)
-        inputs = self.backbone.inputs(ids.to(device), positions)
-        extra: dict[str, Any] = {"past_key_values": cache, "use_cache": True, "attention_mask": mask.long()}
-        every = torch.arange(len(tokens), device=device)[:, None]
-        hidden = self.backbone.select(inputs | extra, every, columns[None].expand(len(tokens), -1))
-        layers = [(layer.keys, layer.values) for layer in cache.layers]
-        return _State(layers, mask, past + counts), hidden
-
-    def _log_probs(self, hidden: torch.Tensor, wanted: list[tuple[int, int, int]]) -> torch.Tensor:
+    def _log_probs(self, hidden: list[torch.Tensor], wanted: list[tuple[int, int, int]]) -> torch.Tensor:
         """Return log-probabilities float32 ``[wanted]`` of (row, column, token): what follows that position."""
         if not wanted:
             return torch.zeros(0)
-        rows, columns, tokens = torch.tensor(wanted, device=hidden.device).unbind(1)
-        places, inverse = torch.unique(rows * hidden.shape[1] + columns, return_inverse=True)
-        vectors = hidden.reshape(-1, hidden.shape[-1])
-        size = max(1, HEAD_BYTES // (4 * self.backbone.model.config.get_text_config().vocab_size))
-        result = torch.empty(len(wanted), device=hidden.device)
+        device, width = hidden[0].device, hidden[0].shape[1]
+        rows, columns, tokens = torch.tensor(wanted, device=device).unbind(1)
+        places, inverse = torch.unique(rows * width + columns, return_inverse=True)
+        vectors = [h.reshape(-1, h.shape[-1])[places] for h in hidden]
+        size = max(1, HEAD_BYTES // (4 * self.source.models[0].config.get_text_config().vocab_size))
+        result = torch.empty(len(wanted), device=device)
         for start in range(0, len(places), size):
-            logits = self.backbone.logits(vectors[places[start : start + size]]).float()
+            pairs = zip(self.backbones, vectors, strict=True)
+            scores = self.source.log_prob_scores([reader.logits(v[start : start + size]) for reader, v in pairs])
             here = ((inverse >= start) & (inverse < start + size)).nonzero()[:, 0]
             local = inverse[here] - start
-            result[here] = logits[local, tokens[here]] - logits.logsumexp(-1)[local]
+            result[here] = scores[local, tokens[here]] - scores.logsumexp(-1)[local]
         return result
 
     @torch.inference_mode()
     def _score_plainly(self, group: Group) -> list[tuple[int, torch.Tensor]]:
         """Score without a cache, each sequence read whole."""
         units = [(member.context, index, target) for member in group.members for index, target in member.targets]
-        device = self.backbone.device
+        device = self.backbones[0].device
         width = max(len(context) + len(target) for context, _, target in units)
         ids = torch.tensor([[*c, *t] + [c[-1]] * (width - len(c) - len(t)) for c, _, t in units], device=device)
         places, columns = torch.arange(len(units), device=device)[:, None], torch.arange(width, device=device)[None]
-        inputs = self.backbone.inputs(ids, columns.expand_as(ids)) | {"use_cache": False}
-        hidden = self.backbone.select(inputs, places, columns.expand_as(ids))
+        columns = columns.expand_as(ids)
+        hidden = [r.select(r.inputs(ids, columns) | {"use_cache": False}, places, columns) for r in self.backbones]
         wanted = [(row, len(c) - 1 + i, token) for row, (c, _, t) in enumerate(units) for i, token in enumerate(t)]
         pieces = torch.split(self._log_probs(hidden, wanted), [len(target) for _, _, target in units])
         return [(index, piece.cpu()) for (_, index, _), piece in zip(units, pieces, strict=True)]
