@@ -17,6 +17,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+SIZES = {"full": 1.0, "quarter": 0.25, "tiny": 0.06}
+"""Share of the items that a claim is about; tiny has tiny models besides."""
+
 SIGNIFICANCE = 1e-4
 """Below this p-value two samples do not come from one distribution."""
 
@@ -28,13 +31,16 @@ def options(description: str) -> argparse.Namespace:
     parser.add_argument("--toxic", help="directory of a second LM with the same vocabulary")
     parser.add_argument("--classifier", help="directory of a sequence classifier; a random BERT base by default")
     parser.add_argument("--dtype", default="float32", choices=["auto", "float32", "bfloat16"], help="of our side")
-    parser.add_argument("--size", default="full", choices=["full", "tiny"], help="tiny: seconds, to see that it runs")
+    parser.add_argument(
+        "--size", default="full", choices=list(SIZES), help="quarter: of the items; tiny: seconds, to see that it runs"
+    )
     parser.add_argument("--repeats", type=int, default=1, help="how often both sides run, in turns")
     parser.add_argument("--threads", type=int, default=0, help="threads of torch; its own choice by default")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     args.tiny = args.size == "tiny"
+    args.share = SIZES[args.size]
     return args
 
 
@@ -113,7 +119,7 @@ def in_turns(ours: Callable[[], Any], plain: Callable[[], Any], repeats: int) ->
             start = time.perf_counter()
             results[name] = work()
             best[name] = min(best[name], time.perf_counter() - start)
-            print(f"{name}: {best[name]:.2f} s")
+            print(f"{name}: {best[name]:.2f} s", flush=True)
     return Turns(best["ours"], best["plain"], results["ours"], results["plain"])
 
 

@@ -39,7 +39,7 @@ class PlainContrast:
 def main() -> None:
     args = options(__doc__)
     dtype = chosen_dtype(args.dtype)  # plain and ours share it, as the published code distils in bfloat16
-    texts, length = (16, 24) if args.tiny else (128, 256)
+    texts, length = (16, 24) if args.tiny else (int(128 * args.share), 256)
     base = causal_lm(args.model, dtype, tiny=args.tiny)
     toxic = causal_lm(args.toxic or args.model, dtype, tiny=args.tiny, seed=1)
     bos = base.config.bos_token_id

@@ -55,7 +55,7 @@ def main() -> None:
     if dtype != torch.float32:
         model = causal_lm(args.model, dtype, tiny=args.tiny)
         judge = classifier(args.classifier, dtype, tiny=args.tiny)
-    prompts = random_prompts(6 if args.tiny else 100, model.config.vocab_size)
+    prompts = random_prompts(int(100 * args.share), model.config.vocab_size)
     turns = in_turns(
         lambda: evaluate(model, judge, prompts, (sample_ours, toxicity_ours, perplexity_ours)),
         lambda: evaluate(plain_model, plain_judge, prompts, (sample_plainly, toxicity_plainly, perplexity_plainly)),

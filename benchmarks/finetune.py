@@ -33,7 +33,7 @@ def setting(args: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
 
     model = causal_lm(args.model, torch.float32, tiny=args.tiny)
     tokenizer = load_tokenizer(args.model) if args.model else classifier(None, torch.float32, tiny=True).tokenizer
-    count, longest = (24, 40) if args.tiny else (640, LENGTH - 2)
+    count, longest = (24, 40) if args.tiny else (int(640 * args.share), LENGTH - 2)
     return model, tokenizer, [Text(text, "length") for text in texts_of(count, longest)]
 
 

@@ -31,7 +31,7 @@ def main() -> None:
     dtype = chosen_dtype(args.dtype)
     plain_model = causal_lm(args.model, torch.float32, tiny=args.tiny)
     model = plain_model if dtype == torch.float32 else causal_lm(args.model, dtype, tiny=args.tiny)
-    pairs = questions(8 if args.tiny else 100, model.config.vocab_size, 1 if args.tiny else 5)
+    pairs = questions(8 if args.tiny else int(100 * args.share), model.config.vocab_size, 1 if args.tiny else 5)
     turns = in_turns(lambda: score_ours(model, pairs), lambda: score_plainly(plain_model, pairs), args.repeats)
     same = float(np.mean(np.array(choices(turns.ours)) == np.array(choices(turns.plain))))
     error = float(np.abs(np.array(turns.ours) - np.array(turns.plain)).max())

@@ -57,7 +57,7 @@ def main() -> None:
     dtype = chosen_dtype(args.dtype)
     plain_model = causal_lm(args.model, torch.float32, tiny=args.tiny)
     model = plain_model if dtype == torch.float32 else causal_lm(args.model, dtype, tiny=args.tiny)
-    prompts = random_prompts(6 if args.tiny else 100, model.config.vocab_size)
+    prompts = random_prompts(int(100 * args.share), model.config.vocab_size)
     generator = np.random.default_rng(1)
     pairs = [(p, generator.integers(1, model.config.vocab_size, 20).tolist()) for p in prompts for _ in range(25)]
     turns = in_turns(lambda: score_ours(model, pairs), lambda: score_plainly(plain_model, pairs), args.repeats)

@@ -58,7 +58,7 @@ def main() -> None:
     dtype = chosen_dtype(args.dtype)
     plain_model = causal_lm(args.model, torch.float32, tiny=args.tiny)
     model = plain_model if dtype == torch.float32 else causal_lm(args.model, dtype, tiny=args.tiny)
-    prompts = random_prompts(6 if args.tiny else 100, model.config.vocab_size)
+    prompts = random_prompts(int(100 * args.share), model.config.vocab_size)
     turns = in_turns(lambda: sample_ours(model, prompts), lambda: sample_plainly(plain_model, prompts), args.repeats)
     p_tokens = same_tokens(turns.ours, turns.plain)
     few = slice(0, 10 * SAMPLES)

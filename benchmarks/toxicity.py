@@ -51,7 +51,7 @@ def main() -> None:
     dtype = chosen_dtype(args.dtype)
     plain_judge = classifier(args.classifier, torch.float32, tiny=args.tiny)
     judge = plain_judge if dtype == torch.float32 else classifier(args.classifier, dtype, tiny=args.tiny)
-    texts = random_texts(100 if args.tiny else 2500)
+    texts = random_texts(int(2500 * args.share))
     turns = in_turns(lambda: score_ours(judge, texts), lambda: score_plainly(plain_judge, texts), args.repeats)
     agree, error = agrees(turns.ours, turns.plain, dtype)
     report("toxicity", turns, agree, work_of(judge, texts).floor(dtype), largest_error=error)
