@@ -210,9 +210,9 @@ def test_samples_of_one_prompt_share_one_reading(monkeypatch: pytest.MonkeyPatch
     read: list[list[int]] = []
     original = CachedDecoder.prefill
 
-    def spy(self: CachedDecoder, heads: Any) -> Any:
+    def spy(self: CachedDecoder, heads: Any, shared: int) -> Any:
         read.extend(heads)
-        return original(self, heads)
+        return original(self, heads, shared)
 
     source = lm(gpt2())
     run(source)  # the trial of the cache is over

@@ -33,8 +33,11 @@ def round_up(number: int, multiple: int) -> int:
 class Decoder(Protocol):
     """One model with room for a number of sequences, each in a slot of its own."""
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, list[Any]]:
-        """Read prompts; return a vector after each, ``[prompts, width]``, for `logits`, and what `place` takes."""
+    def prefill(self, prompts: Sequence[Sequence[int]], shared: int = 0) -> tuple[torch.Tensor, list[Any]]:
+        """Read prompts; return a vector after each, ``[prompts, width]``, for `logits`, and what `place` takes.
+
+        The first ``shared`` tokens are the same in all prompts, those of other calls included.
+        """
 
     def place(self, prefix: Any, slots: torch.Tensor) -> None:
         """Start sequences in these slots that all go on from one prompt."""
@@ -170,10 +173,18 @@ class CachedDecoder:
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self._shortest = round_up(-(-SMALLEST_PRODUCT // width), LENGTH_MULTIPLE)
         self._cache = SlotCache(config.num_hidden_layers, self._slots, round_up(capacity, LENGTH_MULTIPLE))
+        self._beginning: Prefix | None = None  # of what all prompts share
 
     @torch.inference_mode()
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, list[Prefix]]:
+    def prefill(self, prompts: Sequence[Sequence[int]], shared: int = 0) -> tuple[torch.Tensor, list[Prefix]]:
         """Read prompts; see `Decoder`. All are padded on the right to one length, a multiple of eight."""
+        if shared and self._beginning is None:
+            self._beginning = self._read([prompts[0][:shared]], None)[1][0]
+        return self._read([prompt[shared:] for prompt in prompts], self._beginning if shared else None)
+
+    def _read(self, prompts: Sequence[Sequence[int]], beginning: Prefix | None) -> tuple[torch.Tensor, list[Prefix]]:
+        """Read prompts that go on from one beginning, if any; return what `prefill` does."""
+        past = beginning[0][0].shape[1] if beginning else 0
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=self._backbone.device)
         width = round_up(int(lengths.max()), ROW_MULTIPLE)
         ids = torch.zeros(len(prompts), width, dtype=torch.long)
@@ -181,17 +192,19 @@ class CachedDecoder:
             ids[row] = prompt[-1]  # padding: no token that a model could take for its pad token and warn about
             ids[row, : len(prompt)] = torch.as_tensor(prompt)
         cache = DynamicCache()
+        for layer, (keys, values) in enumerate(beginning or ()):
+            cache.update(*(states.expand(len(prompts), -1, -1, -1) for states in (keys, values)), layer)
         # No mask: causal attention keeps real tokens from seeing the padding on their right.
         positions = torch.arange(width, device=lengths.device).expand(len(prompts), -1)
-        positions = torch.minimum(positions, lengths[:, None] - 1)
+        positions = past + torch.minimum(positions, lengths[:, None] - 1)
         inputs = self._backbone.inputs(ids.to(lengths.device), positions) | {
             "past_key_values": cache,
             "use_cache": True,
         }
         selected = self._backbone.select(inputs, torch.arange(len(prompts), device=lengths.device), lengths - 1)
         states = [(layer.keys, layer.values) for layer in cache.layers]
-        prefixes = [[(k[row, :, :n], v[row, :, :n]) for k, v in states] for row, n in enumerate(lengths.tolist())]
-        return selected, prefixes
+        ends = [past + n for n in lengths.tolist()]
+        return selected, [[(k[row, :, :n], v[row, :, :n]) for k, v in states] for row, n in enumerate(ends)]
 
     @torch.inference_mode()
     def place(self, prefix: Prefix, slots: torch.Tensor) -> None:
@@ -245,8 +258,8 @@ class RecomputeDecoder:
         inputs = self._backbone.inputs(ids, positions) | {"use_cache": False}
         return self._backbone.select(inputs, torch.arange(len(ids), device=ids.device), last)
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, list[Sequence[int]]]:
-        """Read prompts; see `Decoder`."""
+    def prefill(self, prompts: Sequence[Sequence[int]], shared: int = 0) -> tuple[torch.Tensor, list[Sequence[int]]]:
+        """Read prompts; see `Decoder`. What they share is read again each time."""
         last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=self._ids.device)
         ids = torch.zeros(len(prompts), int(last.max()) + 1, dtype=torch.long)
         for row, prompt in enumerate(prompts):

@@ -81,6 +81,7 @@ def sample(
     keys: Sequence[int] | None = None,
     skip: Collection[tuple[int, int]] = (),
     batch_size: int | Literal["auto"] = "auto",
+    shared: int = 0,
 ) -> Iterator[list[Sampled]]:
     """Sample ``n`` continuations of each prompt.
 
@@ -96,6 +97,7 @@ def sample(
         skip: (prompt index, sample index) pairs that are already there.
         batch_size: Rows decoded together, or ``auto`` by free memory; halved when memory runs out, which costs time
             but changes no result.
+        shared: How many tokens all prompts begin with alike (a safety prompt, say); they are read once.
 
     Yields:
         Continuations as they end, in no particular order.
@@ -105,6 +107,8 @@ def sample(
         UniDetoxError: Where the smallest batch does not fit into memory, or a model's logits are not numbers.
     """
     check_sequences(source.models, prompts, settings.max_new_tokens - 1)
+    if prompts and (shared >= min(map(len, prompts)) or any(p[:shared] != prompts[0][:shared] for p in prompts)):
+        raise UsageError(f"the prompts do not share {shared} tokens", hint="Give how many they begin with alike")
     keys = range(len(prompts)) if keys is None else keys
     # Longest first, so that memory runs out at the start or not at all, and rows of like length share the batch.
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
@@ -112,7 +116,7 @@ def sample(
     todo = [(i, k) for i in order for k in range(n) if (i, k) not in done]
     rows = _batch_rows(source, prompts, settings, batch_size)
     while todo:
-        run = _Run(source, prompts, settings, keys, todo, min(rows, len(todo)))
+        run = _Run(source, prompts, settings, keys, todo, min(rows, len(todo)), shared)
         try:
             for finished in run:
                 done.update((s.prompt_index, s.sample_index) for s in finished)
@@ -152,8 +156,10 @@ class _Run:
         keys: Sequence[int],
         todo: list[tuple[int, int]],
         slots: int,
+        shared: int,
     ) -> None:
         self.source, self.prompts, self.settings, self.slots = source, prompts, settings, slots
+        self.shared = shared
         capacity = max(len(prompts[i]) for i, _ in todo) + settings.max_new_tokens
         # Where models are mixed, what they differ by must not drown in the rounding of their logits.
         exact = len(source.models) > 1
@@ -220,11 +226,11 @@ class _Run:
         groups: dict[int, list[int]] = {}
         for index in dict.fromkeys(i for i, _ in pairs):
             if index not in self.prefixes:
-                groups.setdefault(round_up(len(self.prompts[index]), ROW_MULTIPLE), []).append(index)
+                groups.setdefault(round_up(len(self.prompts[index]) - self.shared, ROW_MULTIPLE), []).append(index)
         for width, members in groups.items():
             size = max(1, PREFILL_TOKENS // width)
             for part in (members[i : i + size] for i in range(0, len(members), size)):
-                read = [decoder.prefill([self.prompts[i] for i in part]) for decoder in self.decoders]
+                read = [decoder.prefill([self.prompts[i] for i in part], self.shared) for decoder in self.decoders]
                 for row, index in enumerate(part):
                     self.prefixes[index] = ([p[row] for _, p in read], [vectors[row] for vectors, _ in read])
 
