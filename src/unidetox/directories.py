@@ -7,11 +7,12 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from unidetox.errors import LockedError, UniDetoxError, UsageError
-from unidetox.files import TMP_SUFFIX
+from unidetox.files import TMP_SUFFIX, fsync_directory
 
 _PATIENCE_S = 0.3
 
@@ -120,6 +121,22 @@ def list_files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in found if not path.name.endswith(TMP_SUFFIX))
 
 
+def damaged_files(root: Path, entries: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Say which files are gone or of another size.
+
+    Args:
+        root: The folder.
+        entries: Path below it -> what `unidetox.files.file_entry` said of it.
+    """
+    found = []
+    for path, entry in entries.items():
+        if not (root / path).exists():
+            found.append(f"{path} is gone")
+        elif (root / path).stat().st_size != entry["bytes"]:
+            found.append(f"{path} was changed")
+    return tuple(found)
+
+
 def make_directory(directory: Path) -> list[Path]:
     """Make a directory and return which folders had to be made, the innermost first.
 
@@ -155,3 +172,31 @@ def remove_empty(folders: Iterable[Path]) -> None:
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()
+
+
+def remove_files(root: Path, paths: Iterable[str]) -> None:
+    """Remove files below a folder, and the folders between that are empty then."""
+    for path in paths:
+        target = root / path
+        target.unlink(missing_ok=True)
+        remove_empty([parent for parent in target.parents if parent.is_relative_to(root)][:-1])
+
+
+def move_files(source: Path, target: Path, paths: Iterable[str]) -> None:
+    """Move files from below one folder to the same place below another; those that were moved before stay there."""
+    folders = {target}
+    for path in paths:
+        if there(source / path):
+            (target / path).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(source / path, target / path)  # noqa: PTH105 - the one atomic primitive, kept visible
+        folders.add((target / path).parent)
+    for folder in folders:
+        fsync_directory(folder)
+
+
+def remove_others(folder: Path, keep: Iterable[str]) -> None:
+    """Remove what is in a folder, if it is there, but for some names; and the folder itself where nothing is left."""
+    if folder.is_dir():
+        for name in {item.name for item in folder.iterdir()} - set(keep):
+            remove(folder / name)
+        remove_empty([folder])

@@ -2,6 +2,7 @@
 
 While a stage works, everything is in ``.work``. The commit is decided by one file, ``.work/COMMIT``, that lists what
 will be in place; from then on whoever opens the directory rolls it forward. ``stage.json`` is written last.
+What is expensive and may serve other settings too is in ``.parts``, in folders named after all that they depend on.
 """
 
 from __future__ import annotations
@@ -14,15 +15,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from unidetox.directories import DirectoryLock, check_directory, list_files, make_directory, remove, remove_empty, there
+from unidetox.directories import (
+    DirectoryLock,
+    check_directory,
+    damaged_files,
+    list_files,
+    make_directory,
+    move_files,
+    remove,
+    remove_empty,
+    remove_files,
+    remove_others,
+    there,
+)
 from unidetox.errors import LockedError, UniDetoxError, UsageError
 from unidetox.files import TMP_SUFFIX, canonical, file_entry, fsync_directory, hash_of, read_json, write_json
 from unidetox.provenance import differences, now, versions
 
 SCHEMA_VERSION = 1
-STAGE, WORK, TRASH, FAILED, COMMIT = "stage.json", ".work", ".work.old", "failed.json", "COMMIT"
+STAGE, WORK, TRASH, FAILED, COMMIT, PARTS = "stage.json", ".work", ".work.old", "failed.json", "COMMIT", ".parts"
 _WORK_INFO, _PROGRESS, _OUT = "work.json", "progress.json", "out"
-_RESERVED = frozenset({STAGE, WORK, TRASH, FAILED, DirectoryLock.FILE})
+_RESERVED = frozenset({STAGE, WORK, TRASH, FAILED, PARTS, DirectoryLock.FILE})
 
 State = Literal["fresh", "stale", "partial", "missing", "failed"]
 
@@ -52,6 +65,7 @@ class Stage:
         settings: The part of the recipe that it reads; may be nested.
         inputs: A hash for each thing that it reads, by name.
         code_version: Raised when the code changes what comes out.
+        parts: Names of the folders in `parts_dir` that the outputs rest on; a commit removes all others.
 
     Example:
         >>> stage = Stage(Path("texts"), "distill", {"alpha": 0.1}, {"base": "1f3a"})  # doctest: +SKIP
@@ -68,12 +82,14 @@ class Stage:
         settings: Mapping[str, Any],
         inputs: Mapping[str, str],
         code_version: int = 1,
+        parts: Iterable[str] = (),
     ) -> None:
         self.directory = Path(directory)
         self.name = name
         self.settings: dict[str, Any] = canonical(settings)
         self.inputs: dict[str, str] = dict(inputs)
         self.code_version = code_version
+        self.parts = tuple(sorted(parts))
         self._lock = DirectoryLock(self.directory)
         self._began = time.monotonic()
         self._committed = False
@@ -90,6 +106,7 @@ class Stage:
             "settings": self.settings,
             "inputs": self.inputs,
             "code_version": self.code_version,
+            **({"parts": list(self.parts)} if self.parts else {}),
         }
 
     @property
@@ -101,6 +118,11 @@ class Stage:
     def out_dir(self) -> Path:
         """Folder whose content is moved into the directory by `commit`."""
         return self.work_dir / _OUT
+
+    @property
+    def parts_dir(self) -> Path:
+        """Folder of the parts."""
+        return self.directory / PARTS
 
     def record(self) -> dict[str, Any] | None:
         """Return the content of ``stage.json``, or None where nothing is committed."""
@@ -146,8 +168,9 @@ class Stage:
         """Work on the stage; holds the lock of the directory meanwhile.
 
         Args:
-            fresh: Start over: forget work in progress and what was committed.
-            replace: Whether outputs or work of other settings may be replaced. If not, they are a usage error.
+            fresh: Start over: forget parts, work in progress and what was committed.
+            replace: Whether outputs or work of other settings may be replaced. If not, they are a usage error, unless
+                they have parts and all of these are used again: then nothing expensive is lost.
 
         Yields:
             The work folder. Work of an interrupted run with the same key is still in it.
@@ -222,6 +245,7 @@ class Stage:
         self.out_dir.mkdir(exist_ok=True)
         if fresh:
             (self.directory / STAGE).unlink(missing_ok=True)
+            remove(self.parts_dir)
         self._began, self._committed = time.monotonic(), False
 
     def _watched(self, replace: bool) -> Iterator[Path]:
@@ -257,21 +281,29 @@ class Stage:
             )
 
     def _refuse_other_settings(self, record: dict[str, Any] | None, work: dict[str, Any] | None) -> None:
+        if record and self._only_adds(record):
+            return  # at worst unfinished additions are lost
         for found, what in ((record, "results"), (work, "unfinished work")):
-            changes = self._differences(found) if found and found.get("key") else ()
+            changes = self._differences(found) if found and found.get("key") and not self._only_adds(found) else ()
             if changes:
                 raise UsageError(
                     f"{self.directory} holds {what} of other settings ({'; '.join(changes)})",
                     hint="Start over with --fresh, or give another -o",
                 )
 
+    def _only_adds(self, found: Mapping[str, Any]) -> bool:
+        """Say whether all that is expensive in other results is used again."""
+        return bool(found.get("parts")) and set(found["parts"]) <= set(self.parts)
+
     def _note_failure(self, exc: BaseException, replace: bool) -> None:
         """Leave a note of what went wrong, or no trace at all where nothing had been made yet."""
         if self._committed or not self.work_dir.is_dir():
             return
-        work = self._work_info() or {}
+        work, record = self._work_info() or {}, self.record() or {}
+        parts = {part for part in self.parts if (self.parts_dir / part).exists()}
         produced = any(name not in (_WORK_INFO, _PROGRESS) for name in list_files(self.work_dir))
-        known = set((self.record() or {}).get("outputs", {}))
+        produced = produced or not parts <= set(record.get("parts", ()))
+        known = set(record.get("outputs", {}))
         if not produced and set(work.get("previous", ())) <= known:
             self._discard_work()
         if isinstance(exc, Exception) and (produced or replace):
@@ -321,34 +353,17 @@ class Stage:
         (self.directory / STAGE).unlink(missing_ok=True)
         fsync_directory(self.directory)
         try:
-            self._remove_outputs(set(previous) - set(outputs))
-            self._move_outputs(outputs)
+            remove_files(self.directory, set(previous) - set(outputs))
+            move_files(self.out_dir, self.directory, outputs)
+            remove_others(self.parts_dir, keep=decided["record"].get("parts", ()))
         except OSError as exc:
             raise UniDetoxError(f"cannot put {exc.filename} in place: {exc.strerror}") from exc
         (self.directory / FAILED).unlink(missing_ok=True)
         write_json(self.directory / STAGE, decided["record"])
         self._discard_work()
 
-    def _remove_outputs(self, paths: Iterable[str]) -> None:
-        for path in paths:
-            target = self.directory / path
-            target.unlink(missing_ok=True)
-            remove_empty([parent for parent in target.parents if parent.is_relative_to(self.directory)][:-1])
-
-    def _move_outputs(self, paths: Iterable[str]) -> None:
-        folders = set()
-        for path in paths:
-            source, target = self.out_dir / path, self.directory / path
-            if there(source):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(source, target)  # noqa: PTH105 - the one atomic primitive, kept visible
-            folders.add(target.parent)
-        for folder in folders | {self.directory}:
-            fsync_directory(folder)
-
     def _discard_work(self) -> None:
-        # Renamed first: what is called .work is always whole.
-        trash = self.directory / TRASH
+        trash = self.directory / TRASH  # renamed first: what is called .work is always whole
         remove(trash)
         os.replace(self.work_dir, trash)  # noqa: PTH105
         remove(trash)
@@ -372,17 +387,7 @@ class Stage:
         return changes or ("stage.json is of another version or cannot be read",)
 
     def _staleness(self, record: Mapping[str, Any]) -> tuple[str, ...]:
-        return self._differences(record) or self._damage(record)
-
-    def _damage(self, record: Mapping[str, Any]) -> tuple[str, ...]:
-        found = []
-        for path, entry in record.get("outputs", {}).items():
-            target = self.directory / path
-            if not target.exists():
-                found.append(f"{path} is gone")
-            elif target.stat().st_size != entry["bytes"]:
-                found.append(f"{path} was changed")
-        return tuple(found)
+        return self._differences(record) or damaged_files(self.directory, record.get("outputs", {}))
 
     def _progress(self) -> tuple[str, ...]:
         progress = read_json(self.work_dir / _PROGRESS)

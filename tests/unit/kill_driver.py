@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from unidetox.files import JsonlWriter, read_json, read_jsonl
+from unidetox.files import JsonlWriter, read_json, read_jsonl, write_text
 from unidetox.stages import Stage
 
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "fcntl.flock"}
@@ -36,7 +36,7 @@ def die_before_operation(number: int, folder: Path) -> None:
 
 def work(folder: Path, alpha: float, fresh: bool = False) -> None:
     """A stage with a resumable file, scratch, folders, and outputs whose names depend on the settings."""
-    stage = Stage(folder, "distill", {"alpha": alpha}, {"base": "b"})
+    stage = Stage(folder, "distill", {"alpha": alpha}, {"base": "b"}, parts=[f"texts-{alpha}"])
     if not fresh and stage.status().state == "fresh":
         return
     with stage.open(fresh=fresh) as work_dir:
@@ -46,6 +46,8 @@ def work(folder: Path, alpha: float, fresh: bool = False) -> None:
             for number in range(have, ROWS):
                 writer.write([{"text": f"{alpha} {number}"}])
                 stage.report_progress(number + 1, ROWS, "texts")
+        for part in stage.parts:
+            write_text(stage.parts_dir / part / "costly.txt", part)
         (work_dir / "scratch").mkdir(exist_ok=True)
         (work_dir / "scratch" / "checkpoint").write_text("x")
         model = work_dir / "out" / ("model" if alpha == 0.1 else "model/weights") / "w.bin"

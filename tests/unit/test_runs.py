@@ -262,6 +262,42 @@ def test_single_commands_do_not_replace_other_unfinished_work(tmp_path):
     assert (tmp_path / ".work" / "out" / "texts.jsonl").read_text() == "half"
 
 
+def test_parts_outlive_the_work_and_additions_are_welcome(tmp_path):
+    def part(stage: Stage, name: str) -> None:
+        write_text(stage.parts_dir / name / "scores", name)
+
+    first = make_stage(tmp_path, parts=["texts", "scores"])
+    with first.open(replace=False):
+        part(first, "texts")
+        part(first, "scores")
+        first.commit({})
+    more = make_stage(tmp_path, 0.2, parts=["texts", "scores", "others"])
+    assert more.status().state == "stale"
+    with pytest.raises(KeyboardInterrupt), more.open(replace=False):
+        part(more, "others")
+        raise KeyboardInterrupt
+    assert more.status().state == "partial"
+    # Other additions instead: only what was unfinished is lost, once they are there.
+    with make_stage(tmp_path, 0.3, parts=["texts", "scores", "third"]).open(replace=False):
+        assert sorted(path.name for path in more.parts_dir.iterdir()) == ["others", "scores", "texts"]
+    with more.open(replace=False):
+        more.commit({})
+    with pytest.raises(UsageError, match=r"other settings \(alpha: 0.2 -> 0.1\)"):
+        fill(make_stage(tmp_path, parts=["texts", "scores"]), replace=False)
+    fill(make_stage(tmp_path, parts=["texts", "scores"]), replace=True)
+    assert names(tmp_path) == [".parts/scores/scores", ".parts/texts/scores", "stage.json", "texts.jsonl"]
+    with make_stage(tmp_path).open(fresh=True):
+        assert not (tmp_path / ".parts").exists()
+
+
+def test_a_failure_that_left_a_part_is_remembered(tmp_path):
+    stage = make_stage(tmp_path, parts=["texts"])
+    with pytest.raises(MissingError), stage.open(replace=False):
+        write_text(stage.parts_dir / "texts" / "x", "half")
+        raise MissingError("the disk is gone")
+    assert str(stage.status()) == "failed (the disk is gone)"
+
+
 @pytest.mark.parametrize("entry", ["notes.txt", ".hidden", ".work/notes.txt"])
 @pytest.mark.parametrize("options", [{}, {"replace": False}, {"fresh": True}])
 def test_foreign_directories_are_refused_and_left_alone(tmp_path, entry, options):
@@ -350,8 +386,9 @@ def test_outputs_lost_in_the_middle_of_a_commit_are_made_again(tmp_path, monkeyp
     stage = make_stage(tmp_path)
     with pytest.raises(RuntimeError), stage.open() as work_dir:
         write_text(work_dir / "out" / "a", "x")
-        monkeypatch.setattr(stage, "_move_outputs", lambda _: (_ for _ in ()).throw(RuntimeError))
+        monkeypatch.setattr("unidetox.stages.move_files", lambda *_: (_ for _ in ()).throw(RuntimeError))
         stage.commit({})
+    monkeypatch.undo()
     (work_dir / "out" / "a").unlink()
     assert make_stage(tmp_path).status().state != "fresh"
     fill(make_stage(tmp_path), {"a": "y"})
