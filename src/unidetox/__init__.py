@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from unidetox.analysis import analyze
     from unidetox.api import detoxify, distill, run, train_toxic
     from unidetox.decoding import ContrastiveLogitsProcessor
     from unidetox.evaluation import evaluate
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "ContrastiveLogitsProcessor": "unidetox.decoding",
+    "analyze": "unidetox.analysis",
     "detoxify": "unidetox.api",
     "detoxify_model": "unidetox.training",
     "distill": "unidetox.api",
@@ -29,6 +31,7 @@ _PUBLIC = {
 __all__ = [
     "ContrastiveLogitsProcessor",
     "__version__",
+    "analyze",
     "detoxify",
     "detoxify_model",
     "distill",

@@ -249,6 +249,35 @@ def evaluate(
     _show_results(common, results, output)
 
 
+@verb("analyze")
+def analyze(
+    texts: Annotated[list[str], typer.Argument(help="Texts: files, directories or Hub ids.", show_default=False)],
+    common: Work,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Directory for the numbers and a page.")] = None,
+    corpus: Annotated[str | None, typer.Option(help="Toxic texts to look for: dghs, a file or a Hub id.")] = None,
+    column: Annotated[str | None, typer.Option(help="Column of the corpus with the text.")] = None,
+    reference: Annotated[str | None, typer.Option(help="Texts that key terms are taken against.")] = None,
+    scorer: Annotated[str | None, typer.Option(help="Toxicity classifier.")] = None,
+    scorer_label: Annotated[str | None, typer.Option(help="Its label that is the toxicity (toxic).")] = None,
+    classifier: Annotated[list[str] | None, typer.Option(help="Report its labels' shares; may be repeated.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Model whose tokens lengths are counted in, too.")] = None,
+) -> None:
+    """Say what is in sets of texts, side by side: overlap, key terms, toxicity, labels, lengths, copies."""
+    from unidetox import analysis
+
+    options = _said(
+        corpus=corpus, column=column, reference=reference, scorer=scorer, scorer_label=scorer_label,
+        classifiers=classifier or None, tokenizer=tokenizer, limit=common.limit,
+    )  # fmt: skip
+    found = analysis.analyze(texts, output=output, fresh=common.fresh, **options, **common.given())
+    if common.as_json:
+        console.result(json.dumps(found))
+        return
+    console.table("Texts", *analysis.console_rows(found))
+    if output is not None:
+        console.result(f"page: {output / 'analysis.html'}")
+
+
 @verb("run")
 def run(
     recipe: Annotated[Path, typer.Argument(help="A recipe in TOML; `unidetox init` writes one.", show_default=False)],

@@ -131,6 +131,26 @@ USES = [
         },
     ),
     Use(
+        [
+            "analyze", "a.csv", "b.csv", "-o", "out", "--corpus", "c.csv", "--column", "words", "--reference", "r.csv",
+            "--scorer", "a/scorer", "--scorer-label", "bad", "--classifier", "a/lean", "--classifier", "a/topic",
+            "--tokenizer", "a/lm", *COMMON,
+        ],
+        "unidetox.analysis.analyze",
+        (["a.csv", "b.csv"],),
+        {
+            "output": OUT, "corpus": "c.csv", "column": "words", "reference": "r.csv", "scorer": "a/scorer",
+            "scorer_label": "bad", "classifiers": ["a/lean", "a/topic"], "tokenizer": "a/lm", "limit": 5, "fresh": True,
+            **COMPUTING,
+        },
+    ),
+    Use(
+        ["analyze", "a.csv", "--output", "out"],
+        "unidetox.analysis.analyze",
+        (["a.csv"],),
+        {"output": OUT, "fresh": False},
+    ),
+    Use(
         ["evaluate", "a/one", "--output", "out", "--seed", "8"],
         "unidetox.evaluation.evaluate",
         (["a/one"],),
@@ -151,7 +171,7 @@ RESULTS: dict[str, Any] = {"schema_version": 1, "rows": []}
 
 @pytest.mark.parametrize("use", USES, ids=[f"{use.arguments[0]}-{i}" for i, use in enumerate(USES)])
 def test_every_option_reaches_what_it_is_for(monkeypatch: pytest.MonkeyPatch, use: Use):
-    calls = recorder(monkeypatch, use.callee, RESULTS if use.arguments[0] == "evaluate" else OUT)
+    calls = recorder(monkeypatch, use.callee, RESULTS if use.arguments[0] in ("evaluate", "analyze") else OUT)
     call(*use.arguments, "--json").ok()
     assert calls == [(use.positional, use.named)]
 

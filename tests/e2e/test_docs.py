@@ -69,6 +69,7 @@ ADDED = {
     "distill": f"--num-texts 4 --max-length 16 {CPU}",
     "evaluate": f"--limit 2 --samples 2 --max-new-tokens 4 {CPU} --prompts {{prompts}} --scorer {{classifier}}",
     "run": f"--limit 2 {CPU} {SETS}",
+    "analyze": f"--limit 4 {CPU}",
     "status": "", "report": "", "init": "", "doctor": "--offline", "--version": "",
 }  # fmt: skip
 # --- A preset that makes texts needs the Hub; only these commands use one, and this is what they read instead.
@@ -80,6 +81,7 @@ LIMITS: dict[str, dict[str, Any]] = {
     "train_toxic": {**FEW, "steps": 2, "limit": 4, "max_length": 32},
     "distill": {**FEW, "num_texts": 4, "max_length": 16},
     "detoxify": {**FEW, "steps": 2, "limit": 4, "max_length": 32},
+    "analyze": {**FEW, "limit": 4},
     "evaluate": {**FEW, "limit": 2, "samples": 2, "max_new_tokens": 4, "scorer": "{classifier}"},
     "run": {"limit": 2, "overrides": ("device=cpu", *f"{MODELS} {DATA} {SIZES}".split())},
     "detoxify_model": {"steps": 2, "max_length": 32, "dtype": "float32"},
