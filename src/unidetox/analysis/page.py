@@ -183,7 +183,11 @@ def _toxicity(sets: Sequence[Mapping[str, Any]]) -> Iterator[Part]:
     for place in range(bins):
         counts = [(one["histogram"][place], sum(one["histogram"])) for one in found]
         rows.append((f"toxicity {place / bins:.1f}–{(place + 1) / bins:.1f}", [_count(*pair) for pair in counts]))
-    yield Part("Toxicity", "What the scorer says of each whole text; toxic from 0.5 on.", rows)
+    about = (
+        "What the scorer says of each whole text; toxic from 0.5 on. A scorer made for comments may take any long text for "
+        "toxic: look at plain texts of the same length beside these."
+    )
+    yield Part("Toxicity", about, rows)
 
 
 def _quantiles(found: Mapping[str, float]) -> Cell:
