@@ -48,7 +48,9 @@ found = lm_eval.simple_evaluate(
 answers = {}
 for subject in told["subjects"]:
     rows = sorted(found["samples"][subject], key=lambda row: row["doc_id"])
-    answers[subject] = [{"logprobs": [row["filtered_resps"][c][0] for c in range(4)], "acc": row["acc"]} for row in rows]
+    answers[subject] = [
+        {"logprobs": [scored[0] for scored in row["filtered_resps"]], "acc": row["acc"]} for row in rows
+    ]
 accuracy = {subject: found["results"][subject]["acc,none"] for subject in told["subjects"]}
 Path(sys.argv[2]).write_text(json.dumps({"answers": answers, "accuracy": accuracy}))
 """
@@ -114,4 +116,6 @@ def test_letters_of_real_questions_are_those_of_lm_eval(tmp_path: Path, shared: 
     assert len(ours) == 1531
     assert largest < 1e-3
     cut, right = sum(answer.cut for answer in ours), sum(answer.is_right for answer in ours)
-    sys.stderr.write(f"{model}, {shots} shots: {right} of {len(ours)} right, {cut} cut, largest difference {largest:.1e}\n")
+    sys.stderr.write(
+        f"{model}, {shots} shots: {right} of {len(ours)} right, {cut} cut, largest difference {largest:.1e}\n"
+    )
