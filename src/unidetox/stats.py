@@ -13,7 +13,7 @@ of them:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
@@ -169,6 +169,38 @@ def paired_difference(
     resampled = np.mean([difference(means) for means in _draws(columns, strata, n_resamples, seed)], axis=0)
     low, high = _percentiles(resampled, strata, level)
     return Difference(value, low, high, _p_value(value, resampled, len(columns)), len(columns))
+
+
+def bootstrap_of_means(
+    columns: Sequence[Numbers],
+    function: Callable[[Floats], Floats],
+    n_resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+    *,
+    domains: Sequence[str] | None = None,
+) -> tuple[float, float, float]:
+    """Compute any function of several means over the same prompts, with its bootstrap interval.
+
+    Args:
+        columns: Numbers by prompt, each ``[n]``, resampled together.
+        function: Means ``[..., columns]`` -> ``[...]``; NaN where a resample says nothing.
+        n_resamples: Number of resamples, at least 1.
+        level: Nominal coverage, in (0, 1).
+        seed: Seed of the resampling.
+        domains: The domain of each prompt; each mean is then the unweighted mean over domains.
+
+    Returns:
+        The value and the ends of its interval.
+
+    Raises:
+        ValueError: As for `bootstrap_ci`.
+    """
+    table = np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=-1)
+    _, strata = _prepare(table[:, 0], "mean", None, domains)
+    value = float(function(np.mean([table[rows].mean(axis=0) for rows in strata], axis=0)))
+    resampled = function(np.mean(list(_draws(table, strata, n_resamples, seed)), axis=0))
+    return value, *_percentiles(resampled, strata, level)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
