@@ -43,13 +43,23 @@ def default_bos(lm: LM) -> int | None:
     return bos if bos is not None and lm.tokenizer("a", verbose=False)["input_ids"][:1] == [bos] else None
 
 
+def beginning(lm: LM) -> list[int]:
+    """Return the tokens that a model reads before every prompt: BOS where it is usual, and its prefix if it has one."""
+    bos = default_bos(lm)
+    ids = [] if bos is None else [bos]
+    if lm.prefix:
+        ids += lm.tokenizer(lm.prefix, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
+
+
 def encode_prompt(lm: LM, prompt: str, room: int) -> tuple[list[int], bool]:
     """Encode a prompt as the tokenizer does by default, but never with an end-of-sequence token after it.
 
     Args:
         lm: The model that will continue the prompt.
         prompt: Any text; where it has no token, the model's BOS stands for it.
-        room: How many tokens the continuation may need; a prompt that leaves less is cut on the left, keeping BOS.
+        room: How many tokens the continuation may need; a prompt that leaves less is cut on the left, keeping BOS and
+            the model's prefix.
 
     Returns:
         One token or more, and whether the prompt was cut.
@@ -57,10 +67,9 @@ def encode_prompt(lm: LM, prompt: str, room: int) -> tuple[list[int], bool]:
     Raises:
         UsageError: If the model's context has no room at all, or the prompt has no token and the model no BOS.
     """
-    bos = default_bos(lm)
-    ids = [] if bos is None else [bos]
-    ids += lm.tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]
-    return _fit(lm, _not_empty(lm, ids), room, bos)
+    head = beginning(lm)
+    ids = [*head, *lm.tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]]
+    return _fit(lm, _not_empty(lm, ids), room, head)
 
 
 def encode_pairs(lm: LM, contexts: Sequence[str], continuations: Sequence[str]) -> list[Pair]:
@@ -76,18 +85,18 @@ def encode_pairs(lm: LM, contexts: Sequence[str], continuations: Sequence[str]) 
     """
     from unidetox.decoding.likelihood import encode_pair
 
-    bos, limit = default_bos(lm), context_limit(lm.model.config)
+    head, limit = beginning(lm), context_limit(lm.model.config)
     pairs = []
     for context, continuation in zip(contexts, continuations, strict=True):
         if not continuation:
             pairs.append(Pair([], []))
             continue
-        before, after = encode_pair(lm.tokenizer, context, continuation, bos)
+        before, after = encode_pair(lm.tokenizer, context, continuation)
         if limit is not None and len(after) > limit:
             pairs.append(Pair([], [], cut=True))
             continue
         # The last token is never read, only predicted, so it needs no position.
-        kept, cut = _fit(lm, _not_empty(lm, before), max(len(after) - 1, 0), bos)
+        kept, cut = _fit(lm, _not_empty(lm, [*head, *before]), max(len(after) - 1, 0), head)
         pairs.append(Pair(kept, after, cut))
     return pairs
 
@@ -121,12 +130,13 @@ def _not_empty(lm: LM, ids: list[int]) -> list[int]:
     return [start]
 
 
-def _fit(lm: LM, ids: list[int], room: int, bos: int | None) -> tuple[list[int], bool]:
+def _fit(lm: LM, ids: list[int], room: int, head: list[int]) -> tuple[list[int], bool]:
+    """Cut tokens on the left until there is room; what the model reads before every prompt stays, where it can."""
     limit = context_limit(lm.model.config)
     if limit is None or len(ids) + room <= limit:
         return ids, False
-    check_room(lm.name, limit, room)
+    check_room(lm.name, limit, room + (len(head) if lm.prefix else 0))
     keep = limit - room
-    if bos is not None and ids[0] == bos and keep > 1:
-        return [bos, *ids[len(ids) - keep + 1 :]], True
+    if head and keep > len(head):
+        return [*head, *ids[len(ids) - keep + len(head) :]], True
     return ids[-keep:], True

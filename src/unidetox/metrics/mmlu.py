@@ -130,7 +130,7 @@ def score_questions(
         cut[i] |= pair.cut
     scores = [[float("nan")] * len(texts) for texts in choices]
     contexts, targets = [pair.context for pair in pairs], [pair.continuation for pair in pairs]
-    for k, logprobs in loglikelihood(lm.model, contexts, targets, batch_size=batch_size):
+    for k, logprobs in loglikelihood(lm.source, contexts, targets, batch_size=batch_size):
         i, c = rows[k]
         scores[i][c] = float(logprobs.double().sum())
     return [_answer(*each) for each in zip(questions, choices, scores, cut, strict=True)]

@@ -2,6 +2,7 @@
 
 from unidetox.models.checking import Known, check_classifier, check_lm
 from unidetox.models.devices import choose_device, choose_dtype
+from unidetox.models.files import RULE_FILE, Rule, read_rule
 from unidetox.models.loading import (
     LM,
     Classifier,
@@ -17,8 +18,10 @@ from unidetox.models.tokens import bos_id, check_same_tokens, check_same_vocabul
 
 __all__ = [
     "LM",
+    "RULE_FILE",
     "Classifier",
     "Known",
+    "Rule",
     "bos_id",
     "check_classifier",
     "check_lm",
@@ -33,6 +36,7 @@ __all__ = [
     "load_lm",
     "load_tokenizer",
     "pad_id",
+    "read_rule",
     "save_lm",
     "saved_dtype",
     "short_name",

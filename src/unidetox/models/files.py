@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unidetox import console
 from unidetox.errors import MissingError, UsageError
 from unidetox.hub import cached_snapshot, is_local, is_offline, require_reachable
+from unidetox.sources import resolve_source
+
+RULE_FILE = "detox.json"
+"""What a directory holds in place of weights where a method acts while decoding."""
 
 _CONFIGS = ("config.json", "adapter_config.json")
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -86,6 +91,42 @@ def read_unidetox(source: str) -> dict[str, Any] | None:
     """The content of the ``unidetox.json`` beside a model's weights; None for a model that is not ours."""
     file = Path(source).expanduser() / "unidetox.json"
     return read_json(file) if file.is_file() else None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a ``detox.json`` says.
+
+    Attributes:
+        method: The method that acts.
+        models: Directories or Hub ids; the first one's tokenizer counts.
+        options: The method's own.
+    """
+
+    method: str
+    models: tuple[str, ...]
+    options: dict[str, Any]
+
+
+def read_rule(source: str | Path) -> Rule | None:
+    """Read a directory's ``detox.json``; None for an ordinary model.
+
+    Paths in it are relative to the directory, so that a run may move as a whole.
+
+    Raises:
+        UsageError: It does not say what it must.
+        MissingError: A model that it names is not there.
+    """
+    folder = Path(source).expanduser()
+    file = folder / RULE_FILE
+    if not file.is_file():
+        return None
+    content = read_json(file)
+    method, models, options = content.get("method"), content.get("models"), content.get("options", {})
+    good = isinstance(method, str) and isinstance(models, list) and models and isinstance(options, dict)
+    if not good or not all(isinstance(name, str) for name in models):
+        raise UsageError(f"{file} does not name its method, models and options", hint="Make it again")
+    return Rule(str(method), tuple(resolve_source(name, folder.absolute()) for name in models), options)
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from unidetox.models.files import adapter_base, lacks_tokenizer, locate, read_un
 if TYPE_CHECKING:
     import torch
 
+    from unidetox.decoding import LogitSource
+
 KINDS = {
     "AutoModelForCausalLM": "causal language model",
     "AutoModelForSequenceClassification": "sequence classifier",
@@ -47,6 +49,8 @@ class LM:
         device: Where the weights are.
         dtype: What number type the weights have.
         unidetox: Content of the ``unidetox.json`` beside the weights, None for a model that is not ours.
+        prefix: What it reads before every prompt, right after BOS; no part of what it is asked to continue.
+        rule: What says the next token's scores in its place, where a method acts while decoding.
     """
 
     model: Any
@@ -55,6 +59,15 @@ class LM:
     device: torch.device
     dtype: torch.dtype
     unidetox: dict[str, Any] | None = None
+    prefix: str = ""
+    rule: LogitSource | None = None
+
+    @property
+    def source(self) -> LogitSource:
+        """What says the next token's scores: the rule where there is one, else the model."""
+        from unidetox.decoding import lm
+
+        return self.rule or lm(self.model)
 
 
 @dataclass

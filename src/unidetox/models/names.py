@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from unidetox.hub import is_local
-from unidetox.models.files import adapter_base
+from unidetox.models.files import adapter_base, read_rule
 
 # A folder of this name says nothing about the model in it; its parent does.
 _GENERIC_NAMES = {"model", "models", "checkpoint", "final", "out", "output", "merged", "adapter"}
@@ -43,7 +43,8 @@ def fingerprint(name: str | Path) -> str:
     """A hash of what a model is, to notice that it has changed.
 
     Files of up to 8 MiB are read whole, of larger ones 64 evenly spaced blocks of 64 KiB: fine-tuning shows,
-    and a 7B model takes but a moment. Notes about the model (``README.md``, ``unidetox.json``) do not count.
+    and a 7B model takes but a moment. The models that an adapter or a rule (``detox.json``) names count too; notes
+    about the model (``README.md``, ``unidetox.json``) do not.
 
     Args:
         name: A model directory or a Hub id.
@@ -60,8 +61,9 @@ def fingerprint(name: str | Path) -> str:
             digest.update(file.name.encode() + b"\0")
             for block in _sampled_blocks(file):
                 digest.update(block)
-    base = adapter_base(path)
-    digest.update(fingerprint(base).encode() if base else b"")
+    base, rule = adapter_base(path), read_rule(path)
+    for other in (*([base] if base else []), *(rule.models if rule else ())):
+        digest.update(fingerprint(other).encode())
     return digest.hexdigest()
 
 
