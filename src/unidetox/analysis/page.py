@@ -184,8 +184,8 @@ def _toxicity(sets: Sequence[Mapping[str, Any]]) -> Iterator[Part]:
         counts = [(one["histogram"][place], sum(one["histogram"])) for one in found]
         rows.append((f"toxicity {place / bins:.1f}–{(place + 1) / bins:.1f}", [_count(*pair) for pair in counts]))
     about = (
-        "What the scorer says of each whole text; toxic from 0.5 on. A scorer made for comments may take any long text for "
-        "toxic: look at plain texts of the same length beside these."
+        "What the scorer says of each whole text; toxic from 0.5 on. A scorer made for comments may take any long text "
+        "for toxic: look at plain texts of the same length beside these."
     )
     yield Part("Toxicity", about, rows)
 
