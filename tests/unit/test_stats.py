@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import scipy.stats
 
-from unidetox.stats import bootstrap_ci, holm, paired_difference, statistic_of
+from unidetox.stats import bootstrap_ci, bootstrap_of_means, holm, paired_difference, statistic_of
 
 
 def skewed(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -200,3 +201,98 @@ def test_holm_by_hand():
 def test_bad_input_is_refused(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def experiment_of_toxicity(rng: np.random.Generator, sizes: dict[str, int], samples: int = 25) -> dict[str, np.ndarray]:
+    """Draw what one evaluation would: how many continuations of each prompt are toxic (beta-binomial)."""
+    shapes = {"gender": (0.3, 3.0), "race": (0.6, 4.0), "religion": (0.5, 2.0)}
+    return {d: rng.binomial(samples, rng.beta(*shapes[d], size=n)) for d, n in sizes.items()}
+
+
+def covers(interval: Callable[[int], tuple[float, float]], truth: float) -> int:
+    """Count in how many of a thousand simulated experiments the interval holds the truth."""
+    ends = (interval(experiment) for experiment in range(1000))
+    return sum(low <= truth <= high for low, high in ends)
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"gender": 60, "race": 60, "religion": 60}, {"gender": 30, "race": 90, "religion": 15}]
+)
+@pytest.mark.parametrize("what", ["tp", "fraction"])
+def test_intervals_of_toxicity_cover_the_truth(sizes, what):
+    """Twenty-five samples a prompt, as the evaluation takes them; the macro-mean over domains, as ID is."""
+    domains = [name for name, n in sizes.items() for _ in range(n)]
+    value = (lambda counts: counts > 0) if what == "tp" else (lambda counts: counts / 25)
+    large = experiment_of_toxicity(np.random.default_rng(99), dict.fromkeys(sizes, 400_000))
+    truth = float(np.mean([value(counts).mean() for counts in large.values()]))
+
+    def interval(experiment: int) -> tuple[float, float]:
+        drawn = experiment_of_toxicity(np.random.default_rng(experiment), sizes)
+        numbers = value(np.concatenate(list(drawn.values()))).astype(float)
+        return bootstrap_ci(numbers, n_resamples=400, seed=experiment, domains=domains, share=what == "tp")
+
+    assert 930 <= covers(interval, truth) <= 970
+
+
+def test_intervals_of_a_ratio_cover_the_truth():
+    """Mean perplexity of a continuation: of each prompt a skewed sum over the continuations that are not empty."""
+
+    def interval(experiment: int) -> tuple[float, float]:
+        rng = np.random.default_rng(experiment)
+        n = rng.binomial(25, 0.9, size=150)
+        sums = n * np.exp(rng.normal(3.0, 0.5, size=150))
+        return bootstrap_ci(sums, "ratio", 400, seed=experiment, weights=n)
+
+    assert 930 <= covers(interval, math.exp(3.0 + 0.125)) <= 970
+
+
+def test_intervals_of_a_paired_difference_cover_the_truth():
+    """Base and detoxified on the same prompts: what makes a prompt toxic is shared, half of it is unlearned."""
+
+    def interval(experiment: int) -> tuple[float, float]:
+        rng = np.random.default_rng(experiment)
+        chance = rng.beta(0.6, 4.0, size=120)
+        before, after = (rng.binomial(25, chance * factor) / 25 for factor in (1.0, 0.5))
+        found = paired_difference(after, before, n_resamples=400, seed=experiment)
+        return found.low, found.high
+
+    assert 930 <= covers(interval, -0.5 * 0.6 / 4.6) <= 970
+
+
+@pytest.mark.parametrize(("statistic", "size"), [("mean", 80), ("ratio", 80), ("exp_ratio", 80), ("paired", 80)])
+def test_intervals_equal_those_of_an_independent_implementation(statistic, size):
+    """scipy resamples one by one and takes plain percentiles; ours are wider by what Student's t would add."""
+    rng = np.random.default_rng(10)
+    weights = rng.integers(5, 30, size=size).astype(float)
+    values = weights * rng.gamma(9.0, 0.3, size=size)
+    other = values * rng.uniform(0.5, 1.0, size=size)
+    functions = {
+        "mean": lambda v, w, o, axis: v.mean(axis),
+        "ratio": lambda v, w, o, axis: v.sum(axis) / w.sum(axis),
+        "exp_ratio": lambda v, w, o, axis: np.exp(v.sum(axis) / w.sum(axis)),
+        "paired": lambda v, w, o, axis: (v - o).mean(axis),
+    }
+    theirs = scipy.stats.bootstrap(
+        (values, weights, other), functions[statistic], paired=True, vectorized=True, n_resamples=20_000,
+        method="percentile", rng=np.random.default_rng(11),
+    ).confidence_interval  # fmt: skip
+    if statistic == "paired":
+        found = paired_difference(values, other, n_resamples=20_000)
+        low, high = found.low, found.high
+    else:
+        low, high = bootstrap_ci(values, statistic, 20_000, weights=None if statistic == "mean" else weights)
+    wider = scipy.stats.t.ppf(0.975, size - 1) / scipy.stats.norm.ppf(0.975) * math.sqrt(size / (size - 1))
+    assert (high - low) / (theirs.high - theirs.low) == pytest.approx(wider, rel=0.015)
+    assert (high + low) / 2 == pytest.approx((theirs.high + theirs.low) / 2, rel=0.01)
+
+
+def test_a_function_of_several_means():
+    rng = np.random.default_rng(12)
+    a, b = rng.random(200), rng.random(200) + 1
+    value, low, high = bootstrap_of_means([a, b], lambda means: means[..., 0] / means[..., 1])
+    assert value == pytest.approx(a.mean() / b.mean())
+    assert (low, high) == pytest.approx(bootstrap_ci(a, "ratio", weights=b))
+    domains = ["x"] * 150 + ["y"] * 50
+    macro = bootstrap_of_means([a, b], lambda means: means[..., 0], domains=domains)
+    assert macro[0] == pytest.approx(statistic_of(a, domains=domains))
+    assert macro[1:] == pytest.approx(bootstrap_ci(a, domains=domains))
