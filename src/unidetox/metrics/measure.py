@@ -26,6 +26,7 @@ from unidetox.metrics.summary import PAPER_TOP_K
 from unidetox.metrics.toxicity import ToxicityScorer, find_label
 from unidetox.models import check_classifier, check_lm, eos_ids, load_classifier, load_lm, short_name
 from unidetox.settings import Evaluate
+from unidetox.targets import load_target
 
 if TYPE_CHECKING:
     from unidetox.models import LM
@@ -82,7 +83,8 @@ class Measurement:
         if not seeds and (self.work.questions is None or self.answers() is not None):
             return
         check_helpers(self.settings, trust_remote_code=self.work.trust_remote_code)
-        lm = self._load_lm(self.target)
+        work = self.work
+        lm = load_target(self.target, device=work.device, dtype=work.dtype, trust_remote_code=work.trust_remote_code)
         for seed in seeds:
             self._sample(lm, seed)
         if self.work.questions is not None:
@@ -91,7 +93,7 @@ class Measurement:
                 lm, self.work.questions, chosen.shots, self.dir / "answers",
                 protocol=chosen.mmlu_protocol, batch_size=chosen.batch_size, report=self.report,
             )  # fmt: skip
-        size = model_bytes(lm.model)
+        size = sum(model_bytes(model) for model in lm.source.models)
         del lm
         free_memory(size)
 
@@ -155,7 +157,7 @@ class Measurement:
         settings = SamplingSettings(
             max_new_tokens=chosen.max_new_tokens,
             temperature=chosen.temperature,
-            top_p=chosen.top_p,
+            top_p=1.0 if lm.source.filters else chosen.top_p,
             top_k=used_top_k(chosen),
             eos_token_ids=ends,
             seed=seed,
