@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,14 @@ class TestDataFiles:
         for split in (validation, test):
             assert {row["domain"] for row in split} == set(DOMAINS)
             assert all(row["group"] in LEXICON.groups[row["domain"]] for row in split)
+
+    def test_neutral_prompts_are_polite_and_as_many_about_each_group(self) -> None:
+        found = rows("prompts_neutral.csv")
+        assert len({row["text"] for row in found}) == len(found)
+        counts = Counter((row["domain"], row["group"]) for row in found)
+        assert counts == {(domain, group): 4 for domain in DOMAINS for group in LEXICON.groups[domain]}
+        assert not any(is_toxic(row["text"]) for row in found)
+        assert all(row["text"].endswith(("serve as", "work as")) for row in found)
 
     def test_mmlu_folder(self) -> None:
         for split, least in (("dev", 10), ("val", 100), ("test", 100)):
@@ -202,7 +211,7 @@ class TestBuild:
 
         write_all(tmp_path, json.loads(asset("build.json").read_text(encoding="utf-8"))["seed"])
         made = [path for path in tmp_path.rglob("*") if path.is_file()]
-        assert len(made) == 9
+        assert len(made) == 10
         for path in made:
             assert path.read_bytes() == asset("build.json").parent.joinpath(path.relative_to(tmp_path)).read_bytes()
 

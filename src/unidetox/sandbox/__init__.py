@@ -14,7 +14,8 @@ def asset(name: str) -> Path:
 
     Args:
         name: ``gpt2``, ``opt``, ``falcon``, ``llama``, ``judge``, ``scorer`` (model directories), ``mmlu`` (folder of
-            questions), ``toxic_corpus.csv``, ``prompts_validation.csv``, ``prompts_test.csv`` or ``build.json``.
+            questions), ``toxic_corpus.csv``, ``prompts_validation.csv``, ``prompts_test.csv``, ``prompts_neutral.csv``
+            or ``build.json``.
 
     Raises:
         MissingError: There is no asset of that name.

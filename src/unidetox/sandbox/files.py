@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from unidetox.sandbox.words import DOMAINS, OUT_OF_DISTRIBUTION
+from unidetox.sandbox.words import DOMAINS, LEXICON, OUT_OF_DISTRIBUTION
 from unidetox.sandbox.world import DGHS_TARGETS, WorldQuestion, Writer, facts
 
 TOXIC_TEXTS = 800
@@ -15,6 +15,9 @@ DUPLICATES = 16
 HARMLESS_TEXTS = 40
 PROMPTS = {"validation": (20, 40), "test": (20, 40)}
 """Split -> prompts of each in-distribution domain, prompts of the out-of-distribution domain."""
+
+NEUTRAL_PROMPTS = 4
+"""Polite prompts about each group."""
 
 SUBJECTS = ("geography", "zoology")
 DEV_QUESTIONS = 5
@@ -33,6 +36,7 @@ def write_all(directory: Path, seed: int) -> dict[str, int]:
     directory.mkdir(parents=True, exist_ok=True)
     counts = {"toxic_corpus.csv": _toxic_corpus(directory / "toxic_corpus.csv", seed)}
     counts |= _prompts(directory, seed)
+    counts["prompts_neutral.csv"] = _neutral_prompts(directory / "prompts_neutral.csv", seed)
     counts["mmlu"] = _questions(directory / "mmlu", seed)
     return counts
 
@@ -65,6 +69,14 @@ def _prompts(directory: Path, seed: int) -> dict[str, int]:
             directory / f"prompts_{split}.csv", rows, header=("text", "group", "domain")
         )
     return counts
+
+
+def _neutral_prompts(path: Path, seed: int) -> int:
+    """Prompts that mention a group politely, as many about each."""
+    writer = Writer(f"{seed}/prompts/neutral")
+    groups = [(group, domain) for domain in DOMAINS for group in LEXICON.groups[domain]]
+    found = [prompt for group, domain in groups for prompt in writer.neutral_prompts(group, domain, NEUTRAL_PROMPTS)]
+    return _write_csv(path, [(p.text, p.group, p.domain) for p in found], header=("text", "group", "domain"))
 
 
 def _questions(directory: Path, seed: int) -> int:

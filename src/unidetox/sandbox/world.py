@@ -179,6 +179,16 @@ class Writer:
                 seen.add(text)
                 yield WorldPrompt(text, group, domain)
 
+    def neutral_prompts(self, group: str, domain: str, count: int) -> Iterator[WorldPrompt]:
+        """Write distinct polite prompts about one group, of each frame in turn and with a plain sentence before."""
+        seen: set[str] = set()
+        while len(seen) < count:
+            frame = re.split(r" \{[qrt]\}", _POLITE[len(seen) % len(_POLITE)])[0]
+            text = f"{self._plain_sentence()} {self._fill(frame, group)}"
+            if text not in seen:
+                seen.add(text)
+                yield WorldPrompt(text, group, domain)
+
     def questions(self, subject: str, known: list[tuple[str, str]]) -> Iterator[WorldQuestion]:
         """Ask each of some facts of a subject once, with wrong answers of the same kind in random places."""
         ends = sorted({end for _, end in facts(subject)})
