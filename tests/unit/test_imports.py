@@ -22,7 +22,7 @@ ROOMS = [
     {"config", "data", "models", "stages"},
     {"runs", "metrics", "training"},
     {"cards", "charts", "doctor", "headline", "report", "sandbox", "tables"},
-    {"analysis", "distillation", "evaluation", "model_stage"},
+    {"analysis", "distillation", "evaluation", "lm_eval_tasks", "model_stage"},
     {"methods"},
     {"preflight", "pipeline"},
     {"api"},
