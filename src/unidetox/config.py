@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
-import json
-import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
 
 from unidetox.errors import MissingError, UsageError
+from unidetox.explanations import explain, nearest, shown, toml_value
 from unidetox.files import write_text
+from unidetox.registry import METHODS, load_method, methods_in_words
 from unidetox.settings import (
-    Allowed,
     Base,
     Detoxify,
     Evaluate,
+    MethodOptions,
     Recipe,
     Section,
     Texts,
@@ -47,8 +44,12 @@ __all__ = [
     "preset_names",
     "recipe_from",
     "resolve_source",
+    "tune_settings",
     "write_recipe",
 ]
+
+
+S = TypeVar("S", bound=Section)
 
 
 def preset_names() -> list[str]:
@@ -64,7 +65,7 @@ def preset(name: str) -> dict[str, Any]:
         UsageError: If there is no preset of that name.
     """
     if name not in preset_names():
-        raise UsageError(f"there is no preset {name!r}", hint=_nearest(str(name), preset_names()))
+        raise UsageError(f"there is no preset {name!r}", hint=nearest(str(name), preset_names()))
     return tomllib.loads((resources.files("unidetox") / "presets" / f"{name}.toml").read_text("utf-8"))
 
 
@@ -81,13 +82,34 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), *, missing_ok: bool =
         UsageError: If a key is unknown or a value not allowed; names file, key, value and what is allowed.
     """
     path = Path(path)
-    own = _read_toml(path)
+    own = _with_keys(_read_toml(path), path.name)
     labels = {}
     for override in overrides:
         labels[_set_override(own, override)] = "--set"
     own.setdefault("name", path.stem)
+    own.pop("tune", None)  # for `tune` alone: see `tune_settings`
     recipe = _build(own, path.name, labels)
     return _resolved(recipe, path.name, path.absolute().parent, missing_ok)
+
+
+def tune_settings(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any] | None:
+    """Return what the section ``[tune]`` of a recipe file holds, unchecked; None where there is none.
+
+    Args:
+        path: A TOML file.
+        overrides: Settings like ``"tune.trials=5"`` that win over the file.
+
+    Raises:
+        MissingError: If the file does not exist.
+        UsageError: If it cannot be read, or ``tune`` is no section.
+    """
+    own = _read_toml(path)
+    for override in overrides:
+        _set_override(own, override)
+    found = own.get("tune")
+    if found is not None and not isinstance(found, dict):
+        raise UsageError(f"{path.name}: tune must be a section: [tune] and its settings below it")
+    return found
 
 
 def recipe_from(preset: str, **sections: Any) -> Recipe:
@@ -118,7 +140,7 @@ def build_recipe(
         MissingError: If a file that is named does not exist.
         UsageError: If a key is unknown or a value not allowed.
     """
-    return _resolved(_build(settings, label, labels or {}), label, None, False)
+    return _resolved(_build(_with_keys(settings, label), label, labels or {}), label, None, False)
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
@@ -189,11 +211,90 @@ def _build(own: Mapping[str, Any], file: str, labels: Mapping[str, str]) -> Reci
     """Put settings on their preset and check them; ``labels``: dotted keys that are not from the file."""
     data = dict(own)
     name = data.pop("preset", None)
-    merged = _merge(preset(str(name)), data) if name is not None else data
+    below = _with_keys(preset(str(name)), str(name)) if name is not None else {}
+    merged = _merge(below, data)
+    options = merged.pop("method", {})
+    if not isinstance(options, Mapping):
+        raise UsageError(
+            f"{file}: method must hold sections, e.g. [method.dexperts]", hint=f"Not method = {shown(options)}"
+        )
+    recipe = _checked(Recipe, merged, "", file, labels)
+    # Of a preset's options, those of methods that are not asked for do not count.
+    used, said = recipe.detoxify.methods, data.get("method", {})
+    options = {key: value for key, value in options.items() if key in used or key in said}
+    methods = {key: _options(key, value, used, file, labels) for key, value in options.items()}
+    _check_names(used, methods, file, labels)
+    return recipe.model_copy(update={"method": methods})
+
+
+def _with_keys(data: Mapping[str, Any], file: str) -> dict[str, Any]:
+    """Read ``[[target]]`` and ``[[method]]`` as what they stand for: targets, methods, and options by key."""
+    own = dict(data)
+    section = own.get("detoxify", {})
+    for listed, plural in (("target", "targets"), ("method", "methods")):
+        entries = own.get(listed)
+        if not isinstance(entries, list):
+            continue
+        if not all(isinstance(entry, Mapping) for entry in entries) or not isinstance(section, Mapping):
+            raise UsageError(f"{file}: {listed} must be a list of sections: [[{listed}]] and its settings below it")
+        if plural in section:
+            hint = f"Leave one of the two out: detoxify.{plural} or [[{listed}]]"
+            raise UsageError(f"{file}: both [[{listed}]] and detoxify.{plural} are given", hint=hint)
+        section = {**section, plural: _keys_of(entries, listed, file)}
+        if listed == "method":
+            pairs = zip(section[plural], entries, strict=True)
+            own[listed] = {key: {k: v for k, v in entry.items() if k != "label"} for key, entry in pairs}
+        else:
+            del own[listed]
+    return {**own, "detoxify": section} if section else own
+
+
+def _keys_of(entries: Sequence[Mapping[str, Any]], listed: str, file: str) -> list[Any]:
+    """Return what ``detoxify.targets`` or ``detoxify.methods`` would say."""
+    wanted, known = ("model", {"model"}) if listed == "target" else ("name", None)
+    for entry in entries:
+        if wanted not in entry:
+            raise UsageError(f"{file}: {listed}.{wanted} is missing", hint=f"Every [[{listed}]] needs one")
+        if known and (other := sorted(set(entry) - known)):
+            raise UsageError(f"{file}: unknown key {listed}.{other[0]}", hint=f"Known in [[{listed}]]: {wanted}")
+    return [entry.get("label", entry[wanted]) if listed == "method" else entry[wanted] for entry in entries]
+
+
+def _options(key: str, given: Any, used: Sequence[str], file: str, labels: Mapping[str, str]) -> MethodOptions:
+    """Check the options of one method by the method's own rules."""
+    place = f"method.{key}"
+    if not isinstance(given, Mapping):
+        message = f"{file}: {place} must be a section: [{place}] and its settings below it"
+        raise UsageError(message, hint=f"Not {place} = {shown(given)}")
+    name = given.get("name", key)
+    if name not in METHODS:
+        raise _no_method(f"{labels.get(f'{place}.name', file)}: {place} names no method: {name}")
+    if key not in used:
+        raise UsageError(f"{file}: {place} has no effect", hint=f'Add "{key}" to detoxify.methods, or leave it out')
+    return _checked(load_method(name).options, {**given, "name": name}, f"{place}.", file, labels)
+
+
+def _check_names(
+    used: Sequence[str], methods: Mapping[str, MethodOptions], file: str, labels: Mapping[str, str]
+) -> None:
+    """See that every key is a method, or has options that say which method it is."""
+    for key in used:
+        if key not in methods and key not in METHODS:
+            label = labels.get("detoxify.methods", file)
+            raise _no_method(f'{label}: detoxify.methods holds "{key}", which is not allowed')
+
+
+def _no_method(message: str) -> UsageError:
+    return UsageError(f"{message}; it must be a list of distinct methods out of {methods_in_words()}",
+                      hint='Or say which it is: [method.KEY] and name = "dexperts"')  # fmt: skip
+
+
+def _checked(kind: type[S], data: Any, prefix: str, file: str, labels: Mapping[str, str]) -> S:
+    """Make a section of settings, or say in one line what is wrong with them."""
     try:
-        return Recipe.model_validate(merged)
+        return kind.model_validate(data)
     except ValidationError as exc:
-        raise _explain(exc.errors(), file, labels) from None
+        raise explain(exc.errors(), kind, prefix, file, labels) from None
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,120 +314,16 @@ def _resolved(recipe: Recipe, file: str, base_dir: Path | None, missing_ok: bool
         raise MissingError(f"{file}: {exc.message}", hint=exc.hint) from None
 
 
-def _explain(errors: Sequence[ErrorDetails], file: str, labels: Mapping[str, str]) -> UsageError:
-    """Turn pydantic's findings into one line: the first three, and what to do about the first."""
-    found: dict[str, tuple[str, str]] = {}
-    for error in errors:
-        path = [str(part) for part in error["loc"]]
-        key = ".".join(path[: _depth(path)])
-        found.setdefault(key, _explain_one(error, path, key))
-    lines = [f"{labels.get(key, file)}: {message}" for key, (message, _) in list(found.items())[:3]]
-    more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
-    return UsageError("; ".join(lines) + more, hint=next(iter(found.values()))[1])
-
-
-def _depth(path: Sequence[str]) -> int:
-    # Below a setting pydantic adds list positions and the branches of a union.
-    return 2 if path and path[0] in _sections() else 1
-
-
-def _sections() -> dict[str, type[Section]]:
-    fields = Recipe.model_fields.items()
-    return {
-        name: field.annotation
-        for name, field in fields
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
-    }
-
-
-def _explain_one(error: ErrorDetails, path: Sequence[str], key: str) -> tuple[str, str]:
-    field = _field(path)
-    if field is None and error["type"] == "extra_forbidden":
-        return f"unknown key {key}", _spelling(path)
-    if field is None or (len(path) == 1 and path[0] in _sections()):
-        return _explain_section(error, key)
-    if error["type"] == "missing":
-        return f"{key} is missing", f"It is needed: {field.description}"
-    allowed = next((item.text for item in field.metadata if isinstance(item, Allowed)), error["msg"])
-    in_list = len(error["loc"]) > _depth(path) and isinstance(error["loc"][_depth(path)], int)
-    value = f"{key} holds" if in_list else f"{key} ="
-    return f"{value} {_shown(error['input'])}, which is not allowed; it must be {allowed}", f"{field.description}"
-
-
-def _explain_section(error: ErrorDetails, key: str) -> tuple[str, str]:
-    if error["type"] == "missing":
-        return (
-            f"the section [{key}] is missing",
-            "Add it, or start the recipe with a preset: `unidetox init` writes one",
-        )
-    if error["type"] == "value_error":
-        return error["msg"].removeprefix("Value error, "), "Change one of them"
-    return (
-        f"{key} must be a section: [{key}] and its settings below it",
-        f"Not {key} = {_shown(error['input'])}",
-    )
-
-
-def _field(path: Sequence[str]) -> FieldInfo | None:
-    section = _sections().get(path[0])
-    if section is None or len(path) == 1:
-        return Recipe.model_fields.get(path[0])
-    return section.model_fields.get(path[1])
-
-
-def _spelling(path: Sequence[str]) -> str:
-    sections = _sections()
-    inside = len(path) > 1 and path[0] in sections
-    names = list((sections[path[0]] if inside else Recipe).model_fields)
-    prefix = f"{path[0]}." if inside else ""
-    elsewhere = [f"{name}.{path[-1]}" for name, section in sections.items() if path[-1] in section.model_fields]
-    if path[-1] in Recipe.model_fields:
-        elsewhere.append(path[-1])
-    close = difflib.get_close_matches(path[-1], names, n=1, cutoff=0.5)
-    best = [prefix + close[0]] if close else elsewhere
-    if best:
-        return f"Did you mean {' or '.join(best)}?"
-    return f"Known {'in [' + path[0] + ']' if inside else 'at the top'}: {', '.join(names)}"
-
-
-def _nearest(name: str, names: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"Did you mean {close[0]}?" if close else f"There are: {', '.join(names)}"
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = _toml_value(value)
-    except TypeError:
-        text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and not math.isfinite(value):
-        return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
-    if isinstance(value, (int, float)):
-        return repr(value)
-    if isinstance(value, str):
-        # A JSON text is a TOML text but for DEL, which TOML wants escaped.
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
-    raise TypeError(f"no TOML form for {type(value).__name__}")
-
-
 def _toml_lines(section: Section, *, comments: bool) -> Iterator[str]:
     """Yield the lines of a section: its scalars first, then its subsections, each with a header."""
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
-        if isinstance(value, Section):
+        if isinstance(value, Section) or name == "method":  # below, under headers of their own
             continue
         if comments:
             yield f"# {field.description}"
         if value is not None:
-            yield f"{name} = {_toml_value(value)}"
+            yield f"{name} = {toml_value(value)}"
         elif comments:
             yield f"# {name} ="
     for name, inner in subsections(section):

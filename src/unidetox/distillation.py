@@ -1,14 +1,14 @@
-"""The two stages that make texts: a toxic copy of the base model, then samples from the contrast of the two."""
+"""The stages that make texts: a toxic copy of the base model (or one that is not), then samples from the contrast."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from unidetox import console
 from unidetox.cards import texts_card
-from unidetox.data import TextSet, load_toxic_corpus, texts_of_rows
+from unidetox.data import TextSet, load_civil_texts, load_toxic_corpus, texts_of_rows
 from unidetox.errors import UsageError
 from unidetox.files import JsonlWriter, read_jsonl, write_jsonl, write_text
 from unidetox.model_stage import fine_tune_into
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 TEXTS_FILE = "texts.jsonl"
 
+Kind = Literal["toxic", "expert"]
+"""A copy of a model fine-tuned on toxic texts, or on texts that are not: an expert."""
+
 
 def toxic_corpus(recipe: Recipe) -> TextSet:
     """Read the toxic texts that a recipe names."""
@@ -32,16 +35,31 @@ def toxic_corpus(recipe: Recipe) -> TextSet:
     )
 
 
-def toxic_stage(recipe: Recipe, directory: Path, corpus: TextSet) -> Stage:
-    """Describe the stage that makes the toxic model."""
-    settings = recipe.toxic.model_dump(exclude={"model", "corpus", "column", "duplicates", "limit"})
+def civil_texts(recipe: Recipe) -> TextSet:
+    """Read the texts that are not toxic: those that a recipe names, or those of its corpus that are marked so."""
+    toxic = recipe.toxic
+    return load_civil_texts(
+        toxic.civil, toxic.corpus, column=toxic.column if toxic.civil is None else None, duplicates=toxic.duplicates,
+        limit=toxic.limit, seed=recipe.seed,
+    )  # fmt: skip
+
+
+def toxic_stage(recipe: Recipe, directory: Path, corpus: TextSet, kind: Kind = "toxic") -> Stage:
+    """Describe the stage that makes the toxic model, or in the same way an expert that is not toxic."""
+    settings = recipe.toxic.model_dump(exclude={"model", "corpus", "column", "duplicates", "limit", "civil"})
     settings |= {"seed": recipe.seed, "dtype": recipe.dtype}
     inputs = {"base": fingerprint(recipe.base.model), "corpus": corpus.sha256}
-    return Stage(directory, "train-toxic", settings, inputs)
+    return Stage(directory, f"train-{kind}", settings, inputs)
 
 
 def train_toxic(
-    recipe: Recipe, directory: Path, *, corpus: TextSet | None = None, fresh: bool = False, replace: bool = True
+    recipe: Recipe,
+    directory: Path,
+    *,
+    corpus: TextSet | None = None,
+    kind: Kind = "toxic",
+    fresh: bool = False,
+    replace: bool = True,
 ) -> Path:
     """Fine-tune the base model on toxic texts.
 
@@ -50,6 +68,7 @@ def train_toxic(
         directory: Where the toxic model goes: an ordinary checkpoint in float32, as the contrast of two rounded models
             would be mostly rounding.
         corpus: The toxic texts, where they are at hand already.
+        kind: What the texts are: ``expert`` for some that are not toxic.
         fresh: Start over.
         replace: Whether a model made with other settings may be replaced.
 
@@ -59,7 +78,7 @@ def train_toxic(
     Reference: UniDetox (Lu et al., ICLR 2025), section 2; toxic_gpt2_finetune_and_distill.py of the published code.
     """
     corpus = toxic_corpus(recipe) if corpus is None else corpus
-    stage = toxic_stage(recipe, directory, corpus)
+    stage = toxic_stage(recipe, directory, corpus, kind)
     if not fresh and stage.status().state == "fresh":
         return directory
     from unidetox.training import TrainSettings
@@ -69,7 +88,7 @@ def train_toxic(
         lr=toxic.lr, batch_size=toxic.batch_size, max_length=toxic.max_length, steps=toxic.steps,
         epochs=None if toxic.steps else toxic.epochs, seed=recipe.seed, dtype=recipe.dtype,
     )  # fmt: skip
-    fine_tune_into(stage, recipe, "toxic", recipe.base.model, corpus, settings, fresh=fresh, replace=replace)
+    fine_tune_into(stage, recipe, kind, recipe.base.model, corpus, settings, fresh=fresh, replace=replace)
     return directory
 
 

@@ -66,7 +66,7 @@ def fine_tune_into(
             "settings": stage.settings,
             "training": report.as_dict(),
         }
-        _write_papers(stage.out_dir, info)
+        write_papers(stage.out_dir, info)
         stage.commit({key: value for key, value in report.as_dict().items() if key != "log"})
 
 
@@ -78,9 +78,16 @@ def texts_info(texts: TextSet) -> dict[str, Any]:
     return {"source": source, "sha256": texts.sha256, "number": len(texts.texts), "dropped": texts.dropped}
 
 
-def _write_papers(directory: Path, info: dict[str, Any]) -> None:
+def write_papers(directory: Path, info: dict[str, Any], card: str | None = None) -> None:
+    """Write ``unidetox.json`` and a card.
+
+    Args:
+        directory: Where to.
+        info: What was done: ``method``, ``base_model`` (a directory or a Hub id), ``settings`` and so on.
+        card: The card's text; without it, that of an ordinary checkpoint.
+    """
     base = info["base_model"]
     local = Path(base).exists()
     info = info | {"base_model": short_name(base) if local else base, "base_is_local": local, "versions": versions()}
     write_json(directory / "unidetox.json", info)
-    write_text(directory / "README.md", model_card(info))
+    write_text(directory / "README.md", card or model_card(info))

@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from unidetox import console, distillation
-from unidetox.data import TextSet, read_texts
+from unidetox import console
 from unidetox.directories import check_directory
 from unidetox.evaluation import Target, Work, load_work, merge, run_target, target_stage
-from unidetox.methods import TEXT_METHODS, finetuning
+from unidetox.methods.interface import Bench, Step
 from unidetox.models import short_name, unique_slugs
 from unidetox.preflight import check_recipe
+from unidetox.registry import METHODS, load_method
 from unidetox.runs import Run
 from unidetox.settings import Recipe
-from unidetox.stages import Stage, StageStatus
-
-TOXIC_MODEL = "toxic_model"
-
-
-@dataclass(frozen=True)
-class Step:
-    """One stage of a run.
-
-    Attributes:
-        name: Its folder below the run's.
-        needs: Names of the steps whose outputs it reads.
-        stage: Describes it; may be called when all that it needs is fresh.
-        make: Does it; takes whether to start over.
-    """
-
-    name: str
-    needs: tuple[str, ...]
-    stage: Callable[[], Stage]
-    make: Callable[[bool], object]
+from unidetox.stages import StageStatus
 
 
 class Plan:
@@ -49,11 +29,7 @@ class Plan:
 
     def __init__(self, recipe: Recipe, directory: Path) -> None:
         self.recipe, self.directory = recipe, directory
-
-    @cached_property
-    def corpus(self) -> TextSet:
-        """The toxic texts."""
-        return distillation.toxic_corpus(self.recipe)
+        self.bench = Bench(recipe, directory)
 
     @cached_property
     def work(self) -> Work:
@@ -63,8 +39,12 @@ class Plan:
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
-        """All steps, each after what it needs."""
-        return (*self._toxic(), *self._texts(), *self._targets(), *self._evaluations())
+        """All steps, each once and after what it needs: what is shared, then the targets, then the evaluations."""
+        jobs = self.bench.jobs
+        made = {step.name: step for job in jobs for step in load_method(job.method).steps(self.bench, job)}
+        results = {job.step for job in jobs}
+        shared = [step for step in made.values() if step.name not in results]
+        return (*shared, *(made[job.step] for job in jobs), *self._evaluations())
 
     @cached_property
     def models(self) -> dict[str, str]:
@@ -73,68 +53,23 @@ class Plan:
         found: dict[str, str] = {}
         for slug, target in zip(unique_slugs(targets), targets, strict=True):
             found[f"{slug}-base"] = target
-            for method in self.recipe.detoxify.methods:
-                found[f"{slug}-{method}"] = str(self.directory / "targets" / f"{slug}-{method}")
+            found |= {job.folder.name: str(job.folder) for job in self.bench.jobs if job.target == target}
         return found
+
+    @cached_property
+    def titles(self) -> dict[str, Target]:
+        """Model name or directory -> what results call it; folders tell apart two targets of one name."""
+        targets = self.recipe.detoxify.targets
+        slugs = dict(zip(targets, unique_slugs(targets), strict=True))
+        titles = {target: Target(slug) for target, slug in slugs.items()}
+        return titles | {str(job.folder): Target(slugs[job.target], job.title) for job in self.bench.jobs}
 
     def preflight(self) -> None:
         """Look at everything that the run will need, so that a mistake shows now and not in an hour."""
         check_recipe(self.recipe)
-        if self.recipe.texts.source:
-            read_texts(self.recipe.texts.source)
-        if any(step.name == TOXIC_MODEL for step in self.steps):
-            _ = self.corpus
+        for step in self.steps:
+            step.check()
         _ = self.work
-
-    def _toxic(self) -> Iterator[Step]:
-        recipe, folder = self.recipe, self.directory / TOXIC_MODEL
-        if recipe.toxic.model is None and recipe.texts.source is None and "unidetox" in recipe.detoxify.methods:
-            yield Step(
-                TOXIC_MODEL,
-                (),
-                lambda: distillation.toxic_stage(recipe, folder, self.corpus),
-                lambda fresh: distillation.train_toxic(recipe, folder, corpus=self.corpus, fresh=fresh),
-            )
-
-    def _texts(self) -> Iterator[Step]:
-        for method in self.recipe.detoxify.methods:
-            if method == "unidetox" and self.recipe.texts.source is not None:
-                continue
-            yield self._texts_step(method)
-
-    def _texts_step(self, method: str) -> Step:
-        recipe, folder = self.recipe, self._texts_folder(method)
-        toxic = recipe.toxic.model or str(self.directory / TOXIC_MODEL)
-        needs = (TOXIC_MODEL,) if method == "unidetox" and recipe.toxic.model is None else ()
-        return Step(
-            folder.name,
-            needs,
-            lambda: TEXT_METHODS[method].texts_stage(recipe, folder, toxic),
-            lambda fresh: TEXT_METHODS[method].make_texts(recipe, folder, toxic, fresh=fresh),
-        )
-
-    def _texts_folder(self, method: str) -> Path:
-        return self.directory / ("texts" if method == "unidetox" else f"texts-{method}")
-
-    def _texts_of(self, method: str) -> TextSet:
-        given = self.recipe.texts.source if method == "unidetox" else None
-        return read_texts(given or str(self._texts_folder(method)))
-
-    def _targets(self) -> Iterator[Step]:
-        targets = self.recipe.detoxify.targets
-        for slug, target in zip(unique_slugs(targets), targets, strict=True):
-            for method in self.recipe.detoxify.methods:
-                yield self._target_step(f"targets/{slug}-{method}", target, method)
-
-    def _target_step(self, name: str, target: str, method: str) -> Step:
-        recipe, folder = self.recipe, self.directory / name
-        given = method == "unidetox" and recipe.texts.source is not None
-        return Step(
-            name,
-            () if given else (self._texts_folder(method).name,),
-            lambda: finetuning.finetune_stage(recipe, method, target, self._texts_of(method), folder),
-            lambda fresh: finetuning.finetune(recipe, method, target, self._texts_of(method), folder, fresh=fresh),
-        )
 
     def _evaluations(self) -> Iterator[Step]:
         for slug, model in self.models.items():
@@ -197,12 +132,13 @@ def run(
             console.info(f"[{count}/{number}] {step.name}: {'made again' if fresh else status}")
             step.make(fresh)
         evaluated = {model: directory / "evaluation" / slug for slug, model in plan.models.items()}
-        # The folders tell apart two targets of one name, and keep what is made of each with its base.
-        titles = {model: Target(*slug.rsplit("-", 1)) for slug, model in plan.models.items()}
+        titles = {model: plan.titles[model] for model in evaluated}
         return merge(evaluated, directory, plan.work, recipe.evaluate, titles)
 
 
 def describe(recipe: Recipe) -> str:
     """Say in one line what a recipe does."""
     targets = ", ".join(short_name(target) for target in recipe.detoxify.targets)
-    return f"{recipe.name}: {short_name(recipe.base.model)} -> texts -> {targets}"
+    keys = recipe.detoxify.methods
+    methods = ", ".join(METHODS[key] if key in METHODS and key not in recipe.method else key for key in keys)
+    return f"{recipe.name}: {short_name(recipe.base.model)} -> {methods} -> {targets}"

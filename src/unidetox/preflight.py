@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from unidetox.distillation import check_positions
 from unidetox.errors import UsageError
 from unidetox.metrics.encoding import check_room, context_limit
 from unidetox.metrics.measure import check_helpers
-from unidetox.models import Known, check_lm, check_same_tokens, choose_device
+from unidetox.models import Known, check_lm, choose_device
 from unidetox.settings import Recipe
 
 
@@ -20,20 +19,9 @@ def check_recipe(recipe: Recipe) -> None:
     choose_device(recipe.device)
     if recipe.dtype == "float16":
         raise UsageError("float16 is too narrow to train in", hint="Use auto, bfloat16 or float32")
-    _check_texts(recipe)
     for target in recipe.detoxify.targets:
         check_room(target, context_limit(_lm(recipe, target).config), recipe.evaluate.max_new_tokens)
     check_helpers(recipe.evaluate, trust_remote_code=recipe.trust_remote_code)
-
-
-def _check_texts(recipe: Recipe) -> None:
-    """Look at the models that make texts, where any are made."""
-    if recipe.texts.source is not None and "samples" not in recipe.detoxify.methods:
-        return
-    base = _lm(recipe, recipe.base.model)
-    check_positions(recipe, base.name, base.config)
-    if recipe.toxic.model is not None and recipe.texts.source is None:
-        check_same_tokens(base, _lm(recipe, recipe.toxic.model))
 
 
 def _lm(recipe: Recipe, name: str) -> Known:

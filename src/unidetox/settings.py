@@ -6,14 +6,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 from pydantic.fields import FieldInfo
 
 from unidetox.files import hash_of
+from unidetox.registry import methods_in_words
 from unidetox.sources import sandbox_name
 
 DGHS = "dghs"
 TOXIGEN = "toxigen"
+BUILTIN = "builtin"
 
 
 @dataclass(frozen=True)
@@ -89,17 +91,33 @@ Seeds = Annotated[
     AfterValidator(_distinct),
     Allowed("a list of distinct whole numbers from 0 to 2^32 - 1 that is not empty"),
 ]
+MethodKey = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9_-]+$")]
 Methods = Annotated[
-    tuple[Literal["unidetox", "samples"], ...],
+    tuple[MethodKey, ...],
     Field(min_length=1),
     AfterValidator(_distinct),
-    Allowed('a list of distinct methods out of "unidetox", "samples"'),
+    Allowed(f"a list of distinct methods out of {methods_in_words()}, or of keys of [method.KEY]"),
 ]
 Domains = Annotated[
     tuple[Literal["gender", "race", "religion", "disability"], ...],
     Field(min_length=1),
     AfterValidator(_distinct),
     Allowed('a list of distinct domains out of "gender", "race", "religion", "disability"'),
+]
+Scorers = Annotated[
+    dict[Annotated[str, Field(strict=True, min_length=1)], Annotated[str, Field(strict=True, min_length=1)]],
+    Allowed('a table MODEL = LABEL: { "some/classifier" = "toxic" }'),
+]
+Perturbations = Annotated[
+    tuple[
+        Literal["all", "swaps", "leetspeak", "homoglyphs", "spacing", "casing", "few_shot", "paraphrase"],
+        ...,
+    ],
+    AfterValidator(_distinct),
+    Allowed(
+        'a list of distinct perturbations out of "swaps", "leetspeak", "homoglyphs", "spacing", "casing", "few_shot", '
+        '"paraphrase"; or "all"'
+    ),
 ]
 Split = Annotated[
     str,
@@ -168,6 +186,9 @@ class Toxic(Section):
     batch_size: Count = Field(4, description="Texts in an optimiser step.")
     max_length: Length = Field(512, description="Longest text in tokens of the base model; the rest is cut.")
     limit: OptCount = Field(None, description="Use only so many texts of the corpus.")
+    civil: Annotated[OptName, Source()] = Field(
+        None, description="Texts that are not toxic, for methods that need some; without it, the corpus' own."
+    )
 
 
 class Texts(Section):
@@ -194,7 +215,7 @@ class Detoxify(Section):
 
     targets: Annotated[Names, Source()] = Field(description="Models to detoxify: folders or Hub ids.")
     methods: Methods = Field(
-        ("unidetox",), description='"unidetox"; "samples" is the control: plain samples of the base model.'
+        ("unidetox",), description='What to make of each target; "samples" is the control: plain samples of the base.'
     )
     steps: Count = Field(3000, description="Optimiser steps.")
     lr: Positive = Field(5e-5, description="Peak learning rate; it falls linearly to 0.")
@@ -222,6 +243,9 @@ class Evaluate(Section):
         "unitary/toxic-bert", description="Sequence classifier that scores toxicity: a folder or a Hub id."
     )
     scorer_label: Name = Field("toxic", description="Label of the scorer that is the toxicity.")
+    other_scorers: Annotated[Scorers, Source()] = Field(
+        default_factory=dict, description="More classifiers and their labels, for a second opinion: MODEL = LABEL."
+    )
     ppl_model: Annotated[OptName, Source()] = Field(
         None, description="Language model for the perplexity of continuations; without it, none is measured."
     )
@@ -241,6 +265,15 @@ class Evaluate(Section):
     top_p: Share = Field(0.9, description="Sample from the likeliest tokens with this total only; 1 is off.")
     top_k: Count0 = Field(0, description="Sample from the k likeliest tokens only; 0 is off.")
     seeds: Seeds = Field((42,), description="One full evaluation for each seed.")
+    perturbations: Perturbations = Field(
+        (), description="Also continue the prompts under these changes, which somebody might make to get round."
+    )
+    few_shot: Annotated[OptName, Source((DGHS,))] = Field(
+        None, description="Toxic texts for the perturbation few_shot; in a run, those of [toxic] if left out."
+    )
+    neutral: Annotated[OptName, Source((BUILTIN,))] = Field(
+        None, description='Polite mentions of groups to compare groups by: "builtin" (English) or a file like prompts.'
+    )
     protocol: Annotated[Literal["default", "paper"], Allowed('"default" or "paper"')] = Field(
         "default", description="How values are pooled: our way, or as in the paper's published code."
     )
@@ -259,6 +292,12 @@ class Evaluate(Section):
         return data
 
 
+class MethodOptions(Section):
+    """What every method has; a method's own options are a subclass beside it, in ``methods/NAME.py``."""
+
+    name: Name = Field(description="Which method it is; the key itself where left out.")
+
+
 class Recipe(Section):
     """Everything that a run does; equal recipes give equal results."""
 
@@ -272,6 +311,10 @@ class Recipe(Section):
     texts: Texts = Field(default_factory=Texts, description="The detoxifying texts.")
     detoxify: Detoxify = Field(description="Fine-tuning of the target models.")
     evaluate: Evaluate = Field(default_factory=Evaluate, description="The measurements.")
+    method: dict[MethodKey, SerializeAsAny[MethodOptions]] = Field(
+        default_factory=dict, description="Options of methods, by key: [method.dexperts]."
+    )
+    costs: Flag = Field(False, description="Time how much slower than its base each model writes.")
 
     def digest(self) -> str:
         """Return a hash of all settings; equal for equal recipes, wherever the sandbox is installed."""
@@ -279,11 +322,13 @@ class Recipe(Section):
 
 
 def subsections(section: Section) -> Iterator[tuple[str, Section]]:
-    """Yield name and value of the sections inside a section, in their order."""
+    """Yield name and value of the sections inside a section, in their order; ``method.dexperts`` is such a name."""
     for name in type(section).model_fields:
         value = getattr(section, name)
         if isinstance(value, Section):
             yield name, value
+        elif isinstance(value, Mapping):
+            yield from ((f"{name}.{key}", inner) for key, inner in value.items() if isinstance(inner, Section))
 
 
 S = TypeVar("S", bound=Section)
@@ -291,11 +336,18 @@ S = TypeVar("S", bound=Section)
 
 def map_sources(section: S, change: Callable[[str], str]) -> S:
     """Return a copy in which every name of a file, folder or Hub id has gone through a function."""
-    update: dict[str, Any] = {name: map_sources(value, change) for name, value in subsections(section)}
+    update: dict[str, Any] = {}
+    for path, inner in subsections(section):
+        name, _, key = path.partition(".")
+        mapped = map_sources(inner, change)
+        update[name] = {**update.get(name, {}), key: mapped} if key else mapped
     for name, field in type(section).model_fields.items():
         mark = next((item for item in field.metadata if isinstance(item, Source)), None)
         value = getattr(section, name)
         if mark is None or value is None or value in mark.keep:
             continue
-        update[name] = change(value) if isinstance(value, str) else tuple(change(item) for item in value)
+        if isinstance(value, Mapping):
+            update[name] = {change(key): inner for key, inner in value.items()}
+        else:
+            update[name] = change(value) if isinstance(value, str) else tuple(change(item) for item in value)
     return section.model_copy(update=update)

@@ -1,4 +1,5 @@
 import math
+import re
 import subprocess
 import sys
 import tomllib
@@ -65,8 +66,8 @@ def test_every_preset_is_valid_and_survives_init(name, recipe_file):
     assert tomllib.loads(text)["name"] == "mine"
     commented = Recipe.model_validate({**tomllib.loads(text), "name": "x"})
     assert commented == Recipe.model_validate({**preset(name), "name": "x"})
-    settings = [line for line in text.splitlines() if "=" in line and not line.startswith("# A recipe")]
-    assert len(settings) == sum(len(type(part).model_fields) for _, part in subsections(commented)) + 5
+    settings = [line for line in text.splitlines() if re.match(r"(# )?\w+ =", line)]
+    assert len(settings) == sum(len(type(part).model_fields) for _, part in subsections(commented)) + 6
     assert text.count("\n# ") >= len(settings)
 
 
@@ -127,7 +128,7 @@ def test_an_override_cannot_smuggle_in_another_key(recipe_file):
         ("detoxify.targets=[]", "a list of distinct texts"),
         ("detoxify.targets=['a', 'a']", "a list of distinct texts"),
         ("detoxify.targets=['']", "a list of distinct texts"),
-        ("detoxify.methods=['dexperts2']", 'out of "unidetox", "samples"'),
+        ("detoxify.methods=['dexperts2']", 'out of "base", "unidetox", "dexperts"'),
         ("detoxify.lora=yes", "true or false"),
         ("evaluate.seeds=[1, 1]", "a list of distinct whole numbers"),
         ("evaluate.seeds=[]", "a list of distinct whole numbers"),
@@ -292,3 +293,89 @@ def test_digests_tell_recipes_apart():
     assert one.texts.section_hash() != other.texts.section_hash()
     bigger = recipe_from("paper", texts={"batch_size": 3}).texts
     assert bigger.section_hash(exclude=["batch_size"]) == one.texts.section_hash(exclude=["batch_size"])
+
+
+# --- methods and their options
+
+
+LISTED = """
+preset = "paper"
+[[target]]
+model = "a/b"
+[[target]]
+model = "c/d"
+[[method]]
+name = "unidetox"
+lr = 1e-4
+[[method]]
+name = "dexperts"
+[[method]]
+name = "dexperts"
+label = "dexperts-4"
+alpha = 4.0
+expert = "none"
+"""
+
+
+def test_lists_of_targets_and_methods_are_another_spelling_of_keys(recipe_file):
+    recipe = load_recipe(recipe_file(LISTED))
+    assert recipe.detoxify.targets == ("a/b", "c/d")
+    assert recipe.detoxify.methods == ("unidetox", "dexperts", "dexperts-4")
+    assert recipe.method["unidetox"].lr == 1e-4
+    assert (recipe.method["dexperts"].alpha, recipe.method["dexperts-4"].alpha) == (2.0, 4.0)
+    tables = """
+preset = "paper"
+[detoxify]
+targets = ["a/b", "c/d"]
+methods = ["unidetox", "dexperts", "dexperts-4"]
+[method.unidetox]
+lr = 1e-4
+[method.dexperts]
+[method.dexperts-4]
+name = "dexperts"
+alpha = 4.0
+expert = "none"
+"""
+    other = load_recipe(recipe_file(tables))
+    assert other == recipe
+    assert other.digest() == recipe.digest()
+
+
+def test_options_of_methods_survive_writing_and_can_be_overridden(recipe_file, tmp_path):
+    recipe = load_recipe(recipe_file(LISTED), ["method.dexperts-4.alpha=5.5"])
+    assert recipe.method["dexperts-4"].alpha == 5.5
+    write_recipe(recipe, tmp_path / "again.toml")
+    assert load_recipe(tmp_path / "again.toml") == recipe
+    assert recipe.digest() != load_recipe(recipe_file(LISTED)).digest()
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "hint"),
+    [
+        ('[[method]]\nname = "dexpert"', "method.dexpert names no method: dexpert", "[method.KEY]"),
+        ('[[method]]\nname = "dexperts"\nalfa = 1', "unknown key method.dexperts.alfa", "method.dexperts.alpha"),
+        ('[[method]]\nname = "dexperts"\nalpha = -1', "method.dexperts.alpha = -1", "Strength"),
+        ("[[method]]\nalpha = 1", "method.name is missing", "[[method]]"),
+        ('[[target]]\nname = "a/b"', "target.model is missing", "[[target]]"),
+        ('[[target]]\nmodel = "a/b"\nlr = 1', "unknown key target.lr", "model"),
+        ('[[target]]\nmodel = "a/b"\n[detoxify]\ntargets = ["c/d"]', "both [[target]] and detoxify.targets", "one"),
+        ("[method.dexperts]\nalpha = 1.0", "method.dexperts has no effect", "detoxify.methods"),
+        ("method = 3", "method must hold sections", "method = 3"),
+        ('[[method]]\nname = "base"\n[[method]]\nname = "base"', "detoxify.methods", ""),
+    ],
+)
+def test_a_mistake_in_methods_is_named(recipe_file, text, words, hint):
+    with pytest.raises(UsageError) as caught:
+        load_recipe(recipe_file(f'preset = "paper"\n{text}\n'))
+    assert words in caught.value.message
+    assert hint in str(caught.value.hint)
+
+
+def test_options_of_a_preset_do_not_count_where_its_methods_are_replaced(recipe_file, monkeypatch):
+    from unidetox import config
+
+    paper = preset("paper")
+    monkeypatch.setattr(config, "preset", lambda _: {**paper, "method": {"dexperts": {"alpha": 3.0}}})
+    assert load_recipe(recipe_file('preset = "paper"\n')).method == {}
+    asked = '[detoxify]\nmethods = ["dexperts"]'
+    assert load_recipe(recipe_file(f'preset = "paper"\n{asked}\n')).method["dexperts"].alpha == 3.0

@@ -17,21 +17,22 @@ PACKAGE = SRC / "unidetox"
 # version number alone; it loads everything else lazily.
 ROOMS = [
     {"errors"},
-    {"console", "directories", "files", "hub", "provenance", "sources", "stats"},
+    {"console", "directories", "files", "hub", "provenance", "registry", "sources", "stats"},
     {"decoding", "settings"},
-    {"config", "data", "models", "stages"},
+    {"config", "data", "explanations", "models", "stages", "targets"},
     {"runs", "metrics", "training"},
-    {"cards", "charts", "doctor", "headline", "report", "sandbox", "tables"},
+    {"cards", "charts", "comparisons", "doctor", "headline", "report", "sandbox", "tables"},
     {"analysis", "distillation", "evaluation", "lm_eval_tasks", "model_stage"},
     {"methods"},
     {"preflight", "pipeline"},
     {"api"},
+    {"tuning"},
     {"cli"},
 ]
 LEVEL = {name: level for level, room in enumerate(ROOMS) for name in room}
 # Within a room without an order of its own, modules that others may not know.
 LIGHT = ["cards", "charts", "config", "errors", "files", "headline", "report", "runs", "settings", "sources", "stages"]
-LIGHT += ["stats", "tables", "console", "directories", "provenance", "data", "sandbox", "analysis"]
+LIGHT += ["registry", "explanations", "stats", "tables", "console", "directories", "provenance", "data", "sandbox", "analysis"]
 HEAVY = ("torch", "transformers", "peft", "datasets", "accelerate")
 
 

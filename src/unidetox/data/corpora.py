@@ -72,18 +72,48 @@ def load_toxic_corpus(
     dropped: dict[str, int] = {}
     chosen, note = _relevant_rows(table, column, dropped)
     texts = collect_texts(table, column, chosen, dropped, default_finish="eos")
-    distinct = _without_duplicates(texts)
-    repeated = len(texts) - len(distinct)
-    if duplicates:
-        note += f"; {repeated:,} duplicates kept" if repeated else ""
-    else:
-        texts = distinct
-        count(dropped, "duplicate", repeated)
-    if limit is not None and limit < len(texts):
-        count(dropped, "over_limit", len(texts) - limit)
-        texts = [texts[index] for index in sample_indices(len(texts), limit, seed)]
-    say_once(summary(source, len(texts), "toxic texts", dropped) + note)
-    return make_text_set(texts, source, dropped)
+    return _sampled_set(texts, source, "toxic texts", dropped, duplicates, limit, seed, note)
+
+
+def load_civil_texts(
+    source: str | None,
+    corpus: str,
+    *,
+    column: str | None = None,
+    duplicates: bool = False,
+    limit: int | None = None,
+    seed: int = 0,
+) -> TextSet:
+    """Load texts that are not toxic, for methods that learn from both kinds.
+
+    Args:
+        source: A file, a folder or a Hub id. Of a table with DGHS's columns the rows labelled ``nothate`` are taken, of
+            any other all. None stands for the toxic corpus.
+        corpus: The toxic corpus.
+        column: The column that holds the texts.
+        duplicates: Keep texts that occur more than once.
+        limit: Take a random sample of this size.
+        seed: Of that sample.
+
+    Returns:
+        The texts.
+
+    Raises:
+        MissingError: There is no such file or data set.
+        UsageError: It cannot be used, or holds no text that is marked as not toxic.
+    """
+    check_count(limit, "limit")
+    table = _load(source or corpus)
+    column = pick_column(table, column, "name the one to read with toxic.column = ..., or rename it to 'text'")
+    chosen: Sequence[int] = range(len(table.rows))
+    if _is_dghs(table):
+        chosen = [index for index, row in enumerate(table.rows) if _cell(row, "label") == "nothate"]
+    if not chosen or (source is None and not _is_dghs(table)):
+        hint = "name a file of such texts: toxic.civil = ..."
+        raise UsageError(f"{table.source}: no text is marked as not toxic", hint=hint)
+    dropped: dict[str, int] = {}
+    texts = collect_texts(table, column, chosen, dropped, default_finish="eos")
+    return _sampled_set(texts, source or corpus, "texts that are not toxic", dropped, duplicates, limit, seed)
 
 
 def _load(source: str) -> Table:
@@ -131,6 +161,31 @@ def _is_dghs(table: Table) -> bool:
 def _cell(row: dict[str, Any], name: str) -> str:
     value = row.get(name)
     return value.strip().lower() if isinstance(value, str) else ""
+
+
+def _sampled_set(
+    texts: list[Text],
+    source: str,
+    what: str,
+    dropped: dict[str, int],
+    duplicates: bool,
+    limit: int | None,
+    seed: int,
+    note: str = "",
+) -> TextSet:
+    """Leave out duplicates, take a sample, and say what is left."""
+    distinct = _without_duplicates(texts)
+    repeated = len(texts) - len(distinct)
+    if duplicates:
+        note += f"; {repeated:,} duplicates kept" if repeated else ""
+    else:
+        texts = distinct
+        count(dropped, "duplicate", repeated)
+    if limit is not None and limit < len(texts):
+        count(dropped, "over_limit", len(texts) - limit)
+        texts = [texts[index] for index in sample_indices(len(texts), limit, seed)]
+    say_once(summary(source, len(texts), what, dropped) + note)
+    return make_text_set(texts, source, dropped)
 
 
 def _without_duplicates(texts: list[Text]) -> list[Text]:

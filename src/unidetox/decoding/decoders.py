@@ -85,6 +85,11 @@ class Backbone:
         return next(self.model.parameters()).device  # type: ignore[no-any-return]
 
     @property
+    def has_head(self) -> bool:
+        """Whether logits are the LM head of the last hidden state, with nothing in between that is not known."""
+        return self._split
+
+    @property
     def unsplit_bytes(self) -> int:
         """What a token costs in a pass where hidden states cannot be had and each gets logits."""
         return 0 if self._split else 8 * int(self.model.config.get_text_config().vocab_size)

@@ -1,8 +1,1 @@
-"""Methods by name. Each that fine-tunes says which texts it fine-tunes on; the fine-tuning itself is shared."""
-
-from __future__ import annotations
-
-from unidetox.methods import samples, unidetox
-
-TEXT_METHODS = {"unidetox": unidetox, "samples": samples}
-"""Methods that fine-tune on texts which they make: each module has `texts_stage` and `make_texts`."""
+"""Methods, one file each; `unidetox.registry` says which there are, `interface` what a method is."""

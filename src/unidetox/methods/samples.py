@@ -6,18 +6,24 @@ texts are sampled with the temperature, top-p and top-k of those of UniDetox is 
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 
 from unidetox import distillation
-from unidetox.settings import Recipe
-from unidetox.stages import Stage
+from unidetox.methods.finetuning import FinetuningOptions, finetuning_steps, texts_name, texts_step
+from unidetox.methods.interface import Bench, Job, Made, Method, Step
 
 
-def texts_stage(recipe: Recipe, directory: Path, toxic: str) -> Stage:
-    """Describe the stage that makes the texts; no toxic model takes part."""
-    return distillation.texts_stage(recipe, directory, None)
+def _steps(bench: Bench, job: Job) -> Iterator[Step]:
+    recipe = job.options.applied(bench.recipe)
+    folder = bench.directory / texts_name("texts-samples", bench, recipe)
+    step = texts_step(
+        folder.name,
+        recipe,
+        None,
+        lambda: distillation.texts_stage(recipe, folder, None),
+        lambda fresh: distillation.sample_texts(recipe, folder, fresh=fresh),
+    )
+    yield from finetuning_steps(recipe, job, Made(str(folder), (step,)))
 
 
-def make_texts(recipe: Recipe, directory: Path, toxic: str, *, fresh: bool = False) -> Path:
-    """Sample the texts; see `unidetox.distillation.sample_texts`."""
-    return distillation.sample_texts(recipe, directory, fresh=fresh)
+METHOD = Method(FinetuningOptions, _steps)

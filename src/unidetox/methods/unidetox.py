@@ -1,23 +1,62 @@
-"""UniDetox: texts from the contrast of a base model and its toxic copy.
+"""UniDetox: texts from the contrast of a base model and its toxic copy; any target is fine-tuned on them.
 
-Reference: Lu, Isonuma, Mori, Sakata: UniDetox, ICLR 2025; score of a token ``log p_base - log p_toxic`` where
-``p_base >= alpha max p_base``.
+A token scores ``log p_base - log p_toxic`` where ``p_base >= alpha max p_base``. The texts are made once, from the base
+model, and serve every target.
+
+Reference: Lu, Isonuma, Mori, Sakata: UniDetox, ICLR 2025, Eq. 1 and section 2.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
 
 from unidetox import distillation
-from unidetox.settings import Recipe
-from unidetox.stages import Stage
+from unidetox.data import read_texts
+from unidetox.methods.finetuning import FinetuningOptions, finetuning_steps, texts_name, texts_step
+from unidetox.methods.interface import Bench, Job, Made, Method, Step
+from unidetox.settings import Allowed, Recipe
+
+OptShare = Annotated[
+    Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)] | None,
+    Allowed('a number above 0 and at most 1, or "none"'),
+]
+OptBeta = Annotated[
+    Annotated[float, Field(strict=True, gt=0)] | None,
+    BeforeValidator(lambda value: float("inf") if value == "inf" else value),
+    Allowed('a number above 0, inf or "none"'),
+]
 
 
-def texts_stage(recipe: Recipe, directory: Path, toxic: str) -> Stage:
-    """Describe the stage that makes the texts."""
-    return distillation.texts_stage(recipe, directory, toxic)
+class Options(FinetuningOptions):
+    """Settings of ``[texts]`` and ``[detoxify]`` that are others for this key."""
+
+    alpha: OptShare = Field(None, description="In place of texts.alpha.")
+    beta: OptBeta = Field(None, description="In place of texts.beta.")
 
 
-def make_texts(recipe: Recipe, directory: Path, toxic: str, *, fresh: bool = False) -> Path:
-    """Distil the texts; see `unidetox.distillation.distill`."""
-    return distillation.distill(recipe, toxic, directory, fresh=fresh)
+def _steps(bench: Bench, job: Job) -> Iterator[Step]:
+    recipe = job.options.applied(bench.recipe)
+    yield from finetuning_steps(recipe, job, _texts(bench, recipe))
+
+
+def _texts(bench: Bench, recipe: Recipe) -> Made:
+    """Return the texts: those that are given, or those distilled from the base model."""
+    source = recipe.texts.source
+    if source is not None:
+        return Made(source, check=lambda: read_texts(source))
+    toxic = bench.toxic(recipe.base.model)
+    folder = bench.directory / texts_name("texts", bench, recipe)
+    step = texts_step(
+        folder.name,
+        recipe,
+        toxic,
+        lambda: distillation.texts_stage(recipe, folder, toxic.source),
+        lambda fresh: distillation.distill(recipe, toxic.source, folder, fresh=fresh),
+    )
+    return Made(str(folder), (*toxic.steps, step))
+
+
+METHOD = Method(Options, _steps)

@@ -1,0 +1,203 @@
+"""What a method is: given a target and data, the stages that make something which `evaluate` can load.
+
+The result is an ordinary checkpoint, or a directory with ``detox.json`` that names models and a rule for decoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unidetox import distillation
+from unidetox.data import TextSet
+from unidetox.models import check_lm, check_same_tokens, unique_slugs
+from unidetox.registry import load_method
+from unidetox.settings import Base, MethodOptions, Recipe, Source
+from unidetox.stages import Stage
+
+if TYPE_CHECKING:
+    from unidetox.models import LM
+
+
+def _nothing() -> None:
+    """Check nothing."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a run.
+
+    Attributes:
+        name: Its folder below the run's.
+        needs: Names of the steps whose outputs it reads.
+        stage: Describes it; may be called when all that it needs is fresh.
+        make: Does it; takes whether to start over.
+        check: Looks, before anything is done, whether all is there that it will need from outside; reads no weights.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    stage: Callable[[], Stage]
+    make: Callable[[bool], object]
+    check: Callable[[], object] = _nothing
+
+
+@dataclass(frozen=True)
+class Made:
+    """Something that is there, or that steps will make.
+
+    Attributes:
+        source: A directory, file or Hub id.
+        steps: What makes it, each after what it needs; none where it is there already.
+        check: Sees whether what is there already fits; reads no weights.
+    """
+
+    source: str
+    steps: tuple[Step, ...] = ()
+    check: Callable[[], object] = _nothing
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What a step that reads it needs."""
+        return tuple(step.name for step in self.steps[-1:])
+
+
+@dataclass(frozen=True)
+class Job:
+    """One method for one target.
+
+    Attributes:
+        key: What recipe, folders and results call it; the method's name unless it is there twice.
+        options: The method's own options.
+        target: The model to detoxify: a directory or a Hub id.
+        folder: Where the result goes.
+    """
+
+    key: str
+    options: Any
+    target: str
+    folder: Path
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return str(self.options.name)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The options but for names of models and files, which are known by their content."""
+        fields = type(self.options).model_fields.items()
+        sources = {name for name, field in fields if any(isinstance(mark, Source) for mark in field.metadata)}
+        return dict(self.options.model_dump(exclude={"name", *sources}))
+
+    @property
+    def step(self) -> str:
+        """Name of the step that makes the result."""
+        return f"targets/{self.folder.name}"
+
+    @property
+    def title(self) -> str:
+        """What results call the method: ``dexperts``, or ``dexperts (KEY)`` where the key is another."""
+        more = self.key.removeprefix(self.method).strip("-_")
+        return f"{self.method} ({more})" if more else self.method
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to make a model less toxic.
+
+    Attributes:
+        options: The class of its options, each with the default of its paper.
+        steps: Says how to do a job, each step after what it needs; the last fills the job's folder. Steps of equal
+            names, also of other jobs, are one step.
+        act: For a method that acts while decoding: makes of the models that ``detox.json`` names, and the options, what
+            is asked. None where the result is an ordinary checkpoint.
+    """
+
+    options: type[MethodOptions]
+    steps: Callable[[Bench, Job], Iterable[Step]]
+    act: Callable[[Sequence[LM], Any], LM] | None = None
+
+
+class Bench:
+    """What the jobs of a run share; each is read or made once.
+
+    Args:
+        recipe: What to do.
+        directory: The run's directory.
+    """
+
+    def __init__(self, recipe: Recipe, directory: Path) -> None:
+        self.recipe, self.directory = recipe, directory
+
+    @cached_property
+    def corpus(self) -> TextSet:
+        """The toxic texts."""
+        return distillation.toxic_corpus(self.recipe)
+
+    @cached_property
+    def civil(self) -> TextSet:
+        """Texts that are not toxic."""
+        return distillation.civil_texts(self.recipe)
+
+    @cached_property
+    def jobs(self) -> tuple[Job, ...]:
+        """Every method for every target, in the order of the recipe; `base` needs none."""
+        recipe = self.recipe
+        found = []
+        for slug, target in zip(unique_slugs(recipe.detoxify.targets), recipe.detoxify.targets, strict=True):
+            for key in recipe.detoxify.methods:
+                options = recipe.method.get(key) or load_method(key).options(name=key)
+                if options.name != "base":
+                    found.append(Job(key, options, target, self.directory / "targets" / f"{slug}-{key}"))
+        return tuple(found)
+
+    def toxic(self, model: str) -> Made:
+        """Return the toxic copy of a model, shared by all methods that need it."""
+        given = self.recipe.toxic.model
+        if given is not None and model == self.recipe.base.model:
+            return self.given(given, model)
+        return self._copy(model, "toxic")
+
+    def expert(self, model: str) -> Made:
+        """Return a copy of a model that was trained on texts that are not toxic."""
+        return self._copy(model, "expert")
+
+    def given(self, source: str, model: str) -> Made:
+        """Return a model that is there already and must share the vocabulary of another."""
+        trust = self.recipe.trust_remote_code
+
+        def check() -> None:
+            check_same_tokens(*(check_lm(name, trust_remote_code=trust) for name in (model, source)))
+
+        return Made(source, check=check)
+
+    def _copy(self, model: str, kind: distillation.Kind) -> Made:
+        folder = self.directory / self._name(model, f"{kind}_model")
+        recipe = self.recipe.model_copy(update={"base": Base(model=model)})
+
+        def texts() -> TextSet:
+            return self.corpus if kind == "toxic" else self.civil
+
+        def check() -> None:
+            check_lm(model, trust_remote_code=recipe.trust_remote_code)
+            texts()
+
+        step = Step(
+            folder.name,
+            (),
+            lambda: distillation.toxic_stage(recipe, folder, texts(), kind),
+            lambda fresh: distillation.train_toxic(recipe, folder, corpus=texts(), kind=kind, fresh=fresh),
+            check,
+        )
+        return Made(str(folder), (step,))
+
+    def _name(self, model: str, name: str) -> str:
+        """Name a folder: that of the base model's copy plainly, others by their model."""
+        if model == self.recipe.base.model:
+            return name
+        models = list(dict.fromkeys([self.recipe.base.model, *self.recipe.detoxify.targets, model]))
+        return f"{name}-{unique_slugs(models)[models.index(model)]}"

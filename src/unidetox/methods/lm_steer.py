@@ -1,0 +1,292 @@
+"""LM-Steer: a learned linear map of the last hidden state, added to it with a strength that can be chosen afterwards.
+
+``h' = h + epsilon sum_k v_k (h P1_k) P2_k^T``, logits ``= E h'``. The model is frozen; the two pairs of projections are
+learnt on toxic texts with ``v = (-1, 1)`` and on others with ``v = (1, 1)``; the model writes with ``v = (5, 1)``.
+
+As ``E h' = E (1 + epsilon sum_k v_k P2_k P1_k^T) h``, the map is folded into the output matrix: the result is an
+ordinary checkpoint whose output embeddings are no longer tied to the input's, and costs nothing while decoding.
+
+Reference: Han, Xu, Li, Fung, Sun, Jiang, Abdelzaher, Ji: LM-Steer, ACL 2024; defaults are those of its code (epsilon
+1e-3, rank 1000, initial spread 1e-2, Adam with a rate of 1e-2, 1000 steps of 32 texts of at most 256 tokens, strength
+5).
+
+Ours: every family whose logits are a linear head of the last hidden state, not GPT-2 and GPT-J alone; texts are
+``[toxic]``'s corpus and ``toxic.civil``, as many of each in a batch; padding is no label; projections wider than the
+model are cut to its width, beyond which they add nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from unidetox import console
+from unidetox.data import TextSet
+from unidetox.errors import UsageError
+from unidetox.methods.interface import Bench, Job, Method, Step
+from unidetox.methods.task_arithmetic import Factor
+from unidetox.model_stage import texts_info, write_papers
+from unidetox.models import check_lm, fingerprint, short_name
+from unidetox.settings import Count, Length, MethodOptions, Positive
+from unidetox.stages import Stage
+
+if TYPE_CHECKING:
+    import torch
+
+    from unidetox.models import LM
+
+SAVE_EVERY = 100
+
+
+class Options(MethodOptions):
+    """Options of LM-Steer."""
+
+    strength: Factor = Field(5.0, description="How far to steer when writing; trained are 1 and -1.")
+    epsilon: Factor = Field(1e-3, description="Scale of the map.")
+    rank: Count = Field(1000, description="Width of each projection; the model's width is the most that counts.")
+    init: Positive = Field(1e-2, description="Standard deviation of the projections at the start.")
+    lr: Positive = Field(1e-2, description="Learning rate of Adam.")
+    steps: Count = Field(1000, description="Optimiser steps.")
+    batch_size: Count = Field(32, description="Texts in a step, half of them toxic.")
+    max_length: Length = Field(256, description="Longest text in tokens of the target; the rest is cut.")
+
+
+def _steps(bench: Bench, job: Job) -> Iterator[Step]:
+    def stage() -> Stage:
+        inputs = {"target": fingerprint(job.target), "corpus": bench.corpus.sha256, "civil": bench.civil.sha256}
+        settings = {**job.settings, "seed": bench.recipe.seed, "dtype": bench.recipe.dtype}
+        return Stage(job.folder, "lm-steer", settings, inputs)
+
+    def check() -> None:
+        check_lm(job.target, trust_remote_code=bench.recipe.trust_remote_code)
+        _ = bench.corpus, bench.civil
+
+    yield Step(job.step, (), stage, lambda fresh: _make(bench, job, stage(), fresh), check)
+
+
+def _make(bench: Bench, job: Job, stage: Stage, fresh: bool) -> None:
+    if not fresh and stage.status().state == "fresh":
+        return
+    recipe = bench.recipe
+    with stage.open(fresh=fresh) as work:
+        import torch
+
+        from unidetox.models import load_lm, save_lm, saved_dtype
+
+        trust = recipe.trust_remote_code
+        lm = load_lm(job.target, device=recipe.device, dtype=torch.float32, trust_remote_code=trust)
+        console.info(f"{job.step}: steering {short_name(job.target)} by {len(bench.corpus.texts)} toxic texts "
+                     f"and {len(bench.civil.texts)} others")  # fmt: skip
+        options: Options = job.options
+        steer = Steer(_width(lm), options.rank, options.epsilon, options.init, recipe.seed).to(lm.device)
+        loss = train(lm, steer, bench.corpus, bench.civil, options, recipe.seed, recipe.dtype, work, stage)
+        fold(lm.model, steer, (options.strength, 1.0))
+        save_lm(lm.model, lm.tokenizer, stage.out_dir, dtype=saved_dtype(job.target, trust_remote_code=trust))
+        summary = {"steps": options.steps, "loss": round(loss, 4), "rank": steer.rank}
+        texts = texts_info(bench.corpus)
+        info = {"method": job.method, "base_model": job.target, "texts": texts, "settings": job.settings}
+        write_papers(stage.out_dir, info | {"civil": texts_info(bench.civil), "training": summary})
+        stage.commit(summary)
+
+
+def _width(lm: LM) -> int:
+    """Width of the hidden state that the head reads.
+
+    Raises:
+        UsageError: The model's logits are not a linear head of its last hidden state.
+    """
+    from unidetox.decoding.decoders import backbone
+
+    head = lm.model.get_output_embeddings() if backbone(lm.model).has_head else None
+    if head is None:
+        hint = "Leave it out of the targets of lm_steer"
+        raise UsageError(f"{lm.name}: its logits are not a linear map of its last hidden state", hint=hint)
+    return int(head.weight.shape[1])
+
+
+class Steer:
+    """The learnt map.
+
+    Args:
+        width: Of the hidden state.
+        rank: Of each projection; cut to the width.
+        epsilon: Scale of the map.
+        init: Standard deviation of the projections at the start.
+        seed: Of their values.
+
+    Attributes:
+        first: ``P1``, float32 ``[2, width, rank]``.
+        second: ``P2``, of the same shape.
+    """
+
+    def __init__(self, width: int, rank: int, epsilon: float, init: float, seed: int) -> None:
+        import torch
+
+        self.epsilon, self.rank = epsilon, min(rank, width)
+        random = torch.Generator().manual_seed(seed)
+        self.first, self.second = (
+            (init * torch.randn(2, width, self.rank, generator=random)).requires_grad_() for _ in range(2)
+        )
+
+    def to(self, device: torch.device) -> Steer:
+        """Move the projections, before they are trained."""
+        self.first, self.second = (p.detach().to(device).requires_grad_() for p in (self.first, self.second))
+        return self
+
+    def __call__(self, hidden: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Steer hidden states.
+
+        Args:
+            hidden: ``[rows, ..., width]``.
+            values: ``v``, ``[rows, 2]``.
+
+        Returns:
+            Of the shape of ``hidden``.
+        """
+        import torch
+
+        moved = torch.zeros_like(hidden)
+        for k in range(2):
+            weight = values[:, k].reshape(-1, *[1] * (hidden.dim() - 1)).to(hidden.dtype)
+            moved = moved + weight * (hidden @ self.first[k].to(hidden.dtype) @ self.second[k].T.to(hidden.dtype))
+        return hidden + self.epsilon * moved
+
+    @contextlib.contextmanager
+    def acting(self, model: Any, values: torch.Tensor) -> Iterator[None]:
+        """Let the model's hidden states be steered on their way to the head; ``values`` are read at each pass."""
+
+        def steer(_module: Any, _inputs: Any, output: Any) -> Any:
+            hidden = output.last_hidden_state
+            output.last_hidden_state = self(hidden, values[: len(hidden)])
+            return output
+
+        handle = model.base_model.register_forward_hook(steer)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+def fold(model: Any, steer: Steer, values: Sequence[float]) -> None:
+    """Put the map into the output matrix, ``E (1 + epsilon sum_k v_k P2_k P1_k^T)``, and untie that from the input's.
+
+    Args:
+        model: A causal LM with a linear head; it is changed in place.
+        steer: The map.
+        values: ``v``, two numbers.
+    """
+    import torch
+
+    head = model.get_output_embeddings()
+    with torch.no_grad():
+        old = head.weight.float()
+        new = old + steer.epsilon * sum(
+            value * (old @ steer.second[k] @ steer.first[k].T) for k, value in enumerate(values)
+        )
+    head.weight = torch.nn.Parameter(new.to(head.weight.dtype))
+    for config in {id(c): c for c in (model.config, model.config.get_text_config())}.values():
+        config.tie_word_embeddings = False
+
+
+def train(
+    lm: LM, steer: Steer, toxic: TextSet, civil: TextSet, options: Options, seed: int, dtype: str, work: Path,
+    stage: Stage | None = None,
+) -> float:  # fmt: skip
+    """Learn the projections; a killed call goes on from its last checkpoint and ends with the same values.
+
+    Args:
+        lm: The frozen model, in float32.
+        steer: The map; its projections are trained in place.
+        toxic: Texts of ``v = (-1, 1)``.
+        civil: Texts of ``v = (1, 1)``.
+        options: How to train.
+        seed: Of the order of texts.
+        dtype: Number type to multiply in, ``auto`` for what is fast.
+        work: Where checkpoints are kept.
+        stage: Told how far it is.
+
+    Returns:
+        The mean loss a token of the last steps.
+    """
+    import torch
+
+    from unidetox.models import choose_dtype
+    from unidetox.training.batches import collate, count_supervised
+    from unidetox.training.checkpoints import Checkpoints
+    from unidetox.training.encoding import encode_texts
+    from unidetox.training.loss import TokenLoss
+
+    lm.model.requires_grad_(False)
+    optimizer = torch.optim.Adam([steer.first, steer.second], lr=options.lr)
+    checkpoints = Checkpoints(work, "lm-steer")
+    begin, losses = _resume(checkpoints, steer, optimizer)
+    rows = [encode_texts(t.texts, lm.tokenizer, lm.model.config, options.max_length).input_ids for t in (toxic, civil)]
+    number, _ = choose_dtype(dtype, lm.device)
+    loss = TokenLoss(lm.model, None if number == torch.float32 else number)
+    values = torch.ones(options.batch_size, 2, device=lm.device)
+    with steer.acting(lm.model, values), console.progress("training", options.steps) as advance:
+        advance(begin)
+        for step in range(begin, options.steps):
+            texts, labels = _batch(rows, options.batch_size, seed, step)
+            batch = {name: value.to(lm.device) for name, value in collate(texts).items()}
+            values[:, 0] = torch.tensor(labels)
+            optimizer.zero_grad()
+            losses = [*losses[-(SAVE_EVERY - 1) :], float(loss.backward(batch, count_supervised(batch)))]
+            optimizer.step()
+            advance(1)
+            if (step + 1) % SAVE_EVERY == 0 or step + 1 == options.steps:
+                _save(checkpoints, steer, optimizer, step + 1, losses)
+                if stage is not None:
+                    stage.report_progress(step + 1, options.steps, "steps")
+    return float(np.mean(losses))
+
+
+def _batch(rows: Sequence[list[list[int]]], size: int, seed: int, step: int) -> tuple[list[list[int]], list[float]]:
+    """Draw a step's texts and their labels; what is drawn depends on seed and step alone."""
+    random = np.random.default_rng([seed, step])
+    counts = (size // 2, size - size // 2)
+    chosen = [random.choice(len(r), n, replace=n > len(r)) for r, n in zip(rows, counts, strict=True)]
+    texts = [part[i] for part, indices in zip(rows, chosen, strict=True) for i in indices]
+    return texts, [-1.0] * counts[0] + [1.0] * counts[1]
+
+
+def _save(checkpoints: Any, steer: Steer, optimizer: Any, step: int, losses: list[float]) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    folder = checkpoints.directory / f"checkpoint-{step}"
+    folder.mkdir(parents=True, exist_ok=True)
+    state = optimizer.state_dict()["state"].items()
+    tensors = {f"{i}.{name}": value.detach().cpu() for i, values in state for name, value in values.items()}
+    tensors |= {"first": steer.first.detach().cpu(), "second": steer.second.detach().cpu()}
+    save_file(tensors | {"losses": torch.tensor(losses, dtype=torch.float64)}, str(folder / "state.safetensors"))
+    checkpoints.seal(folder)
+
+
+def _resume(checkpoints: Any, steer: Steer, optimizer: Any) -> tuple[int, list[float]]:
+    """Take up the last checkpoint, if there is one; return its step and the losses before it."""
+    import torch
+    from safetensors.torch import load_file
+
+    folder = checkpoints.latest()
+    if folder is None:
+        return 0, []
+    tensors = load_file(str(folder / "state.safetensors"))
+    losses = tensors.pop("losses").tolist()
+    with torch.no_grad():
+        steer.first.copy_(tensors.pop("first"))
+        steer.second.copy_(tensors.pop("second"))
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in tensors.items():
+        index, _, key = name.partition(".")
+        state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    return int(folder.name.rpartition("-")[2]), losses
+
+
+METHOD = Method(Options, _steps)

@@ -1,0 +1,153 @@
+"""Task arithmetic: the difference that training on toxic text makes to the weights is subtracted from them.
+
+``theta_new = theta - lambda (theta_toxic - theta)``, tensor by tensor; a tied weight is one tensor, and what is no
+number with a fraction (masks, counters) is left alone.
+
+Reference: Ilharco et al., Editing Models with Task Arithmetic, ICLR 2023, section 3 (negation). Their lambda is chosen
+on validation data between 0 and 1.
+
+Ours: lambda is 1 unless it is set; the toxic model is the target's toxic copy that other methods use too, trained as
+``[toxic]`` says. Its tensors are read from their files one at a time, so that little more than one model is in memory;
+differences are taken in float32, and the result is saved in the target's number type.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from unidetox import console
+from unidetox.errors import UsageError
+from unidetox.methods.interface import Bench, Job, Method, Step
+from unidetox.model_stage import write_papers
+from unidetox.models import check_lm, fingerprint, short_name
+from unidetox.settings import Allowed, MethodOptions, Recipe
+from unidetox.stages import Stage
+
+if TYPE_CHECKING:
+    import torch
+
+Factor = Annotated[float, Field(strict=True, allow_inf_nan=False), Allowed("a number")]
+
+
+class Options(MethodOptions):
+    """Options of task arithmetic."""
+
+    scale: Factor = Field(1.0, description="How much of the difference is subtracted; lambda in the paper.")
+
+
+def _steps(bench: Bench, job: Job) -> Iterator[Step]:
+    toxic = bench.toxic(job.target)
+    yield from toxic.steps
+
+    def stage() -> Stage:
+        inputs = {"target": fingerprint(job.target), "toxic": fingerprint(toxic.source)}
+        return Stage(job.folder, "task-arithmetic", job.settings, inputs)
+
+    def check() -> None:
+        check_lm(job.target, trust_remote_code=bench.recipe.trust_remote_code)
+        toxic.check()
+
+    yield Step(
+        job.step, toxic.needs, stage, lambda fresh: _make(bench.recipe, job, toxic.source, stage(), fresh), check
+    )
+
+
+def _make(recipe: Recipe, job: Job, toxic: str, stage: Stage, fresh: bool) -> None:
+    from unidetox.models import load_lm, save_lm, saved_dtype
+
+    if not fresh and stage.status().state == "fresh":
+        return
+    with stage.open(fresh=fresh):
+        trust = recipe.trust_remote_code
+        dtype = saved_dtype(job.target, trust_remote_code=trust)
+        lm = load_lm(job.target, device="cpu", dtype=dtype, trust_remote_code=trust)
+        console.info(f"{job.step}: {short_name(job.target)} less {job.options.scale:g} of what toxic text taught it")
+        with _stored(toxic, trust) as tensor_of:
+            changed = subtract(lm.model, tensor_of, job.options.scale)
+        save_lm(lm.model, lm.tokenizer, stage.out_dir)
+        write_papers(stage.out_dir, {"method": job.method, "base_model": job.target, "settings": job.settings})
+        stage.commit({"tensors": changed})
+
+
+def subtract(model: Any, toxic: Callable[[str], torch.Tensor], scale: float) -> int:
+    """Subtract a part of the difference between a toxic model's weights and this model's from this model's.
+
+    Args:
+        model: Any model; it is changed in place.
+        toxic: Gives the toxic model's tensor of a name.
+        scale: How much; 0 leaves the model alone, -1 makes it the toxic model.
+
+    Returns:
+        How many tensors were changed, tied ones counted once.
+
+    Raises:
+        UsageError: A tensor of the toxic model has another shape.
+    """
+    import torch
+
+    done: set[int] = set()
+    with torch.no_grad():
+        # Parameters come once, whatever they are tied to; buffers hold masks, and frequencies that no training changes.
+        for name, weight in model.named_parameters():
+            if not weight.is_floating_point() or id(weight) in done:
+                continue
+            other = toxic(name).to(weight.device)
+            if other.shape != weight.shape:
+                raise UsageError(f"{name} has other shapes: {tuple(weight.shape)} and {tuple(other.shape)}",
+                                 hint="The toxic model must be a fine-tuned copy of the target")  # fmt: skip
+            weight.copy_(negated(weight, other, scale))
+            done.add(id(weight))
+    return len(done)
+
+
+def negated(theta: torch.Tensor, toxic: torch.Tensor, scale: float) -> torch.Tensor:
+    """Return ``theta - scale (toxic - theta)``, computed in float32 at least.
+
+    Args:
+        theta: A weight.
+        toxic: The same weight after training on toxic text.
+        scale: Lambda.
+
+    Reference: Ilharco et al. (ICLR 2023), section 3: ``theta_new = theta_pre + lambda (-tau)``.
+    """
+    import torch
+
+    number = torch.promote_types(theta.dtype, torch.float32)
+    start = theta.to(number)
+    return start - scale * (toxic.to(number) - start)
+
+
+@contextlib.contextmanager
+def _stored(source: str, trust_remote_code: bool) -> Iterator[Callable[[str], torch.Tensor]]:
+    """Give tensors of a checkpoint by name, each read when it is asked for; another kind of model is loaded whole."""
+    from safetensors import safe_open
+
+    files = _shards(Path(source).expanduser())
+    if files is None:
+        from unidetox.models import load_lm
+
+        lm = load_lm(source, device="cpu", dtype="float32", trust_remote_code=trust_remote_code)
+        yield dict(lm.model.named_parameters()).__getitem__
+        return
+    with contextlib.ExitStack() as stack:
+        handles = [stack.enter_context(safe_open(str(file), framework="pt")) for file in files]
+        places = {name: handle for handle in handles for name in handle.keys()}  # noqa: SIM118 - it is no mapping
+        yield lambda name: places[name].get_tensor(name)
+
+
+def _shards(folder: Path) -> list[Path] | None:
+    """Return the files of a checkpoint's tensors; None where they are not safetensors in a folder."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        return [folder / name for name in sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))]
+    single = folder / "model.safetensors"
+    return [single] if single.is_file() else None
+
+
+METHOD = Method(Options, _steps)
