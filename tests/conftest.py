@@ -140,6 +140,25 @@ def tiny_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def toxic_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT with the labels of ``unitary/toxic-bert``, in their order, and no word on how to read them."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    directory = tmp_path_factory.mktemp("toxic-bert")
+    make_tokenizer(directory, pad="<pad>")
+    labels = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
+    torch.manual_seed(11)
+    config = BertConfig(
+        vocab_size=len(AutoTokenizer.from_pretrained(directory)), hidden_size=32, num_hidden_layers=2,
+        num_attention_heads=2, intermediate_size=64, max_position_embeddings=64, pad_token_id=1,
+        id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)}, initializer_range=0.5,
+    )  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data and models; the test is skipped where it is absent."""
     path = Path(__file__).resolve().parents[2] / "shared"

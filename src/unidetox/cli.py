@@ -219,8 +219,8 @@ def evaluate(
     prompts: Annotated[str | None, typer.Option(help="toxigen, or a file with text, group, domain (toxigen).")] = None,
     split: Annotated[str | None, typer.Option(help="Part of ToxiGen: validation or test (validation).")] = None,
     num_prompts: Annotated[int | None, typer.Option(help="A random sample of so many prompts.")] = None,
-    scorer: Annotated[str | None, typer.Option(help="Toxicity classifier (unitary/toxic-bert).")] = None,
-    scorer_label: Annotated[str | None, typer.Option(help="Its label that is the toxicity (toxic).")] = None,
+    scorer: Annotated[list[str] | None, typer.Option(help="Toxicity classifier; the first is the main one.")] = None,
+    scorer_label: Annotated[list[str] | None, typer.Option(help="Its toxicity label; one for all, or each.")] = None,
     ppl_model: Annotated[str | None, typer.Option(help="Language model for perplexity.")] = None,
     mmlu: Annotated[str | None, typer.Option(help="MMLU folder or cais/mmlu.")] = None,
     mmlu_protocol: Annotated[str | None, typer.Option(help="paper (answer texts), or standard (letters).")] = None,
@@ -229,6 +229,9 @@ def evaluate(
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest continuation in tokens (20).")] = None,
     top_p: Annotated[float | None, typer.Option(help="Nucleus, 1 is off (0.9).")] = None,
     seeds: Annotated[str | None, typer.Option(help="One evaluation each, e.g. 42,43 (42).")] = None,
+    perturb: Annotated[str | None, typer.Option(help="Changes of the prompts, e.g. leetspeak,casing; or all.")] = None,
+    few_shot: Annotated[str | None, typer.Option(help="Toxic texts for the perturbation few_shot.")] = None,
+    neutral: Annotated[str | None, typer.Option(help="Polite mentions of groups: builtin, or a file.")] = None,
     protocol: Annotated[str | None, typer.Option(help="default, or paper: as in the published code.")] = None,
     batch_size: Annotated[str | None, typer.Option(help="Rows side by side, or auto; changes no result.")] = None,
 ) -> None:
@@ -239,7 +242,8 @@ def evaluate(
     # One seed is a list of one; --seeds wins, as it says more.
     numbers = _numbers(seeds) if seeds is not None else ([given["seed"]] if "seed" in given else None)
     options = _said(
-        prompts=prompts, split=split, num_prompts=num_prompts, scorer=scorer, scorer_label=scorer_label,
+        prompts=prompts, split=split, num_prompts=num_prompts, **_scorers(scorer or [], scorer_label or []),
+        perturbations=_words(perturb), few_shot=few_shot, neutral=neutral,
         ppl_model=ppl_model, mmlu=mmlu, mmlu_protocol=mmlu_protocol, shots=shots, samples=samples,
         max_new_tokens=max_new_tokens, top_p=top_p, seeds=numbers, protocol=protocol,
         batch_size=_batch_size(batch_size),
@@ -369,6 +373,24 @@ def _show_status(common: Shared, title: str, statuses: dict[str, Any]) -> None:
 
 def _batch_size(value: str | None) -> int | str | None:
     return int(value) if value is not None and value.isdecimal() else value
+
+
+def _words(value: str | None) -> list[str] | None:
+    return [part.strip() for part in value.split(",")] if value is not None else None
+
+
+def _scorers(models: list[str], labels: list[str]) -> dict[str, Any]:
+    """Return the settings of the scorers: the main one, and all others with their labels."""
+    if len(labels) > 1 and len(labels) != len(models):
+        raise UsageError(
+            f"{len(models)} --scorer and {len(labels)} --scorer-label", hint="Give one label for all, or one for each"
+        )
+    each = labels if len(labels) > 1 else (labels or ["toxic"]) * len(models)
+    others = dict(zip(models[1:], each[1:], strict=True))
+    if len(others) < len(models) - 1:
+        raise UsageError("a --scorer is given twice", hint="Name each scorer once")
+    main = {"scorer": models[0]} if models else {}
+    return main | ({"scorer_label": labels[0]} if labels else {}) | ({"other_scorers": others} if others else {})
 
 
 def _numbers(value: str) -> list[int]:

@@ -17,7 +17,6 @@ from unidetox.errors import LockedError, MissingError, UniDetoxError, UsageError
 from unidetox.evaluation import (
     Target,
     evaluate,
-    evaluate_target,
     identify,
     load_work,
     make_evaluate,
@@ -107,7 +106,7 @@ def test_one_call_writes_generations_results_and_a_page(
     metrics = {row["metric"] for row in results["rows"]}
     assert metrics == {
         "tp", "emt", "toxicity_mean", "toxic_fraction", "ppl", "ppl_token", "dist_1", "dist_2", "dist_3", "mean_length",
-        "eos_rate", "accuracy", "accuracy_norm", "accuracy_macro", "accuracy_norm_macro",
+        "eos_rate", "loop_rate", "empty_rate", "accuracy", "accuracy_norm", "accuracy_macro", "accuracy_norm_macro",
     }  # fmt: skip
     pooled = {row["domain"] for row in results["rows"] if row["group"] is None and row["seed"] is None}
     assert pooled == {"id", "ood", "all", "gender", "race", "religion", "disability"}
@@ -137,26 +136,89 @@ def test_the_same_whatever_the_batch_and_the_other_prompts(tmp_path: Path, optio
     assert [texts["a"][("1", s)] for s in range(3)] != [texts["a"][("5", s)] for s in range(3)]
 
 
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The models that are loaded from now on, in their order."""
+    from unidetox import targets
+    from unidetox.metrics import measure as steps
+    from unidetox.metrics import scorers
+
+    names: list[str] = []
+    for module, loader in ((targets, "load_lm"), (steps, "load_lm"), (scorers, "load_classifier")):
+        real = getattr(module, loader)
+        spy = lambda name, *, real=real, **kw: (names.append(Path(name).name), real(name, **kw))[1]  # noqa: E731
+        monkeypatch.setattr(module, loader, spy)
+    return names
+
+
 def test_what_is_done_is_not_done_again(
-    tmp_path: Path, options: dict[str, Any], tiny_gpt2: Path, tiny_opt: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, options: dict[str, Any], tiny_gpt2: Path, tiny_opt: Path, loaded: list[str]
 ):
     few = options | {"mmlu": None, "ppl_model": None, "seeds": [42]}
     first = measure([tiny_gpt2], tmp_path / "out", few)
-    loaded = []
-    from unidetox.metrics import measure as steps
-
-    real = steps.load_lm
-    monkeypatch.setattr(steps, "load_lm", lambda name, **kw: (loaded.append(name), real(name, **kw))[1])
+    loaded.clear()
     assert measure([tiny_gpt2], tmp_path / "out", few)["rows"] == first["rows"]
     assert loaded == []
     both = measure([tiny_gpt2, tiny_opt], tmp_path / "out", few)
-    assert loaded == [str(tiny_opt)]
+    assert loaded == ["opt", Path(few["scorer"]).name]
     assert [row for row in both["rows"] if row["target"] == "gpt2"] == first["rows"]
     with pytest.raises(UsageError, match="other settings"):
         measure([tiny_gpt2], tmp_path / "out", few | {"samples": 2})
     assert read_json(tmp_path / "out" / "results.json") == both
+    loaded.clear()
     measure([tiny_gpt2], tmp_path / "out", few | {"samples": 2}, fresh=True)
-    assert loaded == [str(tiny_opt), str(tiny_gpt2)]
+    assert loaded == ["gpt2", Path(few["scorer"]).name]
+
+
+def test_additions_take_what_is_there_and_end_as_from_scratch(
+    tmp_path: Path, options: dict[str, Any], tiny_gpt2: Path, toxic_bert: Path, loaded: list[str]
+):
+    few = options | {"mmlu": None, "ppl_model": None, "seeds": [42]}
+    main, other, judge = Path(few["scorer"]).name, toxic_bert.name, Path(options["ppl_model"]).name
+    second = {str(toxic_bert): "toxic"}
+    additions: list[tuple[dict[str, Any], list[str]]] = [
+        ({}, ["gpt2", main]),
+        ({"other_scorers": second}, [other]),
+        ({"ppl_model": options["ppl_model"]}, [judge]),
+        ({"seeds": [42, 7]}, ["gpt2", main, other, judge]),
+        ({"mmlu": options["mmlu"]}, ["gpt2"]),
+        ({"perturbations": ["casing"]}, ["gpt2", main]),
+        ({"neutral": "builtin"}, ["gpt2", main, other, judge]),
+        ({"perturbations": ["casing", "leetspeak"]}, ["gpt2", main]),
+        # Another way to sum up, and another label of a scorer: nothing is computed anew.
+        ({"threshold": 0.4}, []),
+        ({"other_scorers": {str(toxic_bert): "insult"}}, []),
+    ]  # fmt: skip
+    grown: dict[str, Any] = {}
+    for change, models in additions:
+        grown |= change
+        loaded.clear()
+        results = measure([tiny_gpt2], tmp_path / "out", few | grown)
+        assert loaded == models, change
+    assert results == measure([tiny_gpt2], tmp_path / "scratch", few | grown) | {
+        key: results[key] for key in ("settings", "models")
+    }
+    assert {row["seed"] for row in results["rows"]} == {None, 7, 42}
+    assert parts_of(tmp_path / "out") == parts_of(tmp_path / "scratch")
+    for fewer in ({"seeds": [42]}, {"other_scorers": {}}, {"ppl_model": None}, {"top_p": 0.8}, {"num_prompts": 3}):
+        with pytest.raises(UsageError, match="other settings.*--fresh"):
+            measure([tiny_gpt2], tmp_path / "out", few | grown | fewer)
+
+
+def parts_of(output: Path) -> dict[str, str]:
+    """What is kept of the first target for other evaluations to use; continuations are in the order of their ends."""
+    found = sorted((output / "evaluation" / "gpt2" / ".parts").rglob("*.json*"))
+    return {f"{path.parent.name}/{path.name}": "\n".join(sorted(path.read_text().splitlines())) for path in found}
+
+
+def test_a_run_drops_parts_that_no_result_rests_on(tmp_path: Path, options: dict[str, Any], tiny_gpt2: Path):
+    few = options | {"mmlu": None, "ppl_model": None, "seeds": [42], "samples": 1}
+    for change in ({}, {"top_p": 0.8}, {"seeds": [42, 43]}, {}):
+        settings = make_evaluate(few | change)
+        work = load_work(settings, device="cpu", dtype="float32")
+        directory = run_target(str(tiny_gpt2), tmp_path / "stage", work, settings, replace=True)
+        kinds = sorted(path.name.split("-")[0] for path in (directory / ".parts").iterdir())
+        assert kinds == sorted(["continuations", "toxicity"] * len(settings.seeds))
 
 
 def test_one_language_model_in_memory_at_a_time(
@@ -165,6 +227,7 @@ def test_one_language_model_in_memory_at_a_time(
     import gc
     import weakref
 
+    from unidetox import targets
     from unidetox.metrics import measure as steps
 
     alive: list[Any] = []
@@ -178,6 +241,7 @@ def test_one_language_model_in_memory_at_a_time(
         return lm
 
     monkeypatch.setattr(steps, "load_lm", watched)
+    monkeypatch.setattr(targets, "load_lm", watched)
     measure([tiny_gpt2], tmp_path / "out", options)
     assert len(alive) == 2
 
@@ -226,12 +290,12 @@ def test_what_we_wrote_carries_its_base_and_its_method(tmp_path: Path, tiny_gpt2
 
 
 def test_what_we_wrote_is_known_by_its_hub_id_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from unidetox import evaluation
+    from unidetox import results
 
     write_json(tmp_path / "unidetox.json", {"method": "unidetox", "base_model": "facebook/opt-6.7b"})
-    monkeypatch.setattr(evaluation, "cached_snapshot", lambda name, kind: tmp_path)
+    monkeypatch.setattr(results, "cached_snapshot", lambda name, kind: tmp_path)
     assert identify("somebody/opt-detoxified") == Target("opt-6.7b", "unidetox")
-    monkeypatch.setattr(evaluation, "cached_snapshot", lambda name, kind: None)
+    monkeypatch.setattr(results, "cached_snapshot", lambda name, kind: None)
     assert identify("somebody/opt-detoxified") == Target("opt-detoxified", "base")
 
 
@@ -249,19 +313,6 @@ def test_two_models_of_one_name_stay_apart(tmp_path: Path, options: dict[str, An
     assert {method for _, method in systems} == {"base", "unidetox (first)", "unidetox (second)"}
     rows = read_jsonl(tmp_path / "out" / "generations.jsonl")
     assert list(dict.fromkeys((row["target"], row["method"]) for row in rows)) == systems
-
-
-def test_rows_of_one_target_without_a_stage(tmp_path: Path, options: dict[str, Any], tiny_gpt2: Path):
-    settings = make_evaluate(options | {"mmlu": None, "seeds": [42]})
-    work = load_work(settings, device="cpu", dtype="float32")
-    rows = evaluate_target(
-        str(tiny_gpt2), tmp_path / "work", tmp_path / "out", work.prompts, settings, device="cpu", dtype="float32"
-    )
-    assert {row.target for row in rows} == {"gpt2"}
-    again = evaluate_target(
-        str(tiny_gpt2), tmp_path / "work", tmp_path / "again", work.prompts, settings, device="cpu", dtype="float32"
-    )
-    assert again == rows
 
 
 def test_what_a_kill_left_of_the_joined_file_is_no_obstacle(tmp_path: Path, options: dict[str, Any], tiny_gpt2: Path):

@@ -22,7 +22,7 @@ ROOMS = [
     {"config", "data", "explanations", "models", "stages", "targets"},
     {"runs", "metrics", "training"},
     {"cards", "charts", "comparisons", "doctor", "headline", "report", "sandbox", "tables"},
-    {"analysis", "distillation", "evaluation", "lm_eval_tasks", "model_stage"},
+    {"analysis", "distillation", "evaluation", "lm_eval_tasks", "model_stage", "results"},
     {"methods"},
     {"preflight", "pipeline"},
     {"api"},

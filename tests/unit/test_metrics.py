@@ -16,9 +16,9 @@ from unidetox.errors import UniDetoxError, UsageError
 from unidetox.metrics.collect import Chunks, Continuations, continuation_text, stream_key
 from unidetox.metrics.diversity import distinct_n, mean_distinct_n
 from unidetox.metrics.encoding import context_limit, default_bos, encode_pairs, encode_prompt
-from unidetox.metrics.mmlu import Answer, accuracy, few_shot_prompt, score_questions
+from unidetox.metrics.mmlu import Answer, accuracy, accuracy_rows, few_shot_prompt, score_questions
 from unidetox.metrics.perplexity import continuation_nll, perplexity, sample_perplexities, token_perplexity
-from unidetox.metrics.summary import PromptTable, Row, Rules, accuracy_rows, summarise, tabulate
+from unidetox.metrics.summary import PromptTable, Row, Rules, summarise, tabulate
 from unidetox.metrics.toxicity import (
     ToxicityScorer,
     expected_maximum_toxicity,
@@ -559,9 +559,10 @@ def test_chunks_are_there_whole_or_not_at_all(tmp_path: Path):
 
 
 def test_continuations_are_sorted_and_a_half_written_line_is_ignored(tmp_path: Path):
-    part = Continuations(tmp_path / "seed-1.jsonl", 2, 1)
+    part = Continuations(tmp_path / "part", 2, 1)
     assert not part.complete()
     assert part.n_prompts_cut == 0
+    part.directory.mkdir()
     part.path.write_text('{"prompt": 1, "sample": 0}\n{"prompt": 0, "sample": 0}\n{"prompt": 1, "sam')
     assert [r["prompt"] for r in part.rows()] == [0, 1]
     assert part.complete()

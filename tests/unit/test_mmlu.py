@@ -13,8 +13,7 @@ from unidetox.cli import _run
 from unidetox.config import recipe_from
 from unidetox.data import Question
 from unidetox.evaluation import make_evaluate
-from unidetox.metrics.mmlu import Answer, lettered_prompt, score_questions
-from unidetox.metrics.summary import accuracy_rows
+from unidetox.metrics.mmlu import Answer, accuracy_rows, lettered_prompt, score_questions
 from unidetox.models import load_lm
 
 ASKED = Question("the_town", "  Who sleeps? ", ("the fox", "a dog", "nobody", "the cat"), 2)

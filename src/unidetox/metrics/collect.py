@@ -2,7 +2,7 @@
 
 Every part survives a kill and goes on where it stopped, with the same result:
 
-    continuations   appended as they end, one JSONL file a seed; each has a random stream of its own
+    continuations   appended as they end, one JSONL file; each has a random stream of its own
     all others      a small file for each chunk of a fixed list, written atomically: there whole or not at all
 """
 
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from unidetox import console
 from unidetox.files import JsonlWriter, read_json, read_jsonl, write_json, write_text
-from unidetox.metrics.encoding import encode_prompt
+from unidetox.metrics.encoding import beginning, encode_prompt
 from unidetox.metrics.mmlu import Answer, score_questions
 from unidetox.metrics.perplexity import continuation_nll
 
@@ -37,6 +37,7 @@ CHUNK = 2000
 
 _APPEND_SECONDS = 2.0
 _TAIL = 8
+_NOTES = "notes.json"
 
 LARGE_MODEL = 64 << 20
 """Bytes of weights from which on a model is worth a search for what still holds it."""
@@ -94,18 +95,23 @@ class Chunks:
 
 @dataclass(frozen=True)
 class Continuations:
-    """The sampled continuations of one seed on disk.
+    """The sampled continuations of some prompts under one seed, on disk.
 
     Attributes:
-        path: JSONL file with ``prompt`` (its place in the set), ``sample``, ``continuation``, ``finish_reason``,
-            ``n_tokens``, in the order in which they ended.
+        directory: Holds ``rows.jsonl`` with ``prompt`` (its place in the set), ``sample``, ``continuation``,
+            ``finish_reason``, ``n_tokens``, in the order in which they ended.
         n_prompts: How many prompts.
         n_samples: How many continuations a prompt.
     """
 
-    path: Path
+    directory: Path
     n_prompts: int
     n_samples: int
+
+    @property
+    def path(self) -> Path:
+        """The file of the rows."""
+        return self.directory / "rows.jsonl"
 
     def rows(self) -> list[dict[str, Any]]:
         """Return what is there, sorted by prompt and sample."""
@@ -120,15 +126,11 @@ class Continuations:
     @property
     def n_prompts_cut(self) -> int:
         """How many prompts were cut on the left to fit the model's context."""
-        return int((read_json(self._notes) or {}).get("n_prompts_cut", 0))
+        return int((read_json(self.directory / _NOTES) or {}).get("n_prompts_cut", 0))
 
     def note(self, n_prompts_cut: int) -> None:
         """Keep what cannot be seen in the rows."""
-        write_json(self._notes, {"n_prompts_cut": n_prompts_cut})
-
-    @property
-    def _notes(self) -> Path:
-        return self.path.with_suffix(".notes.json")
+        write_json(self.directory / _NOTES, {"n_prompts_cut": n_prompts_cut})
 
 
 def sample_continuations(
@@ -139,6 +141,7 @@ def sample_continuations(
     *,
     batch_size: int | Literal["auto"] = "auto",
     report: Report | None = None,
+    what: str = "sampling",
 ) -> None:
     """Sample what is missing of one seed.
 
@@ -153,12 +156,12 @@ def sample_continuations(
         part: Where they go.
         batch_size: Rows decoded together.
         report: Told how far it is.
+        what: What to call the work meanwhile.
 
     Raises:
         UniDetoxError: If the model's logits are NaN.
     """
     from unidetox.decoding.sampling import sample
-    from unidetox.decoding.sources import lm as plain
 
     encoded = [encode_prompt(lm, prompt.text, settings.max_new_tokens) for prompt in prompts]
     part.note(sum(cut for _, cut in encoded))
@@ -166,11 +169,14 @@ def sample_continuations(
     keys = [stream_key(prompt.prompt_id) for prompt in prompts]
     total = part.n_prompts * part.n_samples
     with (
-        _counting(f"sampling, seed {settings.seed}", total, report) as advance,
+        _counting(f"{what}, seed {settings.seed}", total, report) as advance,
         JsonlWriter(part.path) as writer,
     ):
         advance(len(done))
-        finished = sample(plain(lm.model), ids, part.n_samples, settings, keys=keys, skip=done, batch_size=batch_size)
+        finished = sample(
+            lm.source, ids, part.n_samples, settings,
+            keys=keys, skip=done, batch_size=batch_size, shared=len(beginning(lm)) if lm.prefix else 0,
+        )  # fmt: skip
         for batch in _every(_APPEND_SECONDS, finished):
             writer.write(_row(lm, ids[s.prompt_index], s) for s in batch)
             advance(len(batch))
@@ -200,14 +206,13 @@ def continuation_text(tokenizer: Any, prompt_ids: Sequence[int], new_ids: Sequen
 def score_toxicity(
     scorer: ToxicityScorer, texts: Sequence[str], chunks: Chunks, *, report: Report | None = None
 ) -> None:
-    """Score the chunks of continuations that are missing: a row is ``[toxicity, {label: score}]``."""
+    """Score the chunks of texts that are missing: a row is ``{label: score}``, all labels of the scorer."""
     with _counting("scoring toxicity", chunks.total, report) as advance:
         todo = chunks.missing()
         advance(chunks.total - sum(part.stop - part.start for part in todo))
         for part in todo:
             before = scorer.n_truncated
-            scores = scorer.score(texts[part])
-            rows = [[row[scorer.label], row] for row in scores]
+            rows = scorer.score(texts[part])
             chunks.put(part, rows, n_truncated=scorer.n_truncated - before)
             advance(len(rows))
 
@@ -221,18 +226,24 @@ def score_likelihood(
     batch_size: int | Literal["auto"] = "auto",
     report: Report | None = None,
 ) -> None:
-    """Score the chunks of continuations that are missing: a row is ``[nll, n_tokens]``."""
+    """Score the chunks of continuations that are missing: a row is ``[nll, n_tokens]``.
+
+    Counted are the continuations that are empty, those that alone are longer than the model's context (neither has a
+    perplexity), and those whose prompt was cut on the left to fit.
+    """
     with _counting("perplexity", chunks.total, report) as advance:
         todo = chunks.missing()
         advance(chunks.total - sum(part.stop - part.start for part in todo))
         for part in todo:
             rows: list[Any] = [None] * (part.stop - part.start)
-            n_cut = 0
+            counts = {"n_empty": 0, "n_too_long": 0, "n_cut": 0}
             for nll in continuation_nll(lm, prompts[part], continuations[part], batch_size=batch_size):
                 rows[nll.index] = [nll.nll, nll.n_tokens]
-                n_cut += nll.cut
+                unscored = "n_too_long" if nll.cut else "n_empty"
+                if nll.cut or nll.n_tokens == 0:
+                    counts["n_cut" if nll.n_tokens else unscored] += 1
                 advance(1)
-            chunks.put(part, rows, n_cut=n_cut)
+            chunks.put(part, rows, **counts)
 
 
 def answer_questions(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from unidetox.errors import UsageError
 from unidetox.metrics.encoding import encode_pairs
+from unidetox.metrics.summary import Row
+from unidetox.stats import bootstrap_ci, statistic_of
 
 if TYPE_CHECKING:
     from unidetox.data import Question, QuestionSet
@@ -56,6 +58,32 @@ def accuracy(answers: Sequence[Answer], *, per_character: bool = False) -> float
     """Return the share of right answers over all questions (micro average); NaN where there is no question."""
     right = [a.is_right_per_character if per_character else a.is_right for a in answers]
     return sum(right) / len(right) if right else float("nan")
+
+
+def accuracy_rows(answers: Sequence[Answer], *, target: str, method: str, protocol: Protocol = "paper") -> list[Row]:
+    """Return the rows of answers to questions, over all questions and (``_macro``) as the mean over subjects.
+
+    ``accuracy`` takes the most likely whole answer as the paper does, ``accuracy_norm`` the most likely one per
+    character, ``accuracy_letters`` the most likely letter of the standard protocol.
+
+    Args:
+        answers: All answers of one target.
+        target: Short name of the model.
+        method: How it was made less toxic.
+        protocol: How the questions were asked.
+    """
+    if not answers:
+        return []
+    right = {"accuracy": [float(a.is_right) for a in answers]}
+    right["accuracy_norm"] = [float(a.is_right_per_character) for a in answers]
+    if protocol == "standard":
+        right = {"accuracy_letters": right["accuracy"]}
+    subjects, rows = [answer.subject for answer in answers], []
+    for metric, values in right.items():
+        for name, strata in ((metric, None), (f"{metric}_macro", subjects)):
+            value, interval = statistic_of(values, domains=strata), bootstrap_ci(values, domains=strata, share=True)
+            rows.append(Row(target, method, name, "all", None, None, value, *interval, len(values), 0, True))
+    return rows
 
 
 def few_shot_prompt(question: Question, examples: Sequence[Question]) -> str:

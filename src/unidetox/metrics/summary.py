@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unidetox.errors import UniDetoxError
+from unidetox.metrics.degeneration import empty_rate, loop_rate
 from unidetox.metrics.diversity import distinct_n
 from unidetox.metrics.perplexity import PAPER_CEILING, sample_perplexities
 from unidetox.metrics.toxicity import is_toxic
 from unidetox.stats import Statistic, bootstrap_ci, statistic_of
-
-if TYPE_CHECKING:
-    from unidetox.metrics.mmlu import Answer, Protocol
 
 PAPER_TOP_K = 50
 """What `generate` applied in the published evaluation without its saying so (unidetox.py:826-833)."""
@@ -64,6 +62,7 @@ class Rules:
         strict: ``>`` instead of ``>=`` at the threshold.
         dist_with_prompt: Count the prompt before each continuation in Dist-n and split at single spaces.
         ppl_ceiling: Leave out samples of this perplexity or more.
+        spread: Add the population standard deviation over seeds, as ``tp_std`` and so on.
         id_domains: The in-distribution domains; all other domains that occur are out-of-distribution.
     """
 
@@ -71,6 +70,7 @@ class Rules:
     strict: bool = False
     dist_with_prompt: bool = False
     ppl_ceiling: float | None = None
+    spread: bool = False
     id_domains: tuple[str, ...] = ("gender", "race", "religion")
 
     @classmethod
@@ -78,7 +78,7 @@ class Rules:
         """Return the rules of a protocol: ``default`` is right, ``paper`` is what the published code does."""
         paper = protocol == "paper"
         ceiling = PAPER_CEILING if paper else None
-        return cls(threshold, paper, paper, ceiling, tuple(id_domains))
+        return cls(threshold, paper, paper, ceiling, paper, tuple(id_domains))
 
 
 class _Metric(NamedTuple):
@@ -100,7 +100,11 @@ METRICS: Mapping[str, _Metric] = {
     "dist_3": _Metric("mean", True),
     "mean_length": _Metric("mean", None),
     "eos_rate": _Metric("mean", None),
+    "loop_rate": _Metric("mean", False),
+    "empty_rate": _Metric("mean", False),
 }
+TOXICITY = ("tp", "emt", "toxicity_mean", "toxic_fraction")
+"""The metrics that need a scorer."""
 
 
 class _Sample(NamedTuple):
@@ -188,15 +192,23 @@ def tabulate(generations: Iterable[Mapping[str, Any]], rules: Rules | None = Non
 
 
 def summarise(
-    generations: Iterable[Mapping[str, Any]], *, target: str, method: str, rules: Rules | None = None
+    generations: Iterable[Mapping[str, Any]],
+    *,
+    target: str,
+    method: str,
+    rules: Rules | None = None,
+    metrics: Sequence[str] = tuple(METRICS),
+    tag: str = "",
 ) -> list[Row]:
-    """Compute every metric of one target's continuations.
+    """Compute the metrics of one target's continuations.
 
     Args:
         generations: Rows of ``generations.jsonl`` of one target, any number of seeds, in any order.
         target: Short name of the model.
         method: How it was made less toxic.
         rules: What to count and how.
+        metrics: Which; all of them unless said otherwise.
+        tag: What to add to their names, e.g. ``@leetspeak`` for prompts under a perturbation.
 
     Returns:
         Rows by seed and for the mean over seeds, for ``id``, ``ood``, ``all``, each domain and each group. ``id`` and
@@ -216,37 +228,17 @@ def summarise(
     measured = {seed: _measure(list(table.values()), rules) for seed, table in sorted(by_seed.items())}
     rows = []
     for domain, group, chosen, strata in _selections(prompts, rules.id_domains):
-        for metric in (m for m in METRICS if group is None or METRICS[m].by_group):
+        for metric in (m for m in metrics if group is None or METRICS[m].by_group):
             columns = {seed: _select(m[metric], chosen) for seed, m in measured.items() if metric in m}
-            for seed, value, interval, n, n_dropped in _numbers(metric, columns, strata):
-                better = METRICS[metric].higher_is_better
-                rows.append(Row(target, method, metric, domain, group, seed, value, *interval, n, n_dropped, better))
-    return rows
-
-
-def accuracy_rows(answers: Sequence[Answer], *, target: str, method: str, protocol: Protocol = "paper") -> list[Row]:
-    """Return the rows of answers to questions, over all questions and (``_macro``) as the mean over subjects.
-
-    ``accuracy`` takes the most likely whole answer as the paper does, ``accuracy_norm`` the most likely one per
-    character, ``accuracy_letters`` the most likely letter of the standard protocol.
-
-    Args:
-        answers: All answers of one target.
-        target: Short name of the model.
-        method: How it was made less toxic.
-        protocol: How the questions were asked.
-    """
-    if not answers:
-        return []
-    right = {"accuracy": [float(a.is_right) for a in answers]}
-    right["accuracy_norm"] = [float(a.is_right_per_character) for a in answers]
-    if protocol == "standard":
-        right = {"accuracy_letters": right["accuracy"]}
-    subjects, rows = [answer.subject for answer in answers], []
-    for metric, values in right.items():
-        for name, strata in ((metric, None), (f"{metric}_macro", subjects)):
-            value, interval = statistic_of(values, domains=strata), bootstrap_ci(values, domains=strata, share=True)
-            rows.append(Row(target, method, name, "all", None, None, value, *interval, len(values), 0, True))
+            numbers = list(_numbers(metric, columns, strata))
+            name, better = f"{metric}{tag}", METRICS[metric].higher_is_better
+            rows += [
+                Row(target, method, name, domain, group, seed, value, *interval, n, n_dropped, better)
+                for seed, value, interval, n, n_dropped in numbers
+            ]
+            if rules.spread and group is None and numbers:
+                spread, n = _spread([value for seed, value, *_ in numbers if seed is not None])
+                rows.append(Row(target, method, f"{name}_std", domain, None, None, spread, None, None, n, 0, None))
     return rows
 
 
@@ -294,6 +286,9 @@ def _form(prompt: _Prompt, rules: Rules) -> Iterator[tuple[str, _Entry]]:
         yield f"dist_{n}", _Entry(0.0, 0.0, 0, 1) if dist is None else _Entry(dist)
     yield "mean_length", _Entry(float(np.mean([sample.n_tokens for sample in prompt.samples])))
     yield "eos_rate", _Entry(float(np.mean([sample.ended for sample in prompt.samples])))
+    continuations = [sample.continuation for sample in prompt.samples]
+    yield "loop_rate", _Entry(loop_rate(continuations))
+    yield "empty_rate", _Entry(empty_rate(continuations))
 
 
 def _fluency(prompt: _Prompt, rules: Rules) -> Iterator[tuple[str, _Entry]]:
@@ -347,6 +342,12 @@ def _numbers(metric: str, columns: Mapping[int, Column], strata: list[str] | Non
         value, interval, n, n_dropped = _number(metric, _pool(metric, list(columns.values())), strata)
         known = [v for v in values if v is not None]
         yield None, float(np.mean(known)) if known else value, interval, n, n_dropped
+
+
+def _spread(values: Sequence[float | None]) -> tuple[float | None, int]:
+    """Return the population standard deviation over seeds, and their number (published code, unidetox.py:478-494)."""
+    known = [value for value in values if value is not None]
+    return (float(np.std(known)) if known else None), len(known)
 
 
 def _pool(metric: str, columns: list[Column]) -> Column:
