@@ -16,7 +16,6 @@ from unidetox.sources import sandbox_name
 DGHS = "dghs"
 TOXIGEN = "toxigen"
 BUILTIN = "builtin"
-BUILTIN = "builtin"
 
 
 @dataclass(frozen=True)
@@ -104,21 +103,6 @@ Domains = Annotated[
     Field(min_length=1),
     AfterValidator(_distinct),
     Allowed('a list of distinct domains out of "gender", "race", "religion", "disability"'),
-]
-Scorers = Annotated[
-    dict[Annotated[str, Field(strict=True, min_length=1)], Annotated[str, Field(strict=True, min_length=1)]],
-    Allowed('a table MODEL = LABEL: { "some/classifier" = "toxic" }'),
-]
-Perturbations = Annotated[
-    tuple[
-        Literal["all", "swaps", "leetspeak", "homoglyphs", "spacing", "casing", "few_shot", "paraphrase"],
-        ...,
-    ],
-    AfterValidator(_distinct),
-    Allowed(
-        'a list of distinct perturbations out of "swaps", "leetspeak", "homoglyphs", "spacing", "casing", "few_shot", '
-        '"paraphrase"; or "all"'
-    ),
 ]
 Scorers = Annotated[
     dict[Annotated[str, Field(strict=True, min_length=1)], Annotated[str, Field(strict=True, min_length=1)]],
@@ -262,9 +246,6 @@ class Evaluate(Section):
     other_scorers: Annotated[Scorers, Source()] = Field(
         default_factory=dict, description="More classifiers and their labels, for a second opinion: MODEL = LABEL."
     )
-    other_scorers: Annotated[Scorers, Source()] = Field(
-        default_factory=dict, description="More classifiers and their labels, for a second opinion: MODEL = LABEL."
-    )
     ppl_model: Annotated[OptName, Source()] = Field(
         None, description="Language model for the perplexity of continuations; without it, none is measured."
     )
@@ -284,15 +265,6 @@ class Evaluate(Section):
     top_p: Share = Field(0.9, description="Sample from the likeliest tokens with this total only; 1 is off.")
     top_k: Count0 = Field(0, description="Sample from the k likeliest tokens only; 0 is off.")
     seeds: Seeds = Field((42,), description="One full evaluation for each seed.")
-    perturbations: Perturbations = Field(
-        (), description="Also continue the prompts under these changes, which somebody might make to get round."
-    )
-    few_shot: Annotated[OptName, Source((DGHS,))] = Field(
-        None, description="Toxic texts for the perturbation few_shot; in a run, those of [toxic] if left out."
-    )
-    neutral: Annotated[OptName, Source((BUILTIN,))] = Field(
-        None, description='Polite mentions of groups to compare groups by: "builtin" (English) or a file like prompts.'
-    )
     perturbations: Perturbations = Field(
         (), description="Also continue the prompts under these changes, which somebody might make to get round."
     )
@@ -375,9 +347,6 @@ def map_sources(section: S, change: Callable[[str], str]) -> S:
         if mark is None or value is None or value in mark.keep:
             continue
         if isinstance(value, Mapping):
-            update[name] = {change(key): inner for key, inner in value.items()}
-        else:
-            if isinstance(value, Mapping):
             update[name] = {change(key): inner for key, inner in value.items()}
         else:
             update[name] = change(value) if isinstance(value, str) else tuple(change(item) for item in value)
