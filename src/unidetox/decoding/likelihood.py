@@ -21,6 +21,10 @@ HEAD_BYTES = 32 << 20
 MAX_TOKENS = {"cpu": 2048, "cuda": 16384}
 """More tokens a pass are no faster; on a CPU slower, as buffers beyond 32 MiB are returned to the system each time."""
 
+PACK_TOKENS = {"cpu": 512, "cuda": 2048}
+"""Tokens of one packed row. Each is compared with each other, mostly in vain: a longer row wastes more in attention than
+it gains in matrix products."""
+
 
 def encode_pair(
     tokenizer: Any, context: str, continuation: str, bos_id: int | None = None
@@ -79,9 +83,10 @@ def loglikelihood(
     check_sequences(source.models, contexts, [len(continuation) - 1 for continuation in continuations], "context")
     check_sequences(source.models, [c for c in continuations if len(c)], 0, "continuation")
     longest = max((len(c) + len(t) for c, t in zip(contexts, continuations, strict=True)), default=1)
-    scorer = _Scorer(source, all(_can_cache(model, longest) for model in source.models))
+    scorer = _Scorer(source, _best_way(source.models, longest))
     rows = len(contexts) if batch_size == "auto" else max(1, batch_size)
-    todo = plan(contexts, continuations, rows, _token_budget(source.models))
+    packed = scorer.way == "packed"
+    todo = plan(contexts, continuations, rows, _token_budget(source.models, packed=packed), packed=packed)
     while todo:
         group = todo.pop()
         try:
@@ -101,11 +106,12 @@ def loglikelihood(
         yield from scored
 
 
-def _token_budget(models: Sequence[Any]) -> int:
+def _token_budget(models: Sequence[Any], *, packed: bool) -> int:
     # Keys and values stand twice while a cache is extended, and activations take about as much again.
     token = sum(4 * sampling_bytes_per_row(model, 1) + backbone(model).unsplit_bytes for model in models)
     device = backbone(models[0]).device
-    return max(1, min(MAX_TOKENS.get(device.type, 4096), int(0.5 * free_bytes(device) / token)))
+    most = (PACK_TOKENS if packed else MAX_TOKENS).get(device.type, 1024)
+    return max(1, min(most, int(0.5 * free_bytes(device) / token)))
 
 
 @dataclass
@@ -148,23 +154,67 @@ def _read(
     return _State(layers, mask, past + counts), hidden
 
 
-_gaps_are_known: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+def _read_packed(
+    reader: Backbone, state: _State | None, ids: torch.Tensor, depth: torch.Tensor, seen: torch.Tensor
+) -> torch.Tensor:
+    """Read tokens ``[n]`` in one row, each of which sees what ``seen [n, n]`` says and what was read before.
 
+    Args:
+        reader: The model.
+        state: What was read before, in one row without gaps.
+        ids: Token ids.
+        depth: How many tokens each sees of the row, itself not counted.
+        seen: Boolean; row by row what a token sees.
 
-def _can_cache(model: Any, longest: int) -> bool:
-    """Whether `_Scorer` may keep what it read, for sequences of so many tokens.
-
-    It leaves gaps between cached tokens, which do harm where a slot's number counts as a position.
+    Returns:
+        Hidden states ``[1, n, hidden]``.
     """
-    if not supports_cache(model, longest):
-        return False
-    if model not in _gaps_are_known:
+    past = int(state.lengths[0]) if state is not None else 0
+    inputs = reader.inputs(ids[None], depth[None] + past) | {"use_cache": past > 0}
+    if state is not None:
+        inputs["past_key_values"] = cache = DynamicCache()
+        for layer, (keys, values) in enumerate(state.layers):
+            cache.update(keys, values, layer)
+    # An additive mask is what every implementation of attention takes.
+    dtype = reader.model.dtype
+    mask = torch.zeros(seen.shape[0], past + seen.shape[0], dtype=dtype, device=seen.device)
+    mask[:, past:].masked_fill_(~seen, torch.finfo(dtype).min)
+    columns = torch.arange(len(ids), device=ids.device)[None]
+    return reader.select(inputs | {"attention_mask": mask[None, None]}, torch.zeros_like(columns), columns)
+
+
+Way = Literal["packed", "cached", "plain"]
+_ways_are_known: weakref.WeakKeyDictionary[Any, Way] = weakref.WeakKeyDictionary()
+
+
+def _best_way(models: Sequence[Any], longest: int) -> Way:
+    """Return the fastest way that is right for all models and sequences of so many tokens.
+
+    Packed tokens need a mask and positions of their own, which not every architecture takes (ALiBi does not); a cache of
+    padded rows leaves gaps between tokens, which do harm where a slot's number counts as a position.
+    """
+    if not all(supports_cache(model, longest) for model in models):
+        return "plain"
+    known = [_way_of(model) for model in models]
+    return max(known, key=("packed", "cached", "plain").index)
+
+
+def _way_of(model: Any) -> Way:
+    """Try the ways on a small group and compare with plain forward passes; a model is tried once."""
+    if model not in _ways_are_known:
         members = [Member([1, 2, 3, 1, 2], [(0, [1, 2])]), Member([1, 2, 1], [(1, [3, 1]), (2, [1, 1])])]
-        scored = [_Scorer(lm(model), cached).score(Group(2, members)) for cached in (True, False)]
+        plain = _Scorer(lm(model), "plain").score(Group(2, members))
         tolerance = 1e-3 if next(model.parameters()).dtype == torch.float32 else 0.2
-        pairs = zip(*scored, strict=True)
-        _gaps_are_known[model] = all(torch.allclose(a, b, atol=tolerance) for (_, a), (_, b) in pairs)
-    return _gaps_are_known[model]
+        _ways_are_known[model] = "plain"
+        for way in ("cached", "packed"):
+            try:
+                scored = _Scorer(lm(model), way).score(Group(2, members))
+            except (AttributeError, TypeError, RuntimeError, ValueError, KeyError, IndexError):
+                continue
+            pairs = zip(scored, plain, strict=True)
+            if all(torch.allclose(a, b, atol=tolerance) for (_, a), (_, b) in pairs):
+                _ways_are_known[model] = way
+    return _ways_are_known[model]
 
 
 class _Scorer:
@@ -172,24 +222,51 @@ class _Scorer:
 
     Args:
         source: What says the next token's scores.
-        cached: Whether its models' caches can be relied upon.
+        way: How; see `_best_way`.
     """
 
-    def __init__(self, source: LogitSource, cached: bool) -> None:
-        self.source, self.cached = source, cached
+    def __init__(self, source: LogitSource, way: Way) -> None:
+        self.source, self.way = source, way
         # Where models are mixed, what they differ by must not drown in the rounding of their logits.
         self.backbones = [backbone(model, exact=len(source.models) > 1) for model in source.models]
+        self._beginning: tuple[list[int], list[_State]] | None = None
 
     def score(self, group: Group) -> list[tuple[int, torch.Tensor]]:
         """Score one group's continuations."""
-        return self._score_cached(group) if self.cached else self._score_plainly(group)
+        ways = {"packed": self._score_packed, "cached": self._score_cached, "plain": self._score_plainly}
+        return ways[self.way](group)
+
+    def _read_beginning(self, group: Group) -> list[_State] | None:
+        """Read what the group's contexts share, unless the group before shared the same."""
+        if not group.shared:
+            return None
+        tokens = list(group.members[0].context[: group.shared])
+        if self._beginning is None or self._beginning[0] != tokens:
+            self._beginning = None  # two of them need not be in memory
+            self._beginning = tokens, self._read_all(None, [0], [tokens])[0]
+        return self._beginning[1]
+
+    @torch.inference_mode()
+    def _score_packed(self, group: Group) -> list[tuple[int, torch.Tensor]]:
+        """Score all in one row without padding: each token sees its own context and its own continuation only."""
+        device = self.backbones[0].device
+        row, depth, owner, branch, units = _pack(group)
+        places = torch.arange(len(row), device=device)
+        own, line = torch.tensor(owner, device=device), torch.tensor(branch, device=device)
+        seen = (own[:, None] == own) & ((line == 0) | (line[:, None] == line)) & (places[:, None] >= places)
+        states = self._read_beginning(group) or [None] * len(self.backbones)
+        ids, deep = torch.tensor(row, device=device), torch.tensor(depth, device=device)
+        pairs = zip(self.backbones, states, strict=True)
+        hidden = [_read_packed(reader, state, ids, deep, seen) for reader, state in pairs]
+        wanted = [(0, place, token) for _, asked in units for place, token in asked]
+        pieces = torch.split(self._log_probs(hidden, wanted), [len(asked) for _, asked in units])
+        return [(index, piece.cpu()) for (index, _), piece in zip(units, pieces, strict=True)]
 
     @torch.inference_mode()
     def _score_cached(self, group: Group) -> list[tuple[int, torch.Tensor]]:
         owner = [row for row, member in enumerate(group.members) for _ in member.targets]
         targets = [target for member in group.members for target in member.targets]
-        shared = [group.members[0].context[: group.shared]]
-        states = self._read_all(None, [0], shared)[0] if group.shared else None
+        states = self._read_beginning(group)
         rest = [member.context[group.shared :] for member in group.members]
         states, hidden = self._read_all(states, [0] * len(rest), rest)
         first = [(row, len(rest[row]) - 1, t[0]) for row, (_, t) in zip(owner, targets, strict=True) if t]
@@ -246,3 +323,35 @@ class _Scorer:
         wanted = [(row, len(c) - 1 + i, token) for row, (c, _, t) in enumerate(units) for i, token in enumerate(t)]
         pieces = torch.split(self._log_probs(hidden, wanted), [len(target) for _, _, target in units])
         return [(index, piece.cpu()) for (_, index, _), piece in zip(units, pieces, strict=True)]
+
+
+Asked = tuple[int, list[tuple[int, int]]]
+"""Number of a continuation, and for each of its tokens the place from which it is predicted."""
+
+
+def _pack(group: Group) -> tuple[list[int], list[int], list[int], list[int], list[Asked]]:
+    """Write a group's tokens into one row, what they share at the beginning left out.
+
+    Returns:
+        Token ids; how deep each is in its own sequence; which context it belongs to; which continuation (0: none, it is
+        context); and what is asked of which place.
+    """
+    row: list[int] = []
+    depth: list[int] = []
+    owner: list[int] = []
+    branch: list[int] = []
+    units: list[Asked] = []
+    for number, member in enumerate(group.members):
+        context = member.context[group.shared :]
+        row += context
+        depth += range(len(context))
+        branch += [0] * len(context)
+        last = len(row) - 1
+        for line, (index, target) in enumerate(member.targets, 1):
+            places = [last, *range(len(row), len(row) + len(target) - 1)]
+            units.append((index, list(zip(places, target, strict=False))))
+            row += target[:-1]
+            depth += range(len(context), len(context) + len(target[:-1]))
+            branch += [line] * len(target[:-1])
+        owner += [number] * (len(row) - len(owner))
+    return row, depth, owner, branch, units

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 MIN_SHARED = 16
@@ -36,8 +37,17 @@ class Group:
         return [Group(self.shared, _by_context((c, [target]) for c, target in part)) for part in parts]
 
 
+Size = Callable[[list[Member], int], int]
+"""Members of a batch and the length of their common beginning -> tokens that the batch takes."""
+
+
 def plan(
-    contexts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]], rows: int, tokens: int
+    contexts: Sequence[Sequence[int]],
+    continuations: Sequence[Sequence[int]],
+    rows: int,
+    tokens: int,
+    *,
+    packed: bool = False,
 ) -> list[Group]:
     """Gather continuations by context, contexts by common beginning, and cut both into batches.
 
@@ -46,7 +56,9 @@ def plan(
         continuations: Token ids to score.
         rows: At most this many continuations a batch.
         tokens: At most this many tokens, padding included, a batch (one continuation is always taken).
+        packed: Nothing will be padded or copied, so that only the tokens themselves count.
     """
+    size = _packed if packed else _padded
     triples = zip(contexts, enumerate(continuations), strict=True)
     members = _by_context((context, [target]) for context, target in triples)
     clusters: list[list[Member]] = []
@@ -62,7 +74,7 @@ def plan(
             shared.append(0)
     lonely = [cluster[0] for cluster in clusters if len(cluster) == 1]
     crowds = [(s, cluster) for s, cluster in zip(shared, clusters, strict=True) if len(cluster) > 1]
-    return [Group(s, part) for s, crowd in [*crowds, (0, lonely)] for part in _cut(crowd, s, rows, tokens)]
+    return [Group(s, part) for s, crowd in [*crowds, (0, lonely)] for part in _cut(crowd, s, rows, tokens, size)]
 
 
 def _by_context(pairs: Iterable[tuple[Sequence[int], list[tuple[int, Sequence[int]]]]]) -> list[Member]:
@@ -78,13 +90,13 @@ def _common(first: Sequence[int], second: Sequence[int]) -> int:
     return next((i for i in range(limit) if first[i] != second[i]), limit)
 
 
-def _cut(members: list[Member], shared: int, rows: int, tokens: int) -> Iterator[list[Member]]:
+def _cut(members: list[Member], shared: int, rows: int, tokens: int, size: Size) -> Iterator[list[Member]]:
     """Cut contexts into batches, those of like length together."""
     part: list[Member] = []
-    pieces = [piece for member in members for piece in _pieces(member, rows, tokens)]
+    pieces = [piece for member in members for piece in _pieces(member, shared, rows, tokens, size)]
     for piece in sorted(pieces, key=lambda piece: (len(piece.context), piece.longest)):
         more = [*part, piece]
-        if part and (sum(len(m.targets) for m in more) > rows or _padded(more, shared) > tokens):
+        if part and (sum(len(m.targets) for m in more) > rows or size(more, shared) > tokens):
             yield part
             more = [piece]
         part = more
@@ -92,11 +104,13 @@ def _cut(members: list[Member], shared: int, rows: int, tokens: int) -> Iterator
         yield part
 
 
-def _pieces(member: Member, rows: int, tokens: int) -> Iterator[Member]:
+def _pieces(member: Member, shared: int, rows: int, tokens: int, size: Size) -> Iterator[Member]:
     """Cut the continuations of one context where they are too many for a batch."""
     targets = sorted(member.targets, key=lambda target: -len(target[1]))
     while targets:
-        count = min(rows, max(1, tokens // (len(member.context) + len(targets[0][1]))))
+        counts = range(1, min(rows, len(targets)) + 1)
+        fit = bisect_right(counts, tokens, key=lambda n: size([Member(member.context, targets[:n])], shared))
+        count = max(1, fit)
         yield Member(member.context, targets[:count])
         targets = targets[count:]
 
@@ -106,3 +120,9 @@ def _padded(members: list[Member], shared: int) -> int:
     context = max(len(member.context) for member in members)
     long = [len(target) for member in members for _, target in member.targets if len(target) > 1]
     return len(members) * (context - shared) + len(long) * (context + max(long, default=0))
+
+
+def _packed(members: list[Member], shared: int) -> int:
+    """Tokens of a packed row: what follows the common beginning, and continuations without their last tokens."""
+    targets = sum(max(0, len(target) - 1) for member in members for _, target in member.targets)
+    return targets + sum(len(member.context) - shared for member in members)
