@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from unidetox.decoding import ContrastiveLogitsProcessor
     from unidetox.evaluation import evaluate
     from unidetox.training import detoxify_model
+    from unidetox.tuning import tune
 
 _PUBLIC = {
     "ContrastiveLogitsProcessor": "unidetox.decoding",
@@ -26,6 +27,7 @@ _PUBLIC = {
     "evaluate": "unidetox.evaluation",
     "run": "unidetox.api",
     "train_toxic": "unidetox.api",
+    "tune": "unidetox.tuning",
 }
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "evaluate",
     "run",
     "train_toxic",
+    "tune",
 ]
 
 

@@ -307,6 +307,26 @@ def run(
     _show_results(common, results, output)
 
 
+@verb("tune")
+def tune(
+    recipe: Annotated[Path, typer.Argument(help="A recipe in TOML with a section [tune].", show_default=False)],
+    common: Work,
+    output: Output,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="section.key=value, over the recipe.")] = None,
+) -> None:
+    """Search settings on one model and validation prompts, under a ceiling of perplexity; write the best recipe."""
+    from unidetox import tuning
+
+    top = [f"{key}={json.dumps(value)}" for key, value in common.given().items()]
+    settings = [*(overrides or []), *top]
+    found = tuning.tune(recipe, output=output, fresh=common.fresh, overrides=settings, limit=common.limit)
+    if common.as_json:
+        console.result(json.dumps(found))
+        return
+    console.table("Trials, the best first", *tuning.tuned_rows(found))
+    console.result(f"best: {output / 'best.toml'}; `unidetox run {output / 'best.toml'} -o OUT` takes it to all models")
+
+
 @verb("status")
 def status(
     run: Annotated[Path, typer.Argument(help="Directory of a run.", show_default=False)], common: Shared

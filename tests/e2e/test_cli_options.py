@@ -206,6 +206,17 @@ def test_options_win_over_the_recipe_and_set_over_the_file(monkeypatch: pytest.M
     assert [(args[0].seed, args[0].device) for args, _ in calls] == [(2, "cpu"), (3, "cuda")]
 
 
+TUNE = ["tune", "--output", "out", "--set", "texts.alpha=0.3", *COMMON]
+
+
+def test_every_option_of_tune_reaches_the_search(monkeypatch: pytest.MonkeyPatch, recipe: Path):
+    calls = recorder(monkeypatch, "unidetox.tuning.tune", RESULTS)
+    call(*TUNE, recipe, "--json").ok()
+    top = ["seed=3", 'device="cpu"', 'dtype="float32"', "trust_remote_code=true"]
+    told = {"output": OUT, "fresh": True, "overrides": ["texts.alpha=0.3", *top], "limit": 5}
+    assert calls == [((recipe,), told)]
+
+
 DEMO = ["demo", "--output", "out", *COMMON]
 
 
@@ -285,7 +296,7 @@ def test_shared_options_act_before_the_verb(
 
 def test_every_option_of_every_verb_is_used_by_a_test():
     """With its own verb: in the command lines of this file, or in another test that names both."""
-    lines = [*(use.arguments for use in USES), RUN, DEMO]
+    lines = [*(use.arguments for use in USES), RUN, TUNE, DEMO]
     used = {name: set() for name in VERBS}
     for line in lines:
         used[line[0]] |= {word for word in line if word.startswith("--")}

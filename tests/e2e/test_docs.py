@@ -70,6 +70,7 @@ ADDED = {
     "evaluate": f"--limit 2 --samples 2 --max-new-tokens 4 {CPU} --prompts {{prompts}} --scorer {{classifier}}",
     "run": f"--limit 2 {CPU} {SETS}",
     "analyze": f"--limit 4 {CPU}",
+    "tune": f"--limit 2 {CPU} {SETS} --set tune.ceiling=inf --set tune.trials=2 --set tune.model={{gpt2}}",
     "status": "", "report": "", "init": "", "doctor": "--offline", "--version": "",
 }  # fmt: skip
 # --- A preset that makes texts needs the Hub; only these commands use one, and this is what they read instead.
@@ -84,6 +85,16 @@ LIMITS: dict[str, dict[str, Any]] = {
     "analyze": {**FEW, "limit": 4},
     "evaluate": {**FEW, "limit": 2, "samples": 2, "max_new_tokens": 4, "scorer": "{classifier}"},
     "run": {"limit": 2, "overrides": ("device=cpu", *f"{MODELS} {DATA} {SIZES}".split())},
+    "tune": {
+        "limit": 2,
+        "overrides": (
+            "device=cpu",
+            "tune.ceiling=inf",
+            "tune.trials=2",
+            "tune.model={gpt2}",
+            *f"{MODELS} {DATA} {SIZES}".split(),
+        ),
+    },
     "detoxify_model": {"steps": 2, "max_length": 32, "dtype": "float32"},
 }
 
@@ -91,6 +102,9 @@ LIMITS: dict[str, dict[str, Any]] = {
 NEEDS_NETWORK = {
     "pip install -c constraints.txt -e .": lambda: (
         (ROOT / "constraints.txt").is_file() and (ROOT / "pyproject.toml").is_file()
+    ),
+    "pip install -c constraints.txt -e '.[tune]'": lambda: (
+        "tune" in tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
     ),
     "hf auth login": lambda: _hub_client_knows("auth", "login"),
     "hf download gpt2": lambda: _hub_client_knows("download"),

@@ -23,7 +23,7 @@ from unidetox.data.remote import load_hub_table
 from unidetox.errors import UsageError
 
 TOXIGEN_ID = "toxigen/toxigen-data"
-_TOXIGEN_NAMES = {"toxigen": TOXIGEN_ID, TOXIGEN_ID: TOXIGEN_ID, "skg/toxigen-data": "skg/toxigen-data"}
+TOXIGEN_NAMES = {"toxigen": TOXIGEN_ID, TOXIGEN_ID: TOXIGEN_ID, "skg/toxigen-data": "skg/toxigen-data"}
 _TOXIGEN_COLUMNS = {"text", "target_group", "toxicity_ai", "toxicity_human"}
 _SPLITS = ("validation", "train", "test", "all")
 PROMPT_COLUMNS = ("text", "prompt")
@@ -177,9 +177,9 @@ def _plain(group: str) -> str:
 
 def _load(source: str, split: str) -> Table:
     name, _ = _parse_split(split)
-    if source not in _TOXIGEN_NAMES:
+    if source not in TOXIGEN_NAMES:
         return load_table(source, (name, "train", "test"))
-    return load_hub_table(_TOXIGEN_NAMES[source], ("test" if name == "test" else "train",), config="annotated")
+    return load_hub_table(TOXIGEN_NAMES[source], ("test" if name == "test" else "train",), config="annotated")
 
 
 def _parse_split(split: str) -> tuple[str, slice]:
