@@ -204,7 +204,7 @@ def _parse_value(text: str) -> Any:
         return text
     value = values["value"]
     # A line break could bring keys of its own, and TOML dates have no place in a recipe: plain text then.
-    return value if len(values) == 1 and isinstance(value, (str, bool, int, float, list)) else text
+    return value if len(values) == 1 and isinstance(value, (str, bool, int, float, list, dict)) else text
 
 
 def _build(own: Mapping[str, Any], file: str, labels: Mapping[str, str]) -> Recipe:

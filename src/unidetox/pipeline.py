@@ -11,6 +11,7 @@ from unidetox import console
 from unidetox.directories import check_directory
 from unidetox.evaluation import Target, Work, load_work, merge, run_target, target_stage
 from unidetox.methods.interface import Bench, Step
+from unidetox.metrics.scorers import contamination
 from unidetox.models import short_name, unique_slugs
 from unidetox.preflight import check_recipe
 from unidetox.registry import METHODS, load_method
@@ -35,7 +36,10 @@ class Plan:
     def work(self) -> Work:
         """Prompts and questions."""
         r = self.recipe
-        return load_work(r.evaluate, device=r.device, dtype=r.dtype, trust_remote_code=r.trust_remote_code)
+        return load_work(
+            r.evaluate, device=r.device, dtype=r.dtype, trust_remote_code=r.trust_remote_code,
+            bases={str(job.folder): job.target for job in self.bench.jobs}, corpus=r.toxic.corpus,
+        )  # fmt: skip
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
@@ -67,6 +71,8 @@ class Plan:
     def preflight(self) -> None:
         """Look at everything that the run will need, so that a mistake shows now and not in an hour."""
         check_recipe(self.recipe)
+        for warning in contamination(self.recipe.evaluate, self.recipe.toxic.corpus):
+            console.warn(warning)
         for step in self.steps:
             step.check()
         _ = self.work
@@ -133,7 +139,7 @@ def run(
             step.make(fresh)
         evaluated = {model: directory / "evaluation" / slug for slug, model in plan.models.items()}
         titles = {model: plan.titles[model] for model in evaluated}
-        return merge(evaluated, directory, plan.work, recipe.evaluate, titles)
+        return merge(evaluated, directory, plan.work, recipe.evaluate, titles, corpus=recipe.toxic.corpus)
 
 
 def describe(recipe: Recipe) -> str:
