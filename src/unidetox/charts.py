@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from unidetox.tables import COLUMNS, Cell, Column, ResultIndex, format_number, method_name
@@ -89,17 +89,21 @@ class Plane:
 
 
 @dataclass(frozen=True)
-class _Scale:
+class Scale:
+    """Where a value lies: from ``low..high`` to ``start..end`` in SVG units; what lies outside is put at the edge."""
+
     low: float
     high: float
     start: float
     end: float
 
     def __call__(self, value: float) -> float:
+        """Place a value."""
         share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
         return round(self.start + share * (self.end - self.start), 1)
 
     def maybe(self, value: float | None) -> float | None:
+        """Place a value that may be unknown."""
         return None if value is None else self(value)
 
 
@@ -135,27 +139,39 @@ def _cells(index: ResultIndex, column: Column) -> dict[tuple[str, str], Cell]:
 
 
 def _panel(index: ResultIndex, column: Column, everything: Iterable[Cell]) -> Panel:
-    top = _ceiling(max(_ends(everything)))
-    scale = _Scale(0.0, top, _LEFT, WIDTH - _RIGHT)
-    lanes, marks, y = [], [], float(_TOP)
-    cells = _cells(index, column)
-    for target in dict.fromkeys(target for target, _ in cells):
-        methods = [method for name, method in cells if name == target]
-        base = cells.get((target, "base"))
-        bottom = y + _NAME + _STEP * len(methods)
-        lanes.append(
-            Lane(index.names[target], y + 12, y + _NAME - 4, bottom - 4, scale.maybe(base.value if base else None))
-        )
-        for line, method in enumerate(methods):
-            marks.append(
-                _dot(index.names[target], method, cells[target, method], scale, y + _NAME + _STEP * (line + 0.4))
-            )
+    lanes: dict[str, dict[str, Cell]] = {}
+    for (target, method), cell in _cells(index, column).items():
+        lanes.setdefault(index.names[target], {})[method] = cell
+    return _layout(_full_title(column), column.about, lanes, everything)
+
+
+def lane_panel(title: str, about: str, lanes: Mapping[str, Mapping[str, Cell]]) -> Panel:
+    """Lay out shares of any kind: lane -> method -> number.
+
+    Args:
+        title: What the panel is about.
+        about: What the numbers are.
+        lanes: From top to bottom, each with at least one number.
+    """
+    return _layout(title, about, lanes, [cell for cells in lanes.values() for cell in cells.values()])
+
+
+def _layout(title: str, about: str, lanes: Mapping[str, Mapping[str, Cell]], everything: Iterable[Cell]) -> Panel:
+    top = ceiling(max(_ends(everything)))
+    scale = Scale(0.0, top, _LEFT, WIDTH - _RIGHT)
+    strips, marks, y = [], [], float(_TOP)
+    for name, cells in lanes.items():
+        base = cells.get("base")
+        bottom = y + _NAME + _STEP * len(cells)
+        strips.append(Lane(name, y + 12, y + _NAME - 4, bottom - 4, scale.maybe(base.value if base else None)))
+        for line, (method, cell) in enumerate(cells.items()):
+            marks.append(_dot(name, method, cell, scale, y + _NAME + _STEP * (line + 0.4)))
         y = bottom + _GAP
-    ticks = [Tick(scale(value), f"{value:g}") for value in _steps(0.0, top)]
-    return Panel(_full_title(column), column.about, y + 18, ticks, lanes, marks)
+    ticks = [Tick(scale(value), f"{value:g}") for value in steps(0.0, top)]
+    return Panel(title, about, y + 18, ticks, strips, marks)
 
 
-def _dot(target: str, method: str, cell: Cell, scale: _Scale, y: float) -> Mark:
+def _dot(target: str, method: str, cell: Cell, scale: Scale, y: float) -> Mark:
     edge = scale(cell.value if cell.high is None else cell.high)
     return Mark(
         scale(cell.value), round(y, 1), method, f"{cell.value:.2f}", _words(target, method, cell),
@@ -166,23 +182,23 @@ def _dot(target: str, method: str, cell: Cell, scale: _Scale, y: float) -> Mark:
 def _plane(column: Column, cells: dict[tuple[str, str], tuple[Cell, Cell]]) -> Plane:
     across = _ends(fluency for fluency, _ in cells.values())
     low, high = _round_range(min(across), max(across))
-    top = _ceiling(max(_ends(toxicity for _, toxicity in cells.values())))
-    x = _Scale(low, high, _AXIS_LEFT, WIDTH - 14)
-    y = _Scale(0.0, top, _PLANE_HEIGHT - _AXIS_BOTTOM, 14)
+    top = ceiling(max(_ends(toxicity for _, toxicity in cells.values())))
+    x = Scale(low, high, _AXIS_LEFT, WIDTH - 14)
+    y = Scale(0.0, top, _PLANE_HEIGHT - _AXIS_BOTTOM, 14)
     marks = {system: _point(system, *pair, x, y) for system, pair in cells.items()}
     return Plane(
         title=_full_title(column),
         x_title="perplexity (lower is more fluent)",
         height=_PLANE_HEIGHT,
-        x_ticks=[Tick(x(value), f"{value:g}") for value in _steps(low, high)],
-        y_ticks=[Tick(y(value), f"{value:g}") for value in _steps(0.0, top)],
+        x_ticks=[Tick(x(value), f"{value:g}") for value in steps(low, high)],
+        y_ticks=[Tick(y(value), f"{value:g}") for value in steps(0.0, top)],
         marks=list(marks.values()),
         arrows=_arrows(marks),
         names=_names(marks),
     )
 
 
-def _point(system: tuple[str, str], fluency: Cell, toxicity: Cell, x: _Scale, y: _Scale) -> Mark:
+def _point(system: tuple[str, str], fluency: Cell, toxicity: Cell, x: Scale, y: Scale) -> Mark:
     target, method = system
     words = f"{_words(target, method, toxicity)}, perplexity {format_number(fluency.value, 'ppl')}"
     return Mark(
@@ -259,7 +275,7 @@ def _ends(cells: Iterable[Cell]) -> list[float]:
     return [value for c in cells for value in (c.value, c.low, c.high) if value is not None]
 
 
-def _ceiling(value: float) -> float:
+def ceiling(value: float) -> float:
     """Round a share up to a good end for an axis."""
     return next((end for end in (0.1, 0.2, 0.4, 0.6, 0.8) if value <= end), max(1.0, math.ceil(value)))
 
@@ -271,7 +287,8 @@ def _step(low: float, high: float) -> float:
     return next(step * power for step in (1, 2, 5, 10) if step * power >= raw * 0.99)
 
 
-def _steps(low: float, high: float) -> list[float]:
+def steps(low: float, high: float) -> list[float]:
+    """List the grid lines from one end of an axis to the other."""
     step = _step(low, high)
     return [round(low + i * step, 10) for i in range(int((high - low) / step + 1.01))]
 

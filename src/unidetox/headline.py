@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from unidetox.tables import COLUMNS, Cell, Column, ResultIndex, format_change, method_name
+from unidetox.tables import COLUMNS, Cell, Column, ResultIndex, format_change, method_name, public_name
 
 
 def headline(index: ResultIndex) -> str:
@@ -36,8 +37,13 @@ def _changed(index: ResultIndex, method: str, column: Column) -> dict[str, Cell]
     return {target: cell for target, cell in cells.items() if cell is not None and cell.change is not None}
 
 
-def notes(index: ResultIndex) -> list[str]:
-    """Say what the headline leaves out: how far, at what price, and what the control does."""
+def notes(index: ResultIndex, groups: Sequence[Mapping[str, Any]] = ()) -> list[str]:
+    """Say what the headline leaves out: how far, at what price, how it lasts, for whom, and what the control does.
+
+    Args:
+        index: The results.
+        groups: ``fairness.groups`` of a ``results.json``.
+    """
     main = _main_method(index)
     if main is None:
         return [note for column in COLUMNS[:2] if (note := _state(index, column))]
@@ -47,6 +53,7 @@ def notes(index: ResultIndex) -> list[str]:
     ]
     if any(price):
         said.append("The price: " + ", ".join(filter(None, price)) + ".")
+    said += [_lasting(index, main), _worst_groups(groups, main)]
     control = _range_of_changes(index, "samples", COLUMNS[0]) if main != "samples" else ""
     if control:
         said.append(f"The control, fine-tuning on plain samples: {control}.")
@@ -67,6 +74,35 @@ def _movement(index: ResultIndex, method: str, column: Column) -> str:
     start, end = (_range([cell.value for cell in cells], "{:.2f}") for cells in (before, after.values()))
     where = "In distribution" if column.domain == "id" else "Out of distribution"
     return f"{where}, TP goes from {start} to {end} ({_changes(after.values(), column)})."
+
+
+def _lasting(index: ResultIndex, method: str) -> str:
+    """Say how much of the fall survives the perturbation that it survives worst and best."""
+    found = []
+    for metric in (m for m, domain in index.pooled() if m.startswith("survival@") and domain == "all"):
+        column = Column(metric, metric, (metric,), "all", "")
+        cells = [index.cell(target, method, column) for target in index.targets]
+        found += [(cell.value, metric.removeprefix("survival@").replace("_", " ")) for cell in cells if cell]
+    if not found:
+        return ""
+    ends = dict.fromkeys(
+        f"{value:.0%}".replace("%", "\u00a0%") + f" ({name})" for value, name in (min(found), max(found))
+    )
+    return f"Of the fall in TP, {' to '.join(ends)} survives when the prompts are changed."
+
+
+def _worst_groups(records: Sequence[Mapping[str, Any]], method: str) -> str:
+    """Say how the group fares that fares worst, before and after."""
+    mine = [r for r in records if r["method"] == method and r["metric"] == "tp" and r.get("base")]
+    if not mine:
+        return ""
+    before, after = [r["base"]["mean"] for r in mine], [r["means"][r["worst"]] for r in mine]
+    names = [
+        f" ({public_name(str(name))})" if len(mine) == 1 else ""
+        for name in (mine[0]["base"]["worst"], mine[0]["worst"])
+    ]
+    start, end = _range(before, "{:.2f}"), _range(after, "{:.2f}")
+    return f"The group that fares worst: TP {start}{names[0]} before, {end}{names[1]} after."
 
 
 def _range_of_changes(index: ResultIndex, method: str, column: Column) -> str:

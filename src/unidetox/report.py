@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unidetox import __version__, charts
+from unidetox import __version__, charts, curves
 from unidetox.files import read_jsonl
+from unidetox.grids import Grid, grid_latex, grid_markdown
 from unidetox.headline import headline, notes, sizes
 from unidetox.provenance import flatten
+from unidetox.sections import grids, mentions_by_group
 from unidetox.tables import (
     COLUMNS,
     METHODS,
@@ -37,7 +39,15 @@ if TYPE_CHECKING:
 __all__ = ["csv_table", "example_rows", "latex_table", "markdown_table", "render_report", "summary_table"]
 
 _EXAMPLE_PROMPTS = 100
-_FURTHER = {"ppl": "PPL, mean of texts", "ppl_token": "PPL, by token"}
+_FURTHER = {
+    "ppl": "PPL, mean of texts",
+    "ppl_token": "PPL, by token",
+    "mean_length": "tokens",
+    "eos_rate": "ended by itself",
+    "empty_rate": "empty",
+    "loop_rate": "with loops",
+    "kl_base": "KL from base, nats a token",
+}
 _WORDS = {"better": "better", "worse": "worse", "changed": "", "unclear": "unclear", "same": "no change"}
 
 
@@ -60,7 +70,7 @@ def render_report(
     *,
     max_examples: int = 6,
 ) -> Path:
-    """Write the report: ``index.html``, one file that needs no network, and ``table.{md,csv,tex}`` beside it.
+    """Write the report: ``index.html``, one file that needs no network, and ``results.{md,csv,tex}`` beside it.
 
     Args:
         results: The content of a ``results.json``; its ``settings``, where present, are listed at the bottom.
@@ -74,6 +84,8 @@ def render_report(
         The path of ``index.html``.
     """
     index = ResultIndex(results)
+    fairness = results.get("fairness") or {}
+    further = {grid.key: grid for grid in grids(results, index)}
     chosen = choose_examples(examples, index.targets, max_examples)
     page = _environment().get_template("report.html.j2").render(
         title=title,
@@ -82,12 +94,18 @@ def render_report(
         styles=_styles([*index.methods, *sorted(_methods_of(chosen))]),
         main=next((method for method in index.methods if method != "base"), None),
         lead=headline(index),
-        notes=notes(index),
+        notes=notes(index, fairness.get("groups") or ()),
+        warnings=[public_name(str(warning)) for warning in results.get("warnings") or ()],
         columns=index.shown(),
         systems=_systems(index),
         panels=charts.panels(index),
         planes=charts.planes(index),
+        spreads=curves.spreads(results.get("distributions") or (), index),
         breakdowns=_breakdowns(index),
+        group_panels=curves.group_panels(index),
+        robustness_panels=curves.robustness_panels(index),
+        grids=further,
+        by_group=mentions_by_group(fairness.get("mentions") or (), index),
         further=_further(index),
         examples=chosen,
         names=index.names,
@@ -97,9 +115,9 @@ def render_report(
     )  # fmt: skip
     output_dir.mkdir(parents=True, exist_ok=True)
     tables = {
-        "table.md": markdown_table(results),
-        "table.csv": csv_table(results),
-        "table.tex": latex_table(results),
+        "results.md": _joined([markdown_table(results)], further.values(), grid_markdown),
+        "results.csv": csv_table(results),
+        "results.tex": _joined([latex_table(results)], further.values(), grid_latex),
     }
     for name, text in {**tables, "index.html": page}.items():
         (output_dir / name).write_text(text, encoding="utf-8")
@@ -137,6 +155,10 @@ def choose_examples(
         for name in dict.fromkeys(names)
     }
     return {name: examples for name, examples in chosen.items() if examples}
+
+
+def _joined(first: list[str], further: Iterable[Grid], write: Callable[[Grid], str]) -> str:
+    return "\n".join([*first, *map(write, further)])
 
 
 @cache
@@ -206,6 +228,8 @@ def _further(index: ResultIndex) -> tuple[list[Column], list[tuple[str, str, lis
     ppl = next((m for m in ("ppl_token", "ppl") if (m, "all") in index.pooled()), None)
     shown = {"ppl_token", "ppl"} & {ppl} | {m for c in COLUMNS if c.key != "ppl" for m in c.metrics}
     pairs = [(m, d) for m, d in index.pooled() if m not in shown and d in ("id", "ood", "all", None)]
+    # What was measured on other prompts, by other scorers or between groups has a table of its own.
+    pairs = [(m, d) for m, d in pairs if not set(m) & set("@:") and not m.endswith("_gap")]
     columns = [Column(m, _further_title(m, d), (m,), d, "") for m, d in pairs]
     return columns, [(t, m, [index.cell(t, m, column) for column in columns]) for t, m in index.systems()]
 

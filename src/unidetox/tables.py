@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, Literal, TypeGuard
 
+from unidetox.grids import escape_latex, escape_markdown
+
 METHODS = {
     "base": "base",
     "unidetox": "UniDetox",
@@ -50,6 +52,7 @@ _TP = "Share of prompts that get at least one toxic continuation"
 _EMT = "Highest toxicity among the continuations of a prompt, averaged over prompts"
 _PPL = "Perplexity of the continuations given their prompts, under another language model"
 _DIST = "Distinct {} over the continuations of a prompt, as a share of all"
+_ACCURACY = "Share of questions answered right"
 
 COLUMNS = (
     Column("tp_id", "TP ID", ("tp",), "id", f"{_TP}; domains that the toxic corpus covers"),
@@ -60,7 +63,7 @@ COLUMNS = (
     Column("dist_1", "Dist-1", ("dist_1",), "all", _DIST.format("words")),
     Column("dist_2", "Dist-2", ("dist_2",), "all", _DIST.format("pairs of words")),
     Column("dist_3", "Dist-3", ("dist_3",), "all", _DIST.format("triples of words")),
-    Column("accuracy", "Accuracy", ("accuracy",), "all", "Share of questions answered right", relative=False),
+    Column("accuracy", "Accuracy", ("accuracy", "accuracy_letters"), "all", _ACCURACY, relative=False),
 )
 """The main table, left to right."""
 
@@ -238,7 +241,7 @@ def markdown_table(results: Mapping[str, Any]) -> str:
     ]
     for target, method in index.systems():
         cells = [_long_cell(index.cell(target, method, column), column) for column in shown]
-        names = [_escape_markdown(name) for name in (index.names[target], method_name(method))]
+        names = [escape_markdown(name) for name in (index.names[target], method_name(method))]
         lines.append("| " + " | ".join([*names, *cells]) + " |")
     return "\n".join(lines) + "\n"
 
@@ -274,8 +277,8 @@ def latex_table(results: Mapping[str, Any]) -> str:
             lines.append(r"\addlinespace")
         cells = [index.cell(target, method, column) for column in shown]
         numbers = [format_number(c.value, column.key) if c else "--" for c, column in zip(cells, shown, strict=True)]
-        name = "" if target == previous else _escape_latex(index.names[target])
-        lines.append(" & ".join([name, _escape_latex(method_name(method)), *numbers]) + r" \\")
+        name = "" if target == previous else escape_latex(index.names[target])
+        lines.append(" & ".join([name, escape_latex(method_name(method)), *numbers]) + r" \\")
         previous = target
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
@@ -338,12 +341,3 @@ def _last_part(path: str) -> str:
 
 def _shorten(name: str, width: int) -> str:
     return name if len(name) <= width else name[: width - 1] + "…"
-
-
-def _escape_markdown(text: str) -> str:
-    return re.sub(r"([\\|`*_<>\[\]])", r"\\\1", text)
-
-
-def _escape_latex(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)

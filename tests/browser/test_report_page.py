@@ -136,7 +136,7 @@ def page(tmp_path_factory):
     for row in examples:
         row["continuation"] = evil
         row["prompt"] += " <script src='https://example.org/evil.js'></script>"
-    return render_report(fakes.fake_results(), examples, tmp_path_factory.mktemp("report"))
+    return render_report(fakes.fake_more(fakes.fake_results()), examples, tmp_path_factory.mktemp("report"))
 
 
 @pytest.fixture(scope="module")

@@ -77,7 +77,7 @@ def test_the_directory_is_laid_out_as_promised(whole: Path):
         "generations.jsonl",
         "logs/run.log",
     }
-    wanted |= {f"report/{name}" for name in ("index.html", "table.md", "table.csv", "table.tex")}
+    wanted |= {f"report/{name}" for name in ("index.html", "results.md", "results.csv", "results.tex")}
     wanted |= {f"toxic_model/{name}" for name in model}
     made = ("texts.jsonl", "README.md", "stage.json")
     wanted |= {f"{texts}/{name}" for texts in ("texts", "texts-samples") for name in made}

@@ -21,7 +21,19 @@ ROOMS = [
     {"decoding", "settings"},
     {"config", "data", "explanations", "models", "stages", "targets"},
     {"runs", "metrics", "training"},
-    {"cards", "charts", "comparisons", "doctor", "headline", "report", "sandbox", "tables"},
+    {
+        "cards",
+        "charts",
+        "comparisons",
+        "curves",
+        "doctor",
+        "grids",
+        "headline",
+        "report",
+        "sandbox",
+        "sections",
+        "tables",
+    },
     {"analysis", "distillation", "evaluation", "lm_eval_tasks", "model_stage", "results"},
     {"methods"},
     {"preflight", "pipeline"},
@@ -32,7 +44,18 @@ ROOMS = [
 LEVEL = {name: level for level, room in enumerate(ROOMS) for name in room}
 # Within a room without an order of its own, modules that others may not know.
 LIGHT = ["cards", "charts", "config", "errors", "files", "headline", "report", "runs", "settings", "sources", "stages"]
-LIGHT += ["registry", "explanations", "stats", "tables", "console", "directories", "provenance", "data", "sandbox", "analysis"]
+LIGHT += [
+    "registry",
+    "explanations",
+    "stats",
+    "tables",
+    "console",
+    "directories",
+    "provenance",
+    "data",
+    "sandbox",
+    "analysis",
+]
 HEAVY = ("torch", "transformers", "peft", "datasets", "accelerate")
 
 

@@ -15,9 +15,11 @@ from html.parser import HTMLParser
 import pytest
 
 from unidetox.charts import panels, planes
+from unidetox.curves import group_panels, robustness_panels, spreads
 from unidetox.headline import headline, notes
 from unidetox.hub import is_local
 from unidetox.report import choose_examples, csv_table, latex_table, markdown_table, render_report, summary_table
+from unidetox.sections import comparisons, group_gaps, robustness
 from unidetox.tables import COLUMNS, ResultIndex, display_names, public_name
 
 BASES = {
@@ -88,6 +90,68 @@ def fake_results(methods=("base", "unidetox", "samples"), bases=BASES):
         "id_domains": ["gender", "race", "religion"], "groups_without_domain": {},
     }  # fmt: skip
     return {"schema_version": 1, "rows": rows, "settings": settings}
+
+
+PERTURBED = {"swaps": 0.9, "leetspeak": 0.7, "few_shot": 0.4}
+
+
+def fake_more(results, methods=("base", "unidetox", "samples")):
+    """Add what an evaluation with everything turned on writes beside the main rows."""
+    rng, systems = random.Random(2), [s for s in ResultIndex(results).systems() if s[1] in methods]
+    rows = list(results["rows"])
+    for target, method in systems:
+        tp = BASES.get(target, (0.5, 1))[0]
+        for name, kept in PERTURBED.items():
+            value = tp * (1 - kept * (1 - FACTORS[method][0]))
+            rows.append(row(target, method, f"tp@{name}", value))
+            rows.append(row(target, method, f"emt@{name}", value * 0.9))
+            if method != "base":
+                rows.append(row(target, method, f"survival@{name}", kept, width=0.1))
+        rows += [row(target, method, f"{m}:other", 0.3, domain=d) for m in ("tp", "emt") for d in ("id", "ood", "all")]
+        rows += [row(target, method, f"{m}:other", 0.8) for m in ("agreement", "correlation")]
+        rows += [row(target, method, m, 0.01 + 0.001 * len(method), width=0.002) for m in ("loop_rate", "empty_rate")]
+        rows += [row(target, method, "tp_gap", 0.2)] + [row(target, method, "kl_base", 0.12)] * (method != "base")
+    places = [(domain, group) for domain, groups in GROUPS.items() for group in groups]
+    change = {"value": -0.08, "ci_low": -0.15, "ci_high": -0.01}
+    after = {"base": {"worst": "jewish", "value": 0.38, "mean": 0.61, "mean_after": 0.24}, "change": change}
+    groups = [
+        {"target": t, "method": m, "metric": metric, "worst": "muslim", "best": "women", "value": 0.3, "ci_low": 0.2,
+         "ci_high": 0.41, "by_chance": 0.14, "p": 0.004, "n": 896, "left_out": [],
+         "means": {group: 0.2 + 0.05 * i for i, (_, group) in enumerate(places)}} | (after if m != "base" else {})
+        for t, m in systems for metric in ("tp", "emt")
+    ]  # fmt: skip
+    gap = {"worst": "women", "best": "black", "value": 0.1, "ci_low": 0.0, "ci_high": 0.2, "by_chance": 0.1, "p": 0.4,
+           "n": 120, "left_out": []}  # fmt: skip
+
+    def record(measure):
+        cells = {g: {"value": rng.random() * 0.2, "ci_low": 0.0, "ci_high": 0.3, "n": 12} for _, g in places}
+        return {"measure": measure, "gap": gap, "groups": cells}
+
+    measures = ("mean_length", "empty_rate", "refusal_rate", "toxicity_mean", "ppl_token")
+    identity = {system: {"target": system[0], "method": system[1]} for system in systems}
+    found = (("tp", "id", -0.28, 1e-9), ("dist_2", "all", -0.01, 2e-3), ("ppl_token", "all", -0.4, 0.3))
+    comparisons = [
+        {"metric": metric, "domain": domain, "first": identity[t, m], "second": {"target": t, "method": "base"},
+         "difference": d, "ci_low": d - 0.05, "ci_high": d + 0.05, "p": p, "p_holm": min(1.0, 9 * p), "n": 896,
+         "higher_is_better": metric == "dist_2"}
+        for t, m in systems if m != "base"
+        for metric, domain, d, p in found
+    ]  # fmt: skip
+    spread = [int(4000 * 0.6**i) + 30 for i in range(20)]
+    return results | {
+        "rows": rows,
+        "comparisons": comparisons,
+        "fairness": {
+            "groups": groups,
+            "mentions": [identity[s] | record(m) for s in systems for m in measures],
+            "false_positives": [{"scorer": "toxicity-bert"} | record(m) for m in ("false_positive_rate", "score_mean")],
+        },
+        "distributions": [
+            identity[s] | {"toxicity": [n if i < 8 else int(n * FACTORS[s[1]][0]) for i, n in enumerate(spread)],
+                           "maximum": spread[::-1] if s[1] == "base" else spread} for s in systems
+        ],
+        "warnings": ["the scorer /home/jane/models/toxicity-bert was trained on the toxic corpus"],
+    }  # fmt: skip
 
 
 def fake_examples(methods=("base", "unidetox", "samples"), targets=tuple(BASES), prompts=12, samples=3):
@@ -204,7 +268,7 @@ def test_missing_metrics_leave_the_rest(tmp_path, metrics):
 
 def test_nothing_at_all_is_still_a_page(tmp_path):
     assert "No results yet" in render(tmp_path, {"schema_version": 1, "rows": []}).text
-    assert (tmp_path / "table.md").read_text().startswith("| model | method |")
+    assert (tmp_path / "results.md").read_text().startswith("| model | method |")
 
 
 def test_only_base_models(tmp_path):
@@ -217,6 +281,124 @@ def test_twelve_models(tmp_path):
     bases = {f"a-model-with-quite-a-long-name-{i}": (0.4 + i / 50, 12.0 + i) for i in range(12)}
     page = render(tmp_path, fake_results(bases=bases), fake_examples(targets=tuple(bases)))
     assert "Toxicity falls on all 12 models" in page.text
+
+
+def test_the_page_shows_everything_that_was_measured(tmp_path):
+    results = fake_more(fake_results())
+    page = render(tmp_path, results, fake_examples())
+    for title in ("Fairness", "Robustness", "Comparisons", "Other scorers", "How toxicity is spread", "False alarms"):
+        assert title in page.text
+    expected = [
+        "the scorer toxicity-bert was trained on the toxic corpus",
+        "Of the fall in TP, 40\u00a0% (few shot) to 90\u00a0% (swaps) survives when the prompts are changed.",
+        "The group that fares worst: TP 0.61 before, 0.55 after.",
+        "60% to 80%",
+        "three toxic texts stand before the prompt",
+        "0.610 → 0.240",
+        "−0.150 to −0.010",
+        "most women",
+        "<0.001",
+        "KL from base, nats a token",
+        "gpt2, group by group",
+    ]
+    for words in expected:
+        assert words in page.text, words
+    further = page.text.split("Further measures")[1].split("How this was measured")[0]
+    assert "with loops" in further and "leetspeak" not in further and "gap" not in further and "other" not in further
+
+
+def test_one_model_names_its_worst_groups(tmp_path):
+    index_of = fake_results(bases={"gpt2": (0.53, 17.3)})
+    page = render(tmp_path, fake_more(index_of))
+    assert "The group that fares worst: TP 0.61 (jewish) before, 0.55 (muslim) after." in page.text
+
+
+@pytest.mark.parametrize("left_out", ["comparisons", "fairness", "distributions", "warnings", "rows"])
+def test_each_part_may_be_missing(tmp_path, left_out):
+    results = fake_more(fake_results())
+    results[left_out] = {} if left_out == "fairness" else []
+    assert "How this was measured" in render(tmp_path, results, fake_examples()).text
+
+
+def test_what_was_measured_stays_text(tmp_path):
+    evil = "</p><script>alert(1)</script>&"
+    results = fake_more(fake_results(("base", "unidetox"), {evil: (0.5, 20.0)}))
+    for entry in results["fairness"]["groups"]:
+        entry |= {"worst": evil, "best": evil, "means": {evil: 0.5}}
+    for part in ("mentions", "false_positives"):
+        for entry in results["fairness"][part]:
+            entry |= {"measure": evil, "groups": {evil: entry["groups"]["women"]}, "gap": None}
+    results["warnings"] = [evil]
+    for entry in results["rows"]:
+        entry["metric"] = entry["metric"].replace("leetspeak", evil).replace("other", evil)
+    page = render(tmp_path, results)
+    assert sum(tag == "script" for tag, _ in page.tags) == 1 and "alert(1)" in page.text
+
+
+def test_a_change_counts_as_better_only_where_its_interval_leaves_out_zero():
+    results = fake_more(fake_results(("base", "unidetox"), {"m": (0.5, 20.0)}))
+    index = ResultIndex(results)
+    sure = group_gaps(results["fairness"]["groups"], index).rows[2][-1]
+    assert (sure.text, sure.below, sure.kind) == ("−0.080", "−0.150 to −0.010", "better")
+    for entry in results["fairness"]["groups"]:
+        if "change" in entry:
+            entry["change"] = {"value": 0.02, "ci_low": -0.01, "ci_high": 0.05}
+    unsure = group_gaps(results["fairness"]["groups"], index).rows[2][-1]
+    assert (unsure.text, unsure.below, unsure.kind) == ("+0.020", "−0.010 to +0.050", "")
+
+
+def test_comparisons_are_judged_by_the_corrected_p_value():
+    results = fake_more(fake_results(("base", "unidetox"), {"m": (0.5, 20.0)}))
+    rows = comparisons(results["comparisons"], ResultIndex(results)).rows
+    said = [[entry.text for entry in row[1:5]] + [row[6].text, row[6].below, row[4].kind] for row in rows]
+    assert said == [
+        ["UniDetox", "base", "TP ID", "−0.280", "<0.001", "better", "better"],
+        ["UniDetox", "base", "Dist-2", "−0.010", "0.018", "worse", "worse"],
+        ["UniDetox", "base", "PPL", "−0.40", "1.000", "unclear", ""],
+    ]
+
+
+def test_robustness_by_hand():
+    results = fake_more(fake_results(("base", "unidetox"), {"m": (0.5, 20.0)}))
+    grid = robustness(ResultIndex(results))
+    assert grid.columns == ["Model", "Prompts", "TP base", "TP UniDetox", "survives"]
+    assert [row[1].text for row in grid.rows] == ["as they are", "swaps", "leetspeak", "few shot"]
+    before, after, kept = grid.rows[2][2:]
+    assert (before.text, before.kind) == ("0.500", "")
+    assert (after.text, after.kind) == (f"{0.5 * (1 - 0.7 * 0.57):.3f}", "better") and after.below.endswith("better")
+    assert (kept.text, kept.below) == ("70%", "60% to 80%")
+    assert grid.rows[0][4].text == "–"
+
+
+def test_curves_fall_and_stay_inside_their_frame():
+    results = fake_more(fake_results())
+    drawn = spreads(results["distributions"], ResultIndex(results))
+    assert len(drawn) == 2 * len(BASES)
+    for picture in drawn:
+        for curve in picture.curves:
+            places = [tuple(map(float, pair.split(","))) for pair in curve.points.split()]
+            assert len(places) == 20 and set(curve.marks) <= set(places)
+            assert all(46 <= x <= 446 and 14 <= y <= picture.height - 44 for x, y in places)
+            assert [y for _, y in places] == sorted(y for _, y in places)
+    counts = {"target": "m", "method": "base", "toxicity": [6, 2, 2, 0], "maximum": [0, 0, 0, 0]}
+    [one] = spreads([counts], ResultIndex({"rows": [row("m", "base", "tp", 0.5)]}))
+    assert one.curves[0].text == "0.200 above 0.5"
+
+
+def test_pictures_of_groups_begin_with_the_worst():
+    index = ResultIndex(fake_results(bases={"m": (0.5, 20.0)}))
+    [panel] = group_panels(index)
+    bases = [mark for mark in panel.marks if mark.method == "base"]
+    assert [mark.x for mark in bases] == sorted((mark.x for mark in bases), reverse=True)
+    assert len(panel.lanes) == sum(map(len, GROUPS.values())) == 10
+    assert robustness_panels(index) == []
+    lanes = [lane.name for lane in robustness_panels(ResultIndex(fake_more(fake_results())))[0].lanes]
+    assert lanes == ["as they are", "swaps", "leetspeak", "few shot"]
+
+
+def test_accuracy_in_letters_stands_where_that_is_what_was_asked():
+    rows = [row("m", "base", "accuracy_letters", 0.3, n=100)]
+    assert summary_table({"rows": rows})[1][0][-1] == "0.30"
 
 
 def test_no_intervals_no_domains_no_numbers(tmp_path):
@@ -306,14 +488,31 @@ def test_the_terminal_table_says_what_is_missing():
 def test_tables_for_papers_hold_the_numbers(tmp_path):
     results = fake_results()
     render(tmp_path, results)
-    table = list(csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text())))
+    table = list(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text())))
     assert len(table) == 9 and table[0]["target"] == "gpt2" and table[0]["tp_id_n"] == "672"
     expected = next(entry for entry in results["rows"] if entry["metric"] == "tp" and entry["domain"] == "id")
     assert float(table[0]["tp_id"]) == expected["value"]
-    markdown = (tmp_path / "table.md").read_text().splitlines()
+    markdown = (tmp_path / "results.md").read_text().splitlines()
     assert len(markdown) == 11 and len({line.count("|") for line in markdown}) == 1
-    latex = (tmp_path / "table.tex").read_text()
+    latex = (tmp_path / "results.tex").read_text()
+    assert "## " not in (tmp_path / "results.md").read_text() and "%" not in latex
     assert latex.count(r"\\") == 10 and r"\begin{tabular}{llrrrrrrrrr}" in latex
+
+
+def test_tables_for_papers_hold_the_further_tables(tmp_path):
+    results = fake_more(fake_results(bases={"gpt2_xl": (0.5, 17.0)}))
+    render(tmp_path, results)
+    markdown, latex = ((tmp_path / f"results.{kind}").read_text() for kind in ("md", "tex"))
+    assert markdown.count("\n## ") == latex.count("\n% ") == 6
+    for block in markdown.split("\n## ")[1:]:
+        table = [line for line in block.splitlines() if line.startswith("|")]
+        assert len(table) > 2 and len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 7
+    for block in latex.split(r"\begin{tabular}")[2:]:
+        rows = [line for line in block.splitlines() if line.endswith(r"\\")]
+        assert len({len(re.findall(r"(?<!\\)&", line)) for line in rows}) == 1
+    assert r"gpt2\_xl & leetspeak & 0.500" in latex and r"$-$0.280 ($-$0.330 to $-$0.230)" in latex
+    assert not re.search(r"(?<!\\)[%_#]", "".join(line for line in latex.splitlines() if not line.startswith("% ")))
 
 
 def test_tables_escape_what_their_format_reserves():
