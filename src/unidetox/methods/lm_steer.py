@@ -165,7 +165,8 @@ class Steer:
             output.last_hidden_state = self(hidden, values[: len(hidden)])
             return output
 
-        handle = model.base_model.register_forward_hook(steer)
+        # The decoder, as OPT asks that and not the model around it.
+        handle = model.get_decoder().register_forward_hook(steer)
         try:
             yield
         finally:
