@@ -66,6 +66,7 @@ Count0 = Annotated[int, _STRICT, Field(ge=0), Allowed("a whole number of at leas
 Length = Annotated[int, _STRICT, Field(ge=2), Allowed("a whole number of at least 2")]
 Seed = Annotated[int, _STRICT, Field(ge=0, lt=2**32), Allowed("a whole number from 0 to 2^32 - 1")]
 Positive = Annotated[float, _NUM, Field(gt=0), Allowed("a number above 0")]
+NonNegative = Annotated[float, _NUM, Field(ge=0), Allowed("a number of at least 0")]
 Share = Annotated[float, _NUM, Field(gt=0, le=1), Allowed("a number above 0 and at most 1")]
 Share0 = Annotated[float, _NUM, Field(ge=0, le=1), Allowed("a number from 0 to 1")]
 Beta = Annotated[float, BeforeValidator(_beta), _STRICT, Field(gt=0), Allowed("a number above 0, or inf")]
@@ -207,6 +208,10 @@ class Texts(Section):
     temperature: Positive = Field(1.0, description="Divides the contrasted scores before sampling.")
     top_p: Share = Field(1.0, description="Sample from the likeliest tokens with this total only; 1 is off.")
     top_k: Count0 = Field(0, description="Sample from the k best tokens only; 0 is off.")
+    starts: Annotated[OptName, Source()] = Field(
+        None, description="Prompts that texts start from in turn, e.g. neutral mentions of groups; none: nothing."
+    )
+    best_of: Count = Field(1, description="Make so many of each text and keep the one with the highest contrast.")
     batch_size: BatchSize = Field("auto", description="Texts made side by side; it changes no text.")
 
 
@@ -221,6 +226,9 @@ class Detoxify(Section):
     lr: Positive = Field(5e-5, description="Peak learning rate; it falls linearly to 0.")
     batch_size: Count = Field(8, description="Texts in an optimiser step.")
     max_length: Length = Field(256, description="Longest text in tokens of the target; the rest is cut.")
+    kl: NonNegative = Field(
+        0.0, description="Weight of the divergence from the target as it was, added to the loss; 0 is off."
+    )
     lora: Flag = Field(False, description="Train a small LoRA adapter in place of all weights.")
     merge: Flag = Field(False, description="With lora: write an ordinary checkpoint, the adapter merged.")
 

@@ -135,5 +135,5 @@ def _train_settings(recipe: Recipe) -> TrainSettings:
     section = recipe.detoxify
     return TrainSettings(
         lr=section.lr, batch_size=section.batch_size, max_length=section.max_length, steps=section.steps,
-        seed=recipe.seed, lora=section.lora, dtype=recipe.dtype,
+        seed=recipe.seed, kl=section.kl, lora=section.lora, dtype=recipe.dtype,
     )  # fmt: skip

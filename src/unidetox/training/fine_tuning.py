@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import random
 import tempfile
 import time
@@ -97,10 +98,13 @@ def train_lm(
     _check_vocabulary(encoded, model)
     pad = pad_id(tokenizer, model.config)
     with _own_random_state(settings.seed), _folder(work_dir) as folder, _use_cache_kept(model):
+        reference = copy.deepcopy(model).eval().requires_grad_(False) if settings.kl else None
         model = add_lora(model, settings) if settings.lora else model.float()
         from unidetox.training.trainer import build_trainer
 
-        trainer = build_trainer(model, encoded.input_ids, settings, folder, pad, saving=work_dir is not None)
+        trainer = build_trainer(
+            model, encoded.input_ids, settings, folder, pad, saving=work_dir is not None, reference=reference
+        )
         console.info(f"{description} in {trainer.precision}")
         with _training_mode(model, settings.gradient_checkpointing):
             resumed_from = trainer.run(description)

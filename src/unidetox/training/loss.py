@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from unidetox.training.batches import Batch
 
@@ -27,9 +27,13 @@ class TokenLoss:
     Args:
         model: A Hugging Face causal LM or a PEFT model around one.
         autocast: Number type to multiply in, None for that of the weights.
+        reference: A model of the same architecture to stay near to, in evaluation mode; None for none.
+        kl: Weight of ``KL(reference || model)``, summed over supervised positions like the loss.
     """
 
-    def __init__(self, model: Any, autocast: torch.dtype | None = None) -> None:
+    def __init__(
+        self, model: Any, autocast: torch.dtype | None = None, *, reference: Any = None, kl: float = 0.0
+    ) -> None:
         self.model = model
         self.autocast = autocast
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -37,6 +41,8 @@ class TokenLoss:
         self.head = inner.get_output_embeddings()
         self.use_mask = True
         self.by_pieces: bool | None = None
+        self.kl = kl
+        self.reference = TokenLoss(reference, autocast) if reference is not None else None
 
     def backward(self, batch: Batch, n_tokens: int) -> torch.Tensor:
         """Add the gradient of (summed loss / n_tokens) to the parameters.
@@ -52,30 +58,62 @@ class TokenLoss:
             self._try_shortcuts(batch)
         supervised = batch["labels"][:, 1:] != -100
         targets = batch["labels"][:, 1:][supervised]
-        with self._autocast():
-            outputs = self._ask(self.backbone if self.by_pieces else self.model, batch, self.use_mask)
-            states = outputs[0][:, :-1][supervised]
+        states = self._states(batch, supervised)
+        near = self._reference_states(batch, supervised)
         if self.by_pieces:
-            return self._backward_by_pieces(states, targets, n_tokens)
-        loss = cross_entropy(states.float(), targets, reduction="sum") / n_tokens
+            return self._backward_by_pieces(states, targets, near, n_tokens)
+        loss = self._loss(states, targets, near) / n_tokens
         torch.autograd.backward(loss)
         return loss.detach()
 
-    def _backward_by_pieces(self, states: torch.Tensor, targets: torch.Tensor, n_tokens: int) -> torch.Tensor:
+    def _states(self, batch: Batch, supervised: torch.Tensor) -> torch.Tensor:
+        """Return what stands at supervised positions: hidden states where the head is asked by pieces, else logits."""
+        with self._autocast():
+            outputs = self._ask(self.backbone if self.by_pieces else self.model, batch, self.use_mask)
+            states: torch.Tensor = outputs[0][:, :-1][supervised]
+        return states
+
+    @torch.no_grad()
+    def _reference_states(self, batch: Batch, supervised: torch.Tensor) -> torch.Tensor | None:
+        if self.reference is None:
+            return None
+        self.reference.use_mask, self.reference.by_pieces = self.use_mask, self.by_pieces
+        return self.reference._states(batch, supervised)
+
+    def _loss(self, logits: torch.Tensor, targets: torch.Tensor, near: torch.Tensor | None) -> torch.Tensor:
+        """Return the summed loss; ``near`` are the reference's logits ``[positions, vocabulary]``."""
+        loss = cross_entropy(logits.float(), targets, reduction="sum")
+        if near is None:
+            return loss
+        ours, theirs = log_softmax(logits.float(), -1), log_softmax(near.float(), -1)
+        return loss + self.kl * kl_div(ours, theirs, log_target=True, reduction="sum")
+
+    def _backward_by_pieces(
+        self, states: torch.Tensor, targets: torch.Tensor, near: torch.Tensor | None, n_tokens: int
+    ) -> torch.Tensor:
         size = max(64, _LOGITS_AT_ONCE // self.head.weight.shape[0])
         total = torch.zeros((), device=states.device)
         gradients = []
-        for piece, target in zip(torch.split(states, size), torch.split(targets, size), strict=True):
-            leaf = piece.detach().requires_grad_()
+        for place in range(0, len(targets), size):
+            part = slice(place, place + size)
+            leaf = states[part].detach().requires_grad_()
             with self._autocast():
                 logits = self.head(leaf)
-            loss = cross_entropy(logits.float(), target, reduction="sum") / n_tokens
+            loss = self._loss(logits, targets[part], self._reference_logits(near, part)) / n_tokens
             torch.autograd.backward(loss)
             total += loss.detach()
             gradients.append(leaf.grad)
             del logits, loss
         torch.autograd.backward(states, torch.cat([g for g in gradients if g is not None]))
         return total
+
+    @torch.no_grad()
+    def _reference_logits(self, near: torch.Tensor | None, part: slice) -> torch.Tensor | None:
+        if near is None or self.reference is None:
+            return None
+        with self._autocast():
+            logits: torch.Tensor = self.reference.head(near[part])
+        return logits
 
     def _autocast(self) -> torch.autocast:
         device = next(self.model.parameters()).device.type

@@ -25,6 +25,8 @@ class TrainSettings:
         epochs: Passes over the texts, may be a fraction.
         seed: Of the order of the texts, of drop-out and of LoRA's start.
         dtype: ``auto``, ``bfloat16`` or ``float32``: what to multiply in. The weights trained are float32 always.
+        kl: Weight of KL(model at the start || model), in nats a token, added to the loss; 0 is off. Needs memory for a
+            second copy of the model.
         lora: Train a low-rank adapter instead of all weights.
         lora_rank: Rank of the adapter.
         lora_alpha: The adapter counts ``lora_alpha / lora_rank``.
@@ -44,6 +46,7 @@ class TrainSettings:
     epochs: float | None = None
     seed: int = 42
     dtype: str = "auto"
+    kl: float = 0.0
     lora: bool = False
     lora_rank: int = 16
     lora_alpha: float = 32.0
@@ -68,6 +71,8 @@ class TrainSettings:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise UsageError(f"{name} is {value}", hint="It must be above 0")
+        if not (math.isfinite(self.kl) and self.kl >= 0):
+            raise UsageError(f"kl is {self.kl}", hint="It must be at least 0")
 
     def total_steps(self, n_texts: int) -> int:
         """The number of optimizer steps for so many texts."""

@@ -175,7 +175,14 @@ class TextTrainer(Trainer):  # type: ignore[misc]
 
 
 def build_trainer(
-    model: Any, rows: list[list[int]], settings: TrainSettings, folder: Path, pad: int, *, saving: bool
+    model: Any,
+    rows: list[list[int]],
+    settings: TrainSettings,
+    folder: Path,
+    pad: int,
+    *,
+    saving: bool,
+    reference: Any = None,
 ) -> TextTrainer:
     """Put a trainer together.
 
@@ -186,6 +193,7 @@ def build_trainer(
         folder: Where the Trainer may write.
         pad: Token to fill rows with.
         saving: Whether to keep checkpoints there.
+        reference: The model to stay near to, where ``settings.kl`` is above 0.
 
     Raises:
         UsageError: The number type cannot be trained in.
@@ -196,7 +204,9 @@ def build_trainer(
     data = [torch.tensor(row) for row in rows]
     trainer = TextTrainer(model=model, args=_arguments(settings, steps, folder, device), train_dataset=data)
     trainer.batches = LengthGroupedBatches([len(row) for row in rows], settings.batch_size, settings.seed)
-    trainer.token_loss = TokenLoss(model, None if dtype == torch.float32 else dtype)
+    trainer.token_loss = TokenLoss(
+        model, None if dtype == torch.float32 else dtype, reference=reference, kl=settings.kl
+    )
     trainer.precision = f"{str(dtype).removeprefix('torch.')} ({reason})"
     trainer.micro_tokens = settings.micro_tokens or _micro_tokens(model, device)
     trainer.pad = pad
