@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
+DETOXIFY_NAMES = {"toxicity": "toxic", "severe_toxicity": "severe_toxic", "identity_attack": "identity_hate"}
+"""What the Detoxify package calls labels of ``unitary/toxic-bert``: its name -> the label of the checkpoint."""
+
 # These number positions from the padding index on, so two of their positions hold no token.
 _OFFSET_POSITIONS = {
     "roberta",
@@ -211,13 +214,17 @@ def find_label(labels: Sequence[str], label: str, name: str) -> str:
 
     Args:
         labels: The classifier's labels.
-        label: The one that is asked for; upper and lower case are the same, other spellings are not.
+        label: The one that is asked for; upper and lower case are the same, and `DETOXIFY_NAMES` are understood where
+            there is no such label. Other spellings are not.
         name: The classifier's name, for the message.
 
     Raises:
         UsageError: If there is no such label, or more than one.
     """
-    found = [known for known in labels if known.lower() == label.lower()]
+    wanted = label.lower()
+    if wanted not in (known.lower() for known in labels):
+        wanted = DETOXIFY_NAMES.get(wanted, wanted)
+    found = [known for known in labels if known.lower() == wanted]
     if len(found) == 1:
         return found[0]
     by_lower = {known.lower(): known for known in labels}
