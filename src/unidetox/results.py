@@ -123,6 +123,7 @@ def merge(
         "rows": rows,
         "comparisons": compare(plain, answers, id_domains=settings.id_domains),
         "fairness": {"groups": group_changes(plain), **_mentions(contents)},
+        "distributions": [asdict(title) | content["distributions"] for title, content in contents.items()],
         "settings": describe_settings(work, map_sources(settings, lambda name: portable_name(name, output))),
         "counts": {f"{title.target} / {title.method}": content["counts"] for title, content in contents.items()},
         "models": {f"{target} / {method}": portable_name(name, output) for name, (target, method) in keys.items()},

@@ -9,6 +9,7 @@ from typing import Any
 
 from unidetox.files import read_jsonl
 from unidetox.metrics.agreement import cohens_kappa, spearman
+from unidetox.metrics.distributions import distributions
 from unidetox.metrics.fairness import gap_rows
 from unidetox.metrics.measure import NEUTRAL, PLAIN, Measurement, Series, toxicity_of
 from unidetox.metrics.mentions import false_positives, treatment
@@ -55,6 +56,7 @@ class TargetResults:
             "rows": [asdict(row) for row in self.rows()],
             "counts": self._counts(),
             "answers": self._answers(),
+            "distributions": distributions(self._generations(PLAIN)),
             NEUTRAL: treatment(self._generations(NEUTRAL)) if self.job.work.neutral else [],
             "false_positives": [record for scorer in self.job.neutral_scores for record in self._alarms(scorer)],
         }
