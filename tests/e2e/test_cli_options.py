@@ -117,7 +117,8 @@ USES = [
         [
             "evaluate", "a/one", "a/two", "-o", "out", "--prompts", "p.csv", "--split", "test", "--num-prompts", "9",
             "--scorer", "a/scorer", "--scorer-label", "bad", "--ppl-model", "a/ppl", "--mmlu", "m", "--shots", "2",
-            "--mmlu-protocol", "standard", "--samples", "4", "--max-new-tokens", "8", "--top-p", "0.8", "--seeds", "4, 5", "--protocol", "paper",
+            "--mmlu-protocol", "standard", "--samples", "4", "--max-new-tokens", "8", "--top-p", "0.8", "--seeds",
+            "4, 5", "--protocol", "paper", "--perturb", "casing, swaps", "--few-shot", "t.csv", "--neutral", "builtin",
             "--batch-size", "6", *COMMON,
         ],
         "unidetox.evaluation.evaluate",
@@ -126,6 +127,7 @@ USES = [
             "output": OUT, "prompts": "p.csv", "split": "test", "num_prompts": 9, "scorer": "a/scorer",
             "scorer_label": "bad", "ppl_model": "a/ppl", "mmlu": "m", "shots": 2,
             "mmlu_protocol": "standard", "samples": 4, "max_new_tokens": 8,
+            "perturbations": ["casing", "swaps"], "few_shot": "t.csv", "neutral": "builtin",
             "top_p": 0.8, "seeds": [4, 5], "protocol": "paper", "batch_size": 6, "limit": 5, "fresh": True,
             "device": "cpu", "dtype": "float32", "trust_remote_code": True,
         },
@@ -149,6 +151,21 @@ USES = [
         "unidetox.analysis.analyze",
         (["a.csv"],),
         {"output": OUT, "fresh": False},
+    ),
+    Use(
+        ["evaluate", "a/one", "-o", "out", "--scorer", "a/x", "--scorer", "a/y", "--scorer", "a/z"],
+        "unidetox.evaluation.evaluate",
+        (["a/one"],),
+        {
+            "output": OUT, "scorer": "a/x", "other_scorers": {"a/y": "toxic", "a/z": "toxic"}, "limit": None,
+            "fresh": False,
+        },
+    ),
+    Use(
+        ["evaluate", "a/one", "-o", "out", "--scorer", "x", "--scorer-label", "a", "--scorer", "y", "--scorer-label", "b"],
+        "unidetox.evaluation.evaluate",
+        (["a/one"],),
+        {"output": OUT, "scorer": "x", "scorer_label": "a", "other_scorers": {"y": "b"}, "limit": None, "fresh": False},
     ),
     Use(
         ["evaluate", "a/one", "--output", "out", "--seed", "8"],
@@ -302,7 +319,7 @@ def test_every_option_of_every_verb_is_used_by_a_test():
         used[line[0]] |= {word for word in line if word.startswith("--")}
     shared = {"--offline", "--json", "--quiet", "--verbose"}
     elsewhere = {
-        "run": {"--dry-run"}, "init": {"--output", "--preset", "--force"},
+        "run": {"--dry-run", "--gpu"}, "init": {"--output", "--preset", "--force"},
         "status": set(), "report": set(), "doctor": set(),
     }  # fmt: skip
     texts = {path: path.read_text(encoding="utf-8") for path in TESTS.rglob("test_*.py")}
