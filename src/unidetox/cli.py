@@ -288,20 +288,28 @@ def run(
     common: Work,
     output: Output,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="section.key=value, over the recipe.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and cost; do nothing.")] = False,
+    gpu: Annotated[str | None, typer.Option(help="With --dry-run: the cost on a GPU, e.g. A100.")] = None,
 ) -> None:
     """Do every stage of a recipe; what is complete and unchanged is skipped, a killed run goes on."""
-    from unidetox import api, pipeline
+    from unidetox import api, estimates, pipeline
     from unidetox.config import load_recipe
     from unidetox.runs import Run
 
     top = [f"{key}={json.dumps(value)}" for key, value in common.given().items()]
     loaded = api.limited(load_recipe(recipe, [*(overrides or []), *top]), common.limit)
+    if gpu is not None and not dry_run:
+        raise UsageError("--gpu says on what a run would take how long", hint="Add --dry-run, or leave it out")
     if dry_run:
         Run(output).check(loaded)
         plan = pipeline.Plan(loaded, output)
         plan.preflight()
-        _show_status(common, pipeline.describe(loaded), plan.statuses())
+        found = estimates.estimate(plan, gpu)
+        if common.as_json:
+            console.result(json.dumps(found.as_json()))
+            return
+        console.table(pipeline.describe(loaded), estimates.COLUMNS, found.rows())
+        console.result(found.summary())
         return
     results = pipeline.run(loaded, output, fresh=common.fresh, command=sys.argv)
     _show_results(common, results, output)

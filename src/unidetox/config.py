@@ -66,7 +66,9 @@ def preset(name: str) -> dict[str, Any]:
     """
     if name not in preset_names():
         raise UsageError(f"there is no preset {name!r}", hint=nearest(str(name), preset_names()))
-    return tomllib.loads((resources.files("unidetox") / "presets" / f"{name}.toml").read_text("utf-8"))
+    data = tomllib.loads((resources.files("unidetox") / "presets" / f"{name}.toml").read_text("utf-8"))
+    below = data.pop("preset", None)
+    return data if below is None else _merge(preset(below), data)
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = (), *, missing_ok: bool = False) -> Recipe:

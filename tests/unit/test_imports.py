@@ -17,10 +17,10 @@ PACKAGE = SRC / "unidetox"
 # version number alone; it loads everything else lazily.
 ROOMS = [
     {"errors"},
-    {"console", "directories", "files", "hub", "provenance", "registry", "sources", "stats"},
+    {"console", "costs", "directories", "files", "hub", "provenance", "registry", "sources", "stats"},
     {"decoding", "settings"},
     {"config", "data", "explanations", "models", "stages", "targets"},
-    {"runs", "metrics", "training"},
+    {"machine", "runs", "metrics", "training"},
     {
         "cards",
         "charts",
@@ -36,7 +36,7 @@ ROOMS = [
     },
     {"analysis", "distillation", "evaluation", "lm_eval_tasks", "model_stage", "results"},
     {"methods"},
-    {"preflight", "pipeline"},
+    {"estimates", "preflight", "pipeline"},
     {"api"},
     {"tuning"},
     {"cli"},

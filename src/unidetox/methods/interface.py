@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unidetox import distillation
+from unidetox.costs import Cost, Rates, Shape
 from unidetox.data import TextSet
 from unidetox.models import check_lm, check_same_tokens, unique_slugs
 from unidetox.registry import load_method
@@ -115,11 +116,14 @@ class Method:
             names, also of other jobs, are one step.
         act: For a method that acts while decoding: makes of the models that ``detox.json`` names, and the options, what
             is asked. None where the result is an ordinary checkpoint.
+        cost: What the last step of a job is expected to need, from the options, the target's shape, the machine's rates
+            and the mean length of a text of the toxic corpus; for `run --dry-run`. None where that is not known.
     """
 
     options: type[MethodOptions]
     steps: Callable[[Bench, Job], Iterable[Step]]
     act: Callable[[Sequence[LM], Any], LM] | None = None
+    cost: Callable[[Any, Shape, Rates, float], Cost] | None = None
 
 
 class Bench:

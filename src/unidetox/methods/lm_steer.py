@@ -26,6 +26,7 @@ import numpy as np
 from pydantic import Field
 
 from unidetox import console
+from unidetox.costs import DISK, TRAINING, Cost, Rates, Shape, reading
 from unidetox.data import TextSet
 from unidetox.errors import UsageError
 from unidetox.methods.interface import Bench, Job, Method, Step
@@ -290,4 +291,11 @@ def _resume(checkpoints: Any, steer: Steer, optimizer: Any) -> tuple[int, list[f
     return int(folder.name.rpartition("-")[2]), losses
 
 
-METHOD = Method(Options, _steps)
+def _cost(options: Options, shape: Shape, rates: Rates, length: float) -> Cost:
+    tokens = options.steps * options.batch_size * min(length, options.max_length)
+    seconds = reading(shape, rates, tokens, TRAINING * tokens, passes=options.steps)
+    size = 2 * shape.parameters + 2 * shape.width * shape.vocabulary
+    return Cost(seconds + (size + 4 * shape.parameters) / DISK, rates.base + 4 * shape.parameters, size)
+
+
+METHOD = Method(Options, _steps, cost=_cost)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from unidetox import console
+from unidetox.costs import DISK, Cost, Rates, Shape
 from unidetox.errors import UsageError
 from unidetox.methods.interface import Bench, Job, Method, Step
 from unidetox.model_stage import write_papers
@@ -150,4 +151,9 @@ def _shards(folder: Path) -> list[Path] | None:
     return [single] if single.is_file() else None
 
 
-METHOD = Method(Options, _steps)
+def _cost(options: Options, shape: Shape, rates: Rates, length: float) -> Cost:
+    size = 2 * shape.parameters
+    return Cost(3 * size / DISK, rates.base + size / shape.layers, size)
+
+
+METHOD = Method(Options, _steps, cost=_cost)

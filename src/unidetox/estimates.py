@@ -1,0 +1,277 @@
+"""What each stage of a run is expected to need, from configurations and sizes of data alone; no weights are read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from unidetox.costs import Cost, Rates, Shape, fine_tuning, sampling, scoring
+from unidetox.data import read_texts
+from unidetox.machine import known, measure
+from unidetox.methods.finetuning import FinetuningOptions
+from unidetox.models import check_lm, unique_slugs
+from unidetox.models.loading import load_config
+from unidetox.registry import load_method
+from unidetox.settings import Recipe
+from unidetox.stages import StageStatus
+
+if TYPE_CHECKING:
+    from unidetox.methods.interface import Job
+    from unidetox.pipeline import Plan
+
+_SAMPLE = 100
+"""Texts that are tokenized to know a mean length."""
+_COPIES = ("toxic_model", "expert_model")
+"""What the names of stages that fine-tune for others begin with."""
+START = 1.0
+"""Seconds for which a stage loads libraries, looks at its inputs and writes its papers."""
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What a run is expected to need.
+
+    Attributes:
+        rates: Of the machine.
+        statuses: Where each stage stands.
+        costs: What each needs that is to be made; None where that is not known.
+    """
+
+    rates: Rates
+    statuses: dict[str, StageStatus]
+    costs: dict[str, Cost | None]
+
+    @property
+    def total(self) -> Cost:
+        """All stages that are to be made."""
+        return sum((cost for name, cost in self.costs.items() if cost and self._to_do(name)), Cost())
+
+    def as_json(self) -> dict[str, Any]:
+        """Return state, reasons and cost of each stage; seconds and bytes."""
+        return {
+            name: {"state": found.state, "reasons": list(found.reasons), "cost": cost and asdict(cost)}
+            for (name, found), cost in zip(self.statuses.items(), self.costs.values(), strict=True)
+        }
+
+    def rows(self) -> list[list[str]]:
+        """Return a row of text for each stage: name, state, reasons, time, memory, disk."""
+        costs = {name: _words(cost) if self._to_do(name) else ["-"] * 3 for name, cost in self.costs.items()}
+        return [[name, s.state, "; ".join(s.reasons), *costs[name]] for name, s in self.statuses.items()]
+
+    def summary(self) -> str:
+        """Return the sum in a sentence, with what does not fit."""
+        total, rates = self.total, self.rates
+        time, memory, disk = _words(total)
+        said = f"expected on {rates.name} ({rates.number_type}): {time}, {memory} of memory at most, {disk} of disk"
+        if total.scratch:
+            said += f" and {_bytes(total.scratch)} more while it works"
+        if unknown := [name for name, cost in self.costs.items() if cost is None and self._to_do(name)]:
+            said += f"; not known for {', '.join(unknown)}"
+        if total.memory > rates.memory:
+            said += f". There are {_bytes(rates.memory)} of memory: too little"
+        return said
+
+    def _to_do(self, name: str) -> bool:
+        return self.statuses[name].state != "fresh"
+
+
+COLUMNS = ("stage", "state", "why", "time", "memory", "disk")
+
+
+def estimate(plan: Plan, gpu: str | None = None) -> Estimates:
+    """Return what each step of a plan is expected to need.
+
+    Args:
+        plan: The plan of a run; its data are read, no weights.
+        gpu: A GPU of `machine.GPUS` in place of this machine.
+
+    Raises:
+        UsageError: The GPU is not known.
+    """
+    estimator = _Estimator(plan, gpu)
+    costs = {step.name: estimator.cost(step.name) for step in plan.steps}
+    return Estimates(estimator.rates, plan.statuses(), costs)
+
+
+def _words(cost: Cost | None) -> list[str]:
+    if cost is None:
+        return ["?"] * 3
+    return [_time(cost.seconds), _bytes(cost.memory), _bytes(cost.disk)]
+
+
+def _time(seconds: float) -> str:
+    for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds:.0f} s"
+
+
+def _bytes(number: float) -> str:
+    return f"{number / 1e9:.0f} GB" if number >= 1e10 else f"{number / 1e9:.1f} GB"
+
+
+def shape_of(config: Any, *, classifier: bool = False, trust_remote_code: bool = False) -> Shape:
+    """Return a model's size, counted on a model without memory that its configuration describes.
+
+    Args:
+        config: A transformers configuration.
+        classifier: Whether it is a sequence classifier.
+        trust_remote_code: Run code that a model's repository brings along.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    auto = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
+    with torch.device("meta"):
+        model = auto.from_config(config, trust_remote_code=trust_remote_code)
+    modules = [module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)]
+    head = None if classifier else model.get_output_embeddings()
+    apart = {id(weight): weight.numel() for weight in [*modules, *([head.weight] if head is not None else [])]}
+    whole = sum(parameter.numel() for parameter in model.parameters())
+    text = config.get_text_config()
+    heads = getattr(text, "num_attention_heads", None) or 1
+    kv_heads = getattr(text, "num_key_value_heads", None) or heads
+    kv_width = (getattr(text, "head_dim", None) or text.hidden_size // heads) * kv_heads
+    vocabulary = 0 if head is None else int(head.weight.shape[0])
+    return Shape(
+        whole, whole - sum(apart.values()), int(text.num_hidden_layers), int(text.hidden_size), kv_width, vocabulary
+    )
+
+
+class _Estimator:
+    """The stages of one plan; what several need is looked up once."""
+
+    def __init__(self, plan: Plan, gpu: str | None) -> None:
+        self.plan, self.recipe, self.gpu = plan, plan.recipe, gpu
+        self.shapes: dict[str, Shape] = {}
+        self.tokenizers: dict[str, Any] = {}
+
+    @cached_property
+    def rates(self) -> Rates:
+        if self.gpu is not None:
+            return known(self.gpu)
+        recipe = self.recipe
+        for name in (recipe.base.model, *recipe.detoxify.targets, recipe.evaluate.ppl_model):
+            self._shape(name) if name else None
+        widths = [shape.width for shape in (*self.shapes.values(), self._scorer(recipe.evaluate.scorer))]
+        return measure(recipe.device, recipe.dtype, widths)
+
+    def cost(self, name: str) -> Cost | None:
+        """Return the cost of the step of this name."""
+        kind, _, rest = name.partition("/")
+        known_kinds: Mapping[str, Callable[[str], Cost | None]] = {
+            "targets": self._target,
+            "evaluation": self._evaluation,
+        }
+        if kind in known_kinds:
+            found = known_kinds[kind](rest)
+        elif kind.startswith("texts"):
+            found = self._texts(kind)
+        elif kind.startswith(_COPIES):
+            found = self._copy(kind)
+        else:
+            found = None
+        return found + Cost(START) if found else None
+
+    def _copy(self, name: str) -> Cost:
+        """A toxic or civil copy of the base model, or of the target that its name ends in."""
+        recipe, section = self.recipe, self.recipe.toxic
+        models = list(dict.fromkeys([recipe.base.model, *recipe.detoxify.targets]))
+        named = {f"_model-{slug}": model for slug, model in zip(unique_slugs(models), models, strict=True)}
+        model = next((named[end] for end in named if name.endswith(end)), recipe.base.model)
+        bench = self.plan.bench
+        texts = (bench.civil if name.startswith("expert") else bench.corpus).texts
+        steps = section.steps or math.ceil(section.epochs * math.ceil(len(texts) / section.batch_size))
+        length = self._mean_length(model, [text.text for text in texts], section.max_length)
+        return fine_tuning(self._shape(model), self.rates, steps, section.batch_size * length)
+
+    def _texts(self, name: str) -> Cost:
+        chosen, shape = self.recipe.texts, self._shape(self.recipe.base.model)
+        models = [shape] if "samples" in name else [shape, shape]
+        return sampling(models, self.rates, chosen.num_texts, chosen.max_length, 1, 1)
+
+    def _target(self, name: str) -> Cost | None:
+        job = next(job for job in self.plan.bench.jobs if job.folder.name == name)
+        if not isinstance(job.options, FinetuningOptions):
+            return self._own(job)
+        model, recipe = job.target, job.options.applied(self.recipe)
+        section = recipe.detoxify
+        length = min(self._text_length(model, recipe), section.max_length)
+        saved = 4 if self.recipe.dtype == "float32" else 2
+        tokens = section.batch_size * length
+        return fine_tuning(self._shape(model), self.rates, section.steps, tokens, lora=section.lora, saved=saved)
+
+    def _own(self, job: Job) -> Cost | None:
+        """What the method itself says; one that acts while decoding makes nothing."""
+        method = load_method(job.method)
+        if method.cost is None:
+            return Cost() if method.act else None
+        length = self._mean_length(job.target, [text.text for text in self.plan.bench.corpus.texts])
+        found: Cost = method.cost(job.options, self._shape(job.target), self.rates, length)
+        return found
+
+    def _evaluation(self, name: str) -> Cost:
+        chosen, work, rates = self.recipe.evaluate, self.plan.work, self.rates
+        job = self._job(name)
+        model = job.target if job else self.plan.models[name]
+        shapes = [self._shape(model)] * self._models_at_once(job)
+        prompts = [prompt.text for prompt in work.prompts.prompts]
+        length = self._mean_length(model, prompts)
+        rows = len(prompts) * chosen.samples * len(chosen.seeds) * (1 + len(chosen.perturbations))
+        total = sampling(shapes, rates, rows, chosen.max_new_tokens, len(prompts) * len(chosen.seeds), length)
+        for scorer in (chosen.scorer, *chosen.other_scorers):
+            total += scoring(self._scorer(scorer), rates, rows * (chosen.max_new_tokens + 2), number_type="float32")
+        if chosen.ppl_model is not None:
+            continued = rows * chosen.max_new_tokens
+            read = continued + len(prompts) * len(chosen.seeds) * self._mean_length(chosen.ppl_model, prompts)
+            total += scoring(self._shape(chosen.ppl_model), rates, read, continued)
+        if work.questions is not None:
+            for shape in shapes:
+                total += scoring(shape, rates, *self._questions(model))
+        return total
+
+    def _questions(self, model: str) -> tuple[float, float]:
+        """Tokens that are read, and those at which the LM head runs, to answer all questions."""
+        chosen, found = self.recipe.evaluate, self.plan.work.questions
+        asked = found.questions
+        question = self._mean_length(model, [q.question for q in asked])
+        choices = self._mean_length(model, [" ".join(q.choices) for q in asked])
+        subjects = len({q.subject for q in asked})
+        read = len(asked) * (question + choices) + subjects * chosen.shots * (question + choices)
+        return read, len(asked) * (choices if chosen.mmlu_protocol == "paper" else 4)
+
+    def _job(self, folder: str) -> Job | None:
+        return next((job for job in self.plan.bench.jobs if job.folder.name == folder), None)
+
+    def _models_at_once(self, job: Job | None) -> int:
+        """How many models are asked for a token: a method that acts while decoding mixes those that it needs."""
+        if job is None or load_method(job.method).act is None:
+            return 1
+        needs = next(step.needs for step in self.plan.steps if step.name == job.step)
+        return 1 + sum(need.startswith(_COPIES) for need in needs)
+
+    def _text_length(self, model: str, recipe: Recipe) -> float:
+        if recipe.texts.source is None:
+            return recipe.texts.max_length
+        return self._mean_length(model, [text.text for text in read_texts(recipe.texts.source).texts])
+
+    def _shape(self, name: str) -> Shape:
+        if name not in self.shapes:
+            trust = self.recipe.trust_remote_code
+            found = check_lm(name, trust_remote_code=trust)
+            self.tokenizers[name] = found.tokenizer
+            self.shapes[name] = shape_of(found.config, trust_remote_code=trust)
+        return self.shapes[name]
+
+    def _scorer(self, name: str) -> Shape:
+        trust = self.recipe.trust_remote_code
+        return shape_of(load_config(name, trust_remote_code=trust), classifier=True, trust_remote_code=trust)
+
+    def _mean_length(self, model: str, texts: Sequence[str], most: float = math.inf) -> float:
+        self._shape(model)
+        chosen: Iterable[str] = texts[:: max(1, len(texts) // _SAMPLE)]
+        lengths = [min(len(ids) + 1, most) for ids in self.tokenizers[model](list(chosen))["input_ids"]]
+        return sum(lengths) / max(len(lengths), 1)
