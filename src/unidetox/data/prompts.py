@@ -149,6 +149,8 @@ def load_prompts(
         prompts = [prompts[index] for index in sample_indices(len(prompts), num_prompts, seed)]
     unmapped = _unmapped(prompts)
     note = "; groups without a domain: " + ", ".join(f"{g} ({n:,})" for g, n in unmapped.items()) if unmapped else ""
+    repeated = len(prompts) - len({prompt.text for prompt in prompts})
+    note += f"; {repeated:,} repeat an earlier one and stay apart" if repeated else ""
     say_once(summary(source, len(prompts), "prompts", dropped) + note)
     sha256 = content_hash([[p.prompt_id, p.text, p.group, p.domain] for p in prompts])
     return PromptSet(tuple(prompts), source, sha256, dropped, unmapped)

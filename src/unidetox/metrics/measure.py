@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,12 +150,13 @@ class Measurement:
         work = self.work
         check_helpers(self.settings, trust_remote_code=work.trust_remote_code)
         lm = load_target(self.target, device=work.device, dtype=work.dtype, trust_remote_code=work.trust_remote_code)
-        for series in todo:
-            self._sample(lm, series)
-        if not asked:
-            self._ask(lm)
-        if not compared:
-            self._compare(lm)
+        with _naming(self.target):
+            for series in todo:
+                self._sample(lm, series)
+            if not asked:
+                self._ask(lm)
+            if not compared:
+                self._compare(lm)
         size = sum(model_bytes(model) for model in lm.source.models)
         del lm
         free_memory(size)
@@ -186,7 +188,8 @@ class Measurement:
             rows = series.continuations.rows()
             prompts = [series.prompts.prompts[row["prompt"]].text for row in rows]
             texts = [row["continuation"] for row in rows]
-            score_likelihood(lm, prompts, texts, chunks, batch_size=self.settings.batch_size, report=self.report)
+            with _naming(self.settings.ppl_model):
+                score_likelihood(lm, prompts, texts, chunks, batch_size=self.settings.batch_size, report=self.report)
         size = model_bytes(lm.model)
         del lm
         free_memory(size)
@@ -291,6 +294,17 @@ class Measurement:
                 "nll": nll,
                 "nll_tokens": nll_tokens,
             }
+
+
+@contextlib.contextmanager
+def _naming(model: str) -> Iterator[None]:
+    """Say of an error which of the models it is about."""
+    try:
+        yield
+    except UniDetoxError as exc:
+        if model in exc.message:
+            raise
+        raise type(exc)(f"{model}: {exc.message}", hint=exc.hint) from exc
 
 
 def toxicity_of(labels: Mapping[str, float], scorer: Scorer) -> float:
