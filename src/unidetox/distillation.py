@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from unidetox import console
+from unidetox.candidates import Candidates, encoded_starts, keep_best, read_starts
 from unidetox.cards import texts_card
 from unidetox.data import TextSet, load_civil_texts, load_toxic_corpus, texts_of_rows
 from unidetox.errors import UsageError
@@ -19,6 +20,7 @@ from unidetox.stages import Stage
 
 if TYPE_CHECKING:
     from unidetox.decoding import LogitSource, SamplingSettings
+    from unidetox.decoding.sampling import Sampled
     from unidetox.models import LM
 
 TEXTS_FILE = "texts.jsonl"
@@ -94,10 +96,13 @@ def train_toxic(
 
 def texts_stage(recipe: Recipe, directory: Path, toxic: str | None) -> Stage:
     """Describe the stage that samples texts: from the contrast with a toxic model, or plainly where there is none."""
-    settings = recipe.texts.model_dump(exclude={"source", "batch_size"})
+    settings = recipe.texts.model_dump(exclude={"source", "batch_size", "starts"})
     inputs = {"base": fingerprint(recipe.base.model)}
+    starts = read_starts(recipe)
+    if starts is not None:
+        inputs["starts"] = starts.sha256
     if toxic is None:
-        settings = {k: v for k, v in settings.items() if k not in ("alpha", "beta")}
+        settings = {k: v for k, v in settings.items() if k not in ("alpha", "beta", "best_of")}
     else:
         inputs["toxic"] = fingerprint(toxic)
     settings |= {"seed": recipe.seed, "dtype": recipe.dtype}
@@ -164,19 +169,24 @@ def _make_texts(
         base = load_lm(
             recipe.base.model, device=recipe.device, dtype=recipe.dtype, trust_remote_code=recipe.trust_remote_code
         )
-        source, settings, start = make_source(base), *_sampling(recipe, base)
-        number = recipe.texts.num_texts
+        source, settings, starts = make_source(base), *_sampling(recipe, base)
+        # Plain samples have no contrast to choose by.
+        best_of = recipe.texts.best_of if len(source.models) > 1 else 1
+        planned = Candidates(recipe.texts.num_texts, len(starts), best_of)
+        number = planned.texts * best_of
         parts = work / "texts.part.jsonl"
-        have = {int(row["id"]) for row in read_jsonl(parts)} if parts.exists() else set()
+        have = {_place(row) for row in read_jsonl(parts)} if parts.exists() else set()
         console.info(f"{stage.name}: {number} texts from {short_name(recipe.base.model)}")
         with JsonlWriter(parts) as writer, console.progress("sampling texts", number) as advance:
             advance(len(have))
-            for rows in _sampled_rows(recipe, base, source, settings, start, have):
+            for rows in _sampled_rows(base, source, settings, starts, planned, have, recipe.texts.batch_size):
                 writer.write(rows)
-                have.update(row["id"] for row in rows)
+                have.update(map(_place, rows))
                 stage.report_progress(len(have), number, "texts")
                 advance(len(rows))
-        rows = sorted(read_jsonl(parts), key=lambda row: int(row["id"]))
+        rows = sorted(read_jsonl(parts), key=_place)
+        if best_of > 1:
+            rows = list(keep_best(source, starts, rows, work / "scores.part.jsonl"))
         write_jsonl(stage.out_dir / TEXTS_FILE, [rows])
         summary = _summary(rows)
         texts = texts_of_rows(rows, str(stage.directory))
@@ -207,8 +217,8 @@ def check_positions(recipe: Recipe, name: str, config: Any) -> None:
         )
 
 
-def _sampling(recipe: Recipe, base: LM) -> tuple[SamplingSettings, int]:
-    """Return how to sample, and the token that every text starts from."""
+def _sampling(recipe: Recipe, base: LM) -> tuple[SamplingSettings, list[list[int]]]:
+    """Return how to sample, and the tokens that texts start from."""
     from unidetox.decoding import SamplingSettings
     from unidetox.models import bos_id, eos_ids
 
@@ -219,34 +229,43 @@ def _sampling(recipe: Recipe, base: LM) -> tuple[SamplingSettings, int]:
     if start is None:
         raise UsageError(f"{base.name} has no token that starts a text", hint="Use a base model with a BOS token")
     check_positions(recipe, base.name, config)
+    starts = encoded_starts(recipe, base, start)
     settings = SamplingSettings(
-        max_new_tokens=texts.max_length - 1, temperature=texts.temperature, top_p=texts.top_p, top_k=texts.top_k,
-        eos_token_ids=ends, seed=recipe.seed,
+        max_new_tokens=texts.max_length - max(map(len, starts)), temperature=texts.temperature, top_p=texts.top_p,
+        top_k=texts.top_k, eos_token_ids=ends, seed=recipe.seed,
     )  # fmt: skip
-    return settings, start
+    return settings, starts
 
 
 def _sampled_rows(
-    recipe: Recipe, base: LM, source: LogitSource, settings: SamplingSettings, start: int, have: set[int]
+    base: LM,
+    source: LogitSource,
+    settings: SamplingSettings,
+    starts: list[list[int]],
+    planned: Candidates,
+    have: set[tuple[int, int]],
+    batch_size: int | Literal["auto"],
 ) -> Iterator[list[dict[str, Any]]]:
     """Sample the texts that are still missing; each has a random stream of its own, so it does not matter which."""
     from unidetox.decoding import sample
 
-    texts = recipe.texts
-    skip = {(0, number) for number in have}
-    batches = sample(source, [[start]], texts.num_texts, settings, skip=skip, batch_size=texts.batch_size)
-    for batch in batches:
-        yield [
-            {
-                "id": item.sample_index,
-                "text": base.tokenizer.decode(
-                    item.token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-                ),
-                "finish_reason": item.finish_reason,
-                "n_tokens": len(item.token_ids),
-            }
-            for item in batch
-        ]
+    skip = planned.skipped(have)
+    for batch in sample(source, starts, planned.samples, settings, skip=skip, batch_size=batch_size):
+        yield [_row(base, starts[item.prompt_index], item, planned) for item in batch]
+
+
+def _row(base: LM, start: list[int], item: Sampled, planned: Candidates) -> dict[str, Any]:
+    """Return a text; with several candidates each also has its number and the tokens that it is scored by."""
+    number, candidate = planned.place(item.prompt_index, item.sample_index)
+    # Without the start token, as some tokenizers drop the space of whatever comes first.
+    ids = [*start[1:], *item.token_ids]
+    text = base.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    row = {"id": number, "text": text, "finish_reason": item.finish_reason, "n_tokens": len(ids)}
+    return row if planned.best_of == 1 else row | {"candidate": candidate, "token_ids": item.token_ids}
+
+
+def _place(row: dict[str, Any]) -> tuple[int, int]:
+    return int(row["id"]), int(row.get("candidate", 0))
 
 
 def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:

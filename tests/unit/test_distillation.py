@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from unidetox import decoding, distillation, model_stage
+from unidetox.candidates import Candidates
 from unidetox.data import TextSet, read_texts
 from unidetox.models import load_tokenizer
 from unidetox.sources import resolve_source
@@ -22,13 +23,13 @@ def test_texts_are_what_the_model_wrote(tiny_gpt2: Path, monkeypatch: pytest.Mon
     written = "the cat does n't sleep , nobody is late ."
     ids = tokenizer(written)["input_ids"]
     assert tokenizer.decode(ids) != written
-    item = SimpleNamespace(sample_index=0, token_ids=ids, finish_reason="eos")
+    item = SimpleNamespace(prompt_index=0, sample_index=0, token_ids=ids, finish_reason="eos")
     monkeypatch.setattr(decoding, "sample", lambda *_, **__: [[item]])
-    recipe: Any = SimpleNamespace(texts=SimpleNamespace(num_texts=1, batch_size=1))
     base: Any = SimpleNamespace(tokenizer=tokenizer)
     settings: Any = None
     source: Any = None
-    ((row,),) = distillation._sampled_rows(recipe, base, source, settings, 0, set())
+    planned = Candidates(texts=1, starts=1, best_of=1)
+    ((row,),) = distillation._sampled_rows(base, source, settings, [[0]], planned, set(), 1)
     assert row["text"] == written
 
 

@@ -233,6 +233,59 @@ def test_loss_by_pieces_is_the_plain_loss(tiny_models, name, monkeypatch):
         torch.testing.assert_close(gradients[key], gradient, atol=2e-6, rtol=1e-4, msg=key)
 
 
+def with_kl(model, reference, weight, batch):
+    """The plain loss plus weight times KL(reference || model), a mean over supervised positions."""
+    model.zero_grad()
+    told = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    chosen = batch["labels"][:, 1:] != -100
+    ours = model(**told).logits[:, :-1][chosen].log_softmax(-1)
+    with torch.no_grad():
+        theirs = reference(**told).logits[:, :-1][chosen].log_softmax(-1)
+    taught = -ours.gather(1, batch["labels"][:, 1:][chosen][:, None]).mean()
+    loss = taught + weight * (theirs.exp() * (theirs - ours)).sum(-1).mean()
+    loss.backward()
+    return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "opt", "falcon"])
+@pytest.mark.parametrize("by_pieces", [True, False])
+def test_divergence_from_the_reference_is_the_formula(tiny_models, name, by_pieces, monkeypatch):
+    lm, other = fresh(tiny_models[name]), fresh(tiny_models[name])
+    with torch.no_grad():
+        for weight in other.model.parameters():
+            weight.mul_(0.7)
+    if not by_pieces:
+        monkeypatch.setattr(TokenLoss, "_pieces_agree", lambda *_: False)
+    monkeypatch.setattr("unidetox.training.loss._LOGITS_AT_ONCE", 1)
+    batch = a_batch(lm)
+    value, gradients = our_gradients(lm.model, batch, TokenLoss(lm.model, reference=other.model, kl=0.3))
+    expected, plain = with_kl(lm.model, other.model, 0.3, batch)
+    assert value == pytest.approx(expected, rel=1e-5)
+    for key, gradient in plain.items():
+        torch.testing.assert_close(gradients[key], gradient, atol=3e-6, rtol=1e-3, msg=key)
+    assert all(weight.grad is None for weight in other.model.parameters())
+
+
+def distance(model, start) -> float:
+    """How far weights have moved."""
+    now = weights(model)
+    return sum(float((now[name] - value).square().sum()) for name, value in start.items()) ** 0.5
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_the_more_divergence_counts_the_nearer_a_model_stays(tiny_gpt2, lora):
+    start = weights(fresh(tiny_gpt2).model)
+    moved = []
+    for kl in (0.0, 1.0, 1000.0):
+        report = train_lm(*parts(fresh(tiny_gpt2)), some_texts(), settings(steps=12, lr=1e-3, kl=kl, lora=lora))
+        moved.append(distance(merge_lora(report.model), start))
+    assert moved[0] > moved[1] > moved[2] > 0
+
+
+def parts(lm):
+    return lm.model, lm.tokenizer
+
+
 def test_logits_that_are_scaled_are_noticed(tiny_llama):
     """Some families (Cohere, Granite) scale their logits after the head; those are trained the plain way."""
     lm = fresh(tiny_llama)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from unidetox.candidates import read_starts
 from unidetox.data import TextSet, read_texts
 from unidetox.distillation import check_positions
 from unidetox.methods.interface import Bench, Job, Made, Step
@@ -60,6 +61,7 @@ def texts_step(
     def check() -> None:
         base = check_lm(recipe.base.model, trust_remote_code=recipe.trust_remote_code)
         check_positions(recipe, base.name, base.config)
+        read_starts(recipe)
         if toxic is not None:
             toxic.check()
 

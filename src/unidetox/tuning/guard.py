@@ -6,12 +6,13 @@ import re
 from pathlib import Path
 
 from unidetox import hub
+from unidetox.candidates import read_starts
 from unidetox.data.files import find_column, load_table
 from unidetox.data.formats import Table, read_table
 from unidetox.data.prompts import PROMPT_COLUMNS, TOXIGEN_ID, TOXIGEN_NAMES, PromptSet, load_prompts
 from unidetox.data.remote import choose_files
 from unidetox.errors import UsageError
-from unidetox.settings import Evaluate
+from unidetox.settings import Evaluate, Recipe
 from unidetox.sources import resolve_source, sandbox_name
 
 _HINT = 'Choose on validation prompts and report on test: set tune.prompts, or tune.split = "validation"'
@@ -41,6 +42,21 @@ def validation_prompts(chosen: Evaluate, reported: Evaluate) -> PromptSet:
     if (chosen.prompts, chosen.split) != (reported.prompts, reported.split):
         _check_texts(prompts, _reported(chosen, reported))
     return prompts
+
+
+def check_starts_of(recipe: Recipe, reported: Evaluate) -> None:
+    """See that no text of a search starts from a test prompt.
+
+    Args:
+        recipe: A recipe of the search, with its own prompts.
+        reported: What the result will be reported on.
+
+    Raises:
+        UsageError: One does.
+    """
+    starts = read_starts(recipe)
+    if starts is not None:
+        _check_texts(starts, _known_tests() | _reported(recipe.evaluate, reported))
 
 
 def _check_split(split: str) -> None:

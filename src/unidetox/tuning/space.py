@@ -20,7 +20,7 @@ Value = str | int | float | bool
 _RANGE = {"low", "high", "log", "step"}
 _SECTIONS = ("toxic", "texts", "detoxify", "method")
 # These say what is tuned, not how: another model, other data or another method is another search.
-_FIXED = {"toxic.model", "toxic.corpus", "texts.source", "detoxify.targets", "detoxify.methods"}
+_FIXED = {"toxic.model", "toxic.corpus", "texts.source", "texts.starts", "detoxify.targets", "detoxify.methods"}
 
 
 @dataclass(frozen=True)
