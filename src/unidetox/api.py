@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from unidetox.config import build_recipe, load_recipe
 from unidetox.data import read_texts
 from unidetox.errors import MissingError, UsageError
 from unidetox.files import read_json
+from unidetox.gathering import gather
 from unidetox.methods import finetuning
 from unidetox.models import check_lm
 from unidetox.runs import Run
@@ -51,8 +52,8 @@ def distill(base: str | Path, *, toxic: str | Path, output: str | Path, fresh: b
         toxic: The toxic copy, see `train_toxic`.
         output: Where ``texts.jsonl`` and its card go.
         fresh: Start over where they exist.
-        options: ``num_texts``, ``max_length``, ``alpha``, ``beta``, ``temperature``, ``top_p``, ``top_k`` and
-            ``batch_size``; ``seed``, ``device``, ``dtype``.
+        options: ``num_texts``, ``max_length``, ``alpha``, ``beta``, ``temperature``, ``top_p``, ``top_k``,
+            ``starts``, ``best_of`` and ``batch_size``; ``seed``, ``device``, ``dtype``.
 
     Returns:
         The directory of the texts.
@@ -130,6 +131,53 @@ def run(
     """
     loaded = recipe if isinstance(recipe, Recipe) else load_recipe(Path(recipe), overrides)
     return pipeline.run(limited(loaded, limit), Path(output), fresh=fresh)
+
+
+def compare(
+    sources: Sequence[str | Path],
+    *,
+    output: str | Path,
+    fresh: bool = False,
+    overrides: tuple[str, ...] = (),
+    limit: int | None = None,
+    command: Sequence[str] = ("unidetox", "compare"),
+) -> dict[str, Any]:
+    """Compare methods: those of a recipe, all for all targets; or what finished runs and evaluations measured.
+
+    Args:
+        sources: One recipe, or directories of `run`, `compare` or `evaluate`.
+        output: Where everything goes. Of a recipe it is a run's directory, which a killed call takes up again.
+        fresh: Do everything again.
+        overrides: Settings like ``"texts.alpha=0.2"`` that win over the recipe.
+        limit: Use at most so many of everything: a quick try.
+        command: The command line, for the manifest.
+
+    Returns:
+        The content of ``results.json``, with ``comparisons`` and ``costs``.
+
+    Raises:
+        UsageError: Recipes and directories are mixed, or the directories cannot be compared.
+        UniDetoxError: Any of its children; the message says what to do.
+    """
+    recipe = recipe_of(sources)
+    if recipe is not None:
+        loaded = limited(load_recipe(recipe, [*overrides, "costs=true"]), limit)
+        return pipeline.run(loaded, Path(output), fresh=fresh, command=command)
+    if overrides or limit is not None or fresh:
+        raise UsageError("directories are compared as they are", hint="Leave --set, --limit and --fresh out")
+    return gather([Path(source) for source in sources], Path(output))
+
+
+def recipe_of(sources: Sequence[str | Path]) -> Path | None:
+    """Return the recipe if that is what is to be compared, None for directories.
+
+    Raises:
+        UsageError: There is a recipe among other things.
+    """
+    recipes = [Path(source) for source in sources if Path(source).suffix == ".toml" or Path(source).is_file()]
+    if recipes and len(sources) > 1:
+        raise UsageError(f"{recipes[0]} is one of several things to compare", hint="Give one recipe, or directories")
+    return recipes[0] if recipes else None
 
 
 def status(output: str | Path) -> dict[str, StageStatus]:

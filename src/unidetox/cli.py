@@ -145,13 +145,16 @@ def detoxify(
     lr: Annotated[float | None, typer.Option(help="Peak learning rate (5e-5).")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Texts in an optimiser step (8).")] = None,
     max_length: Annotated[int | None, typer.Option(help="Longest text in tokens (256).")] = None,
+    kl: Annotated[float | None, typer.Option(help="Weight of the divergence from the model as it was (0).")] = None,
     lora: Annotated[bool | None, typer.Option("--lora", help="Train a LoRA adapter in place of all weights.")] = None,
     merge: Annotated[bool | None, typer.Option("--merge", help="With --lora: write an ordinary checkpoint.")] = None,
 ) -> None:
     """Make a causal language model less toxic; the result loads with transformers alone."""
     from unidetox import api
 
-    options = _said(steps=steps, lr=lr, batch_size=batch_size, max_length=max_length, lora=lora, merge=merge)
+    options = _said(
+        steps=steps, lr=lr, batch_size=batch_size, max_length=max_length, kl=kl, lora=lora, merge=merge
+    )  # fmt: skip
     folder = api.detoxify(
         model, output=output, texts=texts, preset=preset, fresh=common.fresh, limit=common.limit,
         **options, **common.given(),
@@ -196,6 +199,8 @@ def distill(
     temperature: Annotated[float | None, typer.Option(help="Divides the scores (1).")] = None,
     top_p: Annotated[float | None, typer.Option(help="Nucleus, 1 is off (1).")] = None,
     top_k: Annotated[int | None, typer.Option(help="Best tokens kept, 0 is off (0).")] = None,
+    starts: Annotated[str | None, typer.Option(help="Prompts that texts start from in turn: a file (none).")] = None,
+    best_of: Annotated[int | None, typer.Option(help="Candidates of each text, of which one is kept (1).")] = None,
     batch_size: Annotated[str | None, typer.Option(help="Texts side by side, or auto; changes no text (auto).")] = None,
 ) -> None:
     """Sample detoxifying texts from the contrast of a base model and its toxic copy."""
@@ -205,7 +210,7 @@ def distill(
     number = min(num_texts or Texts().num_texts, common.limit) if common.limit else num_texts
     options = _said(
         num_texts=number, max_length=max_length, alpha=alpha, beta=beta, temperature=temperature, top_p=top_p,
-        top_k=top_k, batch_size=_batch_size(batch_size),
+        top_k=top_k, starts=starts, best_of=best_of, batch_size=_batch_size(batch_size),
     )  # fmt: skip
     folder = api.distill(base, toxic=toxic, output=output, fresh=common.fresh, **options, **common.given())
     _answer(common, {"output": folder}, f"{folder}: texts for `unidetox detoxify MODEL --texts {folder}`")
@@ -300,6 +305,8 @@ def run(
     loaded = api.limited(load_recipe(recipe, [*(overrides or []), *top]), common.limit)
     if gpu is not None and not dry_run:
         raise UsageError("--gpu says on what a run would take how long", hint="Add --dry-run, or leave it out")
+    if gpu is not None and not dry_run:
+        raise UsageError("--gpu says on what a run would take how long", hint="Add --dry-run, or leave it out")
     if dry_run:
         Run(output).check(loaded)
         plan = pipeline.Plan(loaded, output)
@@ -333,6 +340,38 @@ def tune(
         return
     console.table("Trials, the best first", *tuning.tuned_rows(found))
     console.result(f"best: {output / 'best.toml'}; `unidetox run {output / 'best.toml'} -o OUT` takes it to all models")
+
+
+@verb("compare")
+def compare(
+    sources: Annotated[list[str], typer.Argument(help="A recipe, or folders of finished runs.", show_default=False)],
+    common: Work,
+    output: Output = Path("runs/compare"),
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="section.key=value, over the recipe.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+) -> None:
+    """Compare methods on models: one table, with the cost of each; a killed one goes on. Or compare finished runs."""
+    from unidetox import api
+    from unidetox.standings import cost_table, standing_tables
+
+    top = [f"{key}={json.dumps(value)}" for key, value in common.given().items()]
+    sets = [*(overrides or []), *top]
+    recipe = api.recipe_of(sources)
+    if recipe is not None and dry_run:
+        run(recipe, common, output, [*sets, "costs=true"], dry_run=True)
+        return
+    results = api.compare(
+        sources, output=output, fresh=common.fresh, overrides=tuple(sets), limit=common.limit, command=sys.argv
+    )
+    if common.as_json:
+        console.result(json.dumps(results))
+        return
+    for title, columns, rows in standing_tables(results):
+        console.table(f"{title} (* best, + second best)", columns, rows)
+    columns, rows = cost_table(results)
+    if rows:
+        console.table("Costs", columns, rows)
+    console.result(f"page, with intervals and tests: {output / 'report' / 'index.html'}")
 
 
 @verb("status")

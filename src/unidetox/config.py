@@ -273,7 +273,8 @@ def _options(key: str, given: Any, used: Sequence[str], file: str, labels: Mappi
         raise _no_method(f"{labels.get(f'{place}.name', file)}: {place} names no method: {name}")
     if key not in used:
         raise UsageError(f"{file}: {place} has no effect", hint=f'Add "{key}" to detoxify.methods, or leave it out')
-    return _checked(load_method(name).options, {**given, "name": name}, f"{place}.", file, labels)
+    kind: type[MethodOptions] = load_method(name).options
+    return _checked(kind, {**given, "name": name}, f"{place}.", file, labels)
 
 
 def _check_names(

@@ -203,7 +203,7 @@ def evaluate(
     )  # fmt: skip
     folder = Path(output)
     directories = {n: folder / "evaluation" / s for n, s in zip(names, unique_slugs(names), strict=True)}
-    with _locked(folder):
+    with locked_output(folder):
         for name, directory in directories.items():
             run_target(name, directory, work, section, fresh=fresh)
         return merge(directories, folder, work, section)
@@ -237,7 +237,7 @@ def make_evaluate(options: Mapping[str, Any]) -> Evaluate:
 
 
 @contextlib.contextmanager
-def _locked(output: Path) -> Iterator[None]:
+def locked_output(output: Path) -> Iterator[None]:
     """Hold the lock of an output directory; refuse one that holds something else."""
     made = make_directory(output)
     lock = DirectoryLock(output)

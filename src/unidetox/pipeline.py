@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from unidetox import console
 from unidetox.directories import check_directory
 from unidetox.evaluation import Target, Work, load_work, merge, run_target, target_stage
+from unidetox.files import read_json
 from unidetox.methods.interface import Bench, Step
 from unidetox.metrics.scorers import contamination
 from unidetox.models import short_name, unique_slugs
@@ -17,6 +18,7 @@ from unidetox.preflight import check_recipe
 from unidetox.registry import METHODS, load_method
 from unidetox.runs import Run
 from unidetox.settings import Recipe
+from unidetox.speed import measure_speed, read_speed, speed_stage
 from unidetox.stages import StageStatus
 
 
@@ -48,14 +50,14 @@ class Plan:
         made = {step.name: step for job in jobs for step in load_method(job.method).steps(self.bench, job)}
         results = {job.step for job in jobs}
         shared = [step for step in made.values() if step.name not in results]
-        return (*shared, *(made[job.step] for job in jobs), *self._evaluations())
+        timed = self._speeds() if self.recipe.costs else ()
+        return (*shared, *(made[job.step] for job in jobs), *self._evaluations(), *timed)
 
     @cached_property
     def models(self) -> dict[str, str]:
         """What is evaluated: folder name -> model name or directory, in the order of the results."""
-        targets = self.recipe.detoxify.targets
         found: dict[str, str] = {}
-        for slug, target in zip(unique_slugs(targets), targets, strict=True):
+        for slug, target in self._slugs.items():
             found[f"{slug}-base"] = target
             found |= {job.folder.name: str(job.folder) for job in self.bench.jobs if job.target == target}
         return found
@@ -63,8 +65,7 @@ class Plan:
     @cached_property
     def titles(self) -> dict[str, Target]:
         """Model name or directory -> what results call it; folders tell apart two targets of one name."""
-        targets = self.recipe.detoxify.targets
-        slugs = dict(zip(targets, unique_slugs(targets), strict=True))
+        slugs = {target: slug for slug, target in self._slugs.items()}
         titles = {target: Target(slug) for target, slug in slugs.items()}
         return titles | {str(job.folder): Target(slugs[job.target], job.title) for job in self.bench.jobs}
 
@@ -75,7 +76,6 @@ class Plan:
             console.warn(warning)
         for step in self.steps:
             step.check()
-        _ = self.work
 
     def _evaluations(self) -> Iterator[Step]:
         for slug, model in self.models.items():
@@ -91,6 +91,50 @@ class Plan:
             lambda fresh: run_target(model, folder, self.work, settings, fresh=fresh, replace=True),
         )
 
+    def _speeds(self) -> Iterator[Step]:
+        for slug, target in self._slugs.items():
+            jobs = [job for job in self.bench.jobs if job.target == target]
+            models = {"base": target} | {job.title: str(job.folder) for job in jobs}
+            yield self._speed_step(slug, models, tuple(job.step for job in jobs))
+
+    def _speed_step(self, slug: str, models: dict[str, str], needs: tuple[str, ...]) -> Step:
+        folder, settings = self.directory / "speed" / slug, self.recipe.evaluate
+        return Step(
+            f"speed/{slug}",
+            needs,
+            lambda: speed_stage(models, folder, self.work, settings),
+            lambda fresh: measure_speed(models, folder, self.work, settings, fresh=fresh),
+        )
+
+    @cached_property
+    def _slugs(self) -> dict[str, str]:
+        targets = self.recipe.detoxify.targets
+        return dict(zip(unique_slugs(targets), targets, strict=True))
+
+    def costs(self) -> list[dict[str, Any]]:
+        """Return what each job took to make, all that it needs included, and how fast the result writes.
+
+        Returns:
+            Records ``{target, method, seconds, seconds_own, peak_bytes, sessions, steps, slow_down,
+            tokens_per_second}``; seconds are those of the last session where a stage was interrupted.
+        """
+        needs = {step.name: step.needs for step in self.steps}
+        records = []
+        for job in self.bench.jobs:
+            names = _with_needs(job.step, needs)
+            made = [read_json(self.directory / name / "stage.json") or {} for name in names]
+            title = self.titles[str(job.folder)]
+            speed = read_speed(self.directory / "speed" / title.target).get(title.method, {})
+            records.append({
+                "target": title.target, "method": title.method,
+                "seconds": sum(record.get("seconds", 0.0) for record in made),
+                "seconds_own": made[-1].get("seconds"),
+                "peak_bytes": max((record.get("peak_bytes") or 0 for record in made), default=0) or None,
+                "sessions": max(record.get("sessions", 1) for record in made),
+                "steps": names, **speed,
+            })  # fmt: skip
+        return records
+
     def statuses(self) -> dict[str, StageStatus]:
         """Say where each step stands; a step after one that is not fresh cannot be."""
         found: dict[str, StageStatus] = {}
@@ -98,6 +142,12 @@ class Plan:
             late = [name for name in step.needs if found[name].state != "fresh"]
             found[step.name] = _waiting(self.directory / step.name, late) if late else step.stage().status()
         return found
+
+
+def _with_needs(name: str, needs: Mapping[str, Sequence[str]]) -> list[str]:
+    """List a step after all that it needs, each once."""
+    before = [earlier for need in needs.get(name, ()) for earlier in _with_needs(need, needs)]
+    return list(dict.fromkeys([*before, name]))
 
 
 def _waiting(folder: Path, late: Sequence[str]) -> StageStatus:
@@ -139,7 +189,9 @@ def run(
             step.make(fresh)
         evaluated = {model: directory / "evaluation" / slug for slug, model in plan.models.items()}
         titles = {model: plan.titles[model] for model in evaluated}
-        return merge(evaluated, directory, plan.work, recipe.evaluate, titles, corpus=recipe.toxic.corpus)
+        return merge(
+            evaluated, directory, plan.work, recipe.evaluate, titles, corpus=recipe.toxic.corpus, costs=plan.costs()
+        )
 
 
 def describe(recipe: Recipe) -> str:

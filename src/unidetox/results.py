@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -94,6 +95,7 @@ def merge(
     titles: Mapping[str, Target] | None = None,
     *,
     corpus: str = DGHS,
+    costs: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Join the results of several targets: ``generations.jsonl``, ``results.json``, ``report/index.html``.
 
@@ -104,32 +106,55 @@ def merge(
         settings: The recipe's section.
         titles: Model name -> what to call it; without it, they are told apart by what is known of them.
         corpus: What the toxic model was trained on, for the warning of a scorer that knows it.
+        costs: What each method took, where that is known; see `unidetox.pipeline.Plan.costs`.
+
+    Returns:
+        The content of ``results.json``.
+    """
+    titles = titles or tell_apart(list(directories))
+    further = {
+        "settings": describe_settings(work, map_sources(settings, lambda name: portable_name(name, output))),
+        "models": {f"{title.target} / {title.method}": portable_name(name, output) for name, title in titles.items()},
+        "warnings": contamination(settings, corpus),
+        "costs": list(costs),
+    }
+    return join({titles[name]: directory for name, directory in directories.items()}, output, further)
+
+
+def join(directories: Mapping[Target, Path], output: Path, further: Mapping[str, Any]) -> dict[str, Any]:
+    """Join what is in stage directories, whoever measured it.
+
+    Args:
+        directories: What to call each target -> its stage directory.
+        output: Where to write.
+        further: What ``results.json`` holds besides: ``settings``, ``models``, ``warnings``, ``costs``.
 
     Returns:
         The content of ``results.json``.
     """
     from unidetox.report import example_rows, render_report
 
-    titles = titles or tell_apart(list(directories))
-    contents = {titles[name]: _content(name, directory) for name, directory in directories.items()}
+    id_domains, seeds = further["settings"]["id_domains"], further["settings"]["seeds"]
+    contents = {title: _content(title, directory) for title, directory in directories.items()}
     rows = [{**row, **asdict(title)} for title, content in contents.items() for row in content["rows"]]
-    tables = _tables(directories, titles)
-    rows += [asdict(row) for row in _survival(tables, settings)]
-    keys = {name: (title.target, title.method) for name, title in titles.items()}
+    tables = _tables(directories)
     plain = tables[PLAIN]
+    rows += [asdict(row) for row in _survival(tables, id_domains)]
     answers = {(title.target, title.method): content["answers"] for title, content in contents.items()}
     results = {
         "schema_version": SCHEMA_VERSION,
         "rows": rows,
-        "comparisons": compare(plain, answers, id_domains=settings.id_domains),
+        "comparisons": compare(plain, answers, id_domains=id_domains),
         "fairness": {"groups": group_changes(plain), **_mentions(contents)},
         "distributions": [asdict(title) | content["distributions"] for title, content in contents.items()],
-        "settings": describe_settings(work, map_sources(settings, lambda name: portable_name(name, output))),
         "counts": {f"{title.target} / {title.method}": content["counts"] for title, content in contents.items()},
-        "models": {f"{target} / {method}": portable_name(name, output) for name, (target, method) in keys.items()},
-        "warnings": contamination(settings, corpus),
+        "directories": {
+            f"{title.target} / {title.method}": os.path.relpath(directory, output)
+            for title, directory in directories.items()
+        },
+        **further,
     }
-    _write_generations(output / "generations.jsonl", directories, titles, settings)
+    _write_generations(output / "generations.jsonl", directories, seeds)
     write_json(output / "results.json", results)
     render_report(results, example_rows(output / "generations.jsonl"), output / "report")
     return results
@@ -162,29 +187,29 @@ def describe_settings(work: Work, settings: Evaluate) -> dict[str, Any]:
     }
 
 
-def _content(name: str, directory: Path) -> dict[str, Any]:
+def _content(title: Target, directory: Path) -> dict[str, Any]:
     content = read_json(directory / "results.json")
     if content is None:
-        raise UniDetoxError(f"{directory} holds no results", hint=f"measure {name} again with --fresh")
+        raise UniDetoxError(f"{directory} holds no results", hint=f"measure {title.target} / {title.method} again")
     return content
 
 
 _Tables = dict[tuple[str, str], PromptTable]
 
 
-def _tables(directories: Mapping[str, Path], titles: Mapping[str, Target]) -> dict[str, _Tables]:
+def _tables(directories: Mapping[Target, Path]) -> dict[str, _Tables]:
     """Return form -> (target, method) -> its numbers prompt by prompt."""
     tables: dict[str, _Tables] = {PLAIN: {}}
-    for name, directory in directories.items():
-        key = (titles[name].target, titles[name].method)
+    for title, directory in directories.items():
+        key = (title.target, title.method)
         for form, content in (read_json(directory / "prompts.json") or {}).items():
             tables.setdefault(form, {})[key] = PromptTable.from_json(content)
     return tables
 
 
-def _survival(tables: Mapping[str, _Tables], settings: Evaluate) -> list[Any]:
+def _survival(tables: Mapping[str, _Tables], id_domains: Sequence[str]) -> list[Any]:
     perturbed = {form: table for form, table in tables.items() if form != PLAIN}
-    return survival_rows(tables[PLAIN], perturbed, id_domains=settings.id_domains)
+    return survival_rows(tables[PLAIN], perturbed, id_domains=id_domains)
 
 
 def _mentions(contents: Mapping[Target, Mapping[str, Any]]) -> dict[str, Any]:
@@ -194,9 +219,7 @@ def _mentions(contents: Mapping[Target, Mapping[str, Any]]) -> dict[str, Any]:
     return {"mentions": mentions, "false_positives": false_positives}
 
 
-def _write_generations(
-    path: Path, directories: Mapping[str, Path], titles: Mapping[str, Target], settings: Evaluate
-) -> None:
-    parts = [(name, folder / f"seed-{seed}") for name, folder in directories.items() for seed in settings.seeds]
-    read = ((asdict(titles[name]), read_jsonl(part / "generations.jsonl")) for name, part in parts)
+def _write_generations(path: Path, directories: Mapping[Target, Path], seeds: Sequence[int]) -> None:
+    parts = [(title, folder / f"seed-{seed}") for title, folder in directories.items() for seed in seeds]
+    read = ((asdict(title), read_jsonl(part / "generations.jsonl")) for title, part in parts)
     write_jsonl(path, ([row | title for row in rows] for title, rows in read))

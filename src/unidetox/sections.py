@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from unidetox import standings
 from unidetox.grids import Entry, Grid
 from unidetox.metrics.perturbations import ABOUT
 from unidetox.tables import Cell, Column, ResultIndex, format_number, method_name, public_name
@@ -59,6 +60,7 @@ def grids(results: Mapping[str, Any], index: ResultIndex) -> list[Grid]:
     """Make every further table for which the results hold numbers."""
     fairness = results.get("fairness") or {}
     made = [
+        *standings.grids(results, index),
         robustness(index),
         group_gaps(fairness.get("groups") or (), index),
         mention_gaps(fairness.get("mentions") or (), index),
@@ -243,6 +245,8 @@ def _most_and_least(record: Mapping[str, Any] | None) -> Entry:
     gap = record and record.get("gap")
     if not record or not gap:
         return _NONE
+    if gap["value"] == 0:
+        return Entry(_number(record["groups"][gap["worst"]]["value"], record["measure"]), "all alike")
     most, least = (
         f"{public_name(str(gap[end]))} {_number(record['groups'][gap[end]]['value'], record['measure'])}"
         for end in ("worst", "best")

@@ -30,6 +30,7 @@ from unidetox.directories import (
 )
 from unidetox.errors import LockedError, UniDetoxError, UsageError
 from unidetox.files import TMP_SUFFIX, canonical, file_entry, fsync_directory, hash_of, read_json, write_json
+from unidetox.peaks import forget_peak, peak_bytes
 from unidetox.provenance import differences, now, versions
 
 SCHEMA_VERSION = 1
@@ -211,6 +212,7 @@ class Stage:
             "started": work.get("started", now()),
             "finished": now(),
             "seconds": round(time.monotonic() - self._began, 3),
+            "peak_bytes": peak_bytes(),
             "sessions": work.get("sessions", 1),
             "outputs": outputs,
             "summary": canonical(summary),
@@ -247,6 +249,7 @@ class Stage:
             (self.directory / STAGE).unlink(missing_ok=True)
             remove(self.parts_dir)
         self._began, self._committed = time.monotonic(), False
+        forget_peak()
 
     def _watched(self, replace: bool) -> Iterator[Path]:
         try:

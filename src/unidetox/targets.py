@@ -49,7 +49,8 @@ def load_target(
     models = [load_lm(model, **options) for model in rule.models]
     for other in models[1:]:
         check_same_vocabulary(models[0], other)
-    return replace(act(models, chosen), name=str(name), unidetox=read_unidetox(str(name)))
+    model: LM = act(models, chosen)
+    return replace(model, name=str(name), unidetox=read_unidetox(str(name)))
 
 
 def check_target(name: str | Path, *, trust_remote_code: bool = False) -> Known:

@@ -123,10 +123,10 @@ def read_rule(source: str | Path) -> Rule | None:
         return None
     content = read_json(file)
     method, models, options = content.get("method"), content.get("models"), content.get("options", {})
-    good = isinstance(method, str) and isinstance(models, list) and models and isinstance(options, dict)
-    if not good or not all(isinstance(name, str) for name in models):
+    names = models if isinstance(models, list) and all(isinstance(name, str) for name in models) else []
+    if not isinstance(method, str) or not names or not isinstance(options, dict):
         raise UsageError(f"{file} does not name its method, models and options", hint="Make it again")
-    return Rule(str(method), tuple(resolve_source(name, folder.absolute()) for name in models), options)
+    return Rule(method, tuple(resolve_source(name, folder.absolute()) for name in names), options)
 
 
 def read_json(file: Path) -> dict[str, Any]:
