@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unidetox.errors import UsageError
 from unidetox.metrics.encoding import check_room, context_limit
-from unidetox.metrics.measure import check_helpers
+from unidetox.metrics.scorers import check_helpers
 from unidetox.models import Known, check_lm, choose_device
 from unidetox.settings import Recipe
 

@@ -61,13 +61,13 @@ USES = [
     Use(
         [
             "detoxify", "a/model", "-o", "out", "--texts", "t.csv", "--preset", "small", "--steps", "7", "--lr", "1e-4",
-            "--batch-size", "2", "--max-length", "64", "--lora", "--merge", *COMMON,
+            "--batch-size", "2", "--max-length", "64", "--kl", "0.5", "--lora", "--merge", *COMMON,
         ],
         "unidetox.api.detoxify",
         ("a/model",),
         {
             "output": OUT, "texts": "t.csv", "preset": "small", "fresh": True, "limit": 5, "steps": 7, "lr": 1e-4,
-            "batch_size": 2, "max_length": 64, "lora": True, "merge": True, **COMPUTING,
+            "batch_size": 2, "max_length": 64, "kl": 0.5, "lora": True, "merge": True, **COMPUTING,
         },
     ),
     Use(
@@ -98,13 +98,14 @@ USES = [
         [
             "distill", "a/base", "-o", "out", "--toxic", "a/toxic", "--num-texts", "9", "--max-length", "64",
             "--alpha", "0.2", "--beta", "2.5", "--temperature", "0.7", "--top-p", "0.8", "--top-k", "11",
-            "--batch-size", "3", *COMMON,
+            "--batch-size", "3", "--starts", "s.csv", "--best-of", "4", *COMMON,
         ],
         "unidetox.api.distill",
         ("a/base",),
         {
             "output": OUT, "toxic": "a/toxic", "num_texts": 5, "max_length": 64, "alpha": 0.2, "beta": 2.5,
-            "temperature": 0.7, "top_p": 0.8, "top_k": 11, "batch_size": 3, "fresh": True, **COMPUTING,
+            "temperature": 0.7, "top_p": 0.8, "top_k": 11, "batch_size": 3, "starts": "s.csv",
+            "best_of": 4, "fresh": True, **COMPUTING,
         },
     ),
     Use(
@@ -162,7 +163,10 @@ USES = [
         },
     ),
     Use(
-        ["evaluate", "a/one", "-o", "out", "--scorer", "x", "--scorer-label", "a", "--scorer", "y", "--scorer-label", "b"],
+        [
+            "evaluate", "a/one", "-o", "out", "--scorer", "x", "--scorer-label", "a", "--scorer", "y",
+            "--scorer-label", "b",
+        ],
         "unidetox.evaluation.evaluate",
         (["a/one"],),
         {"output": OUT, "scorer": "x", "scorer_label": "a", "other_scorers": {"y": "b"}, "limit": None, "fresh": False},

@@ -77,14 +77,12 @@ class TargetResults:
         rows = list(self._generations(PLAIN))
         prompts, scores = [row["prompt_id"] for row in rows], [row["toxicity"] for row in rows]
         others = [_judged(row, scorer) for row in rows]
-        toxic = [is_toxic(side, self.rules.threshold, strict=self.rules.strict) for side in (scores, others)]
-        found = {"agreement": cohens_kappa(*toxic, prompts), "correlation": spearman(scores, others, prompts)}
+        one, two = (is_toxic(side, self.rules.threshold, strict=self.rules.strict) for side in (scores, others))
+        found = {"agreement": cohens_kappa(one, two, prompts), "correlation": spearman(scores, others, prompts)}
         for metric, number in found.items():
-            value = number or (None, None, None)
-            yield Row(
-                self.names["target"], self.names["method"], f"{metric}:{scorer.name}", "all", None, None,
-                *value, len(set(prompts)), 0, None,
-            )  # fmt: skip
+            value, low, high = number or (None, None, None)
+            name, n = f"{metric}:{scorer.name}", len(set(prompts))
+            yield Row(self.names["target"], self.names["method"], name, "all", None, None, value, low, high, n, 0, None)
 
     def _answers(self) -> dict[str, list[float]]:
         """Return whether each question was answered right, for comparisons of targets."""
