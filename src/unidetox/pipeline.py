@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unidetox import console
+from unidetox.candidates import check_starts
 from unidetox.directories import check_directory
 from unidetox.evaluation import Target, Work, load_work, merge, run_target, target_stage
 from unidetox.files import read_json
@@ -76,6 +77,7 @@ class Plan:
             console.warn(warning)
         for step in self.steps:
             step.check()
+        check_starts(self.recipe, self.work.prompts)
 
     def _evaluations(self) -> Iterator[Step]:
         for slug, model in self.models.items():
