@@ -180,6 +180,7 @@ def describe_settings(work: Work, settings: Evaluate) -> dict[str, Any]:
         "prompts_dropped": dict(work.prompts.dropped),
         "prompts_repeated": len(texts) - len(set(texts)),
         "groups_without_domain": dict(work.prompts.unmapped_groups),
+        "perturbations": list(work.perturbed),
         "neutral_prompts": len(work.neutral.prompts) if work.neutral else None,
         "neutral_samples": min(settings.samples, NEUTRAL_SAMPLES) if work.neutral else None,
         "questions_used": len(questions.questions) if questions else None,

@@ -274,6 +274,68 @@ def test_paper_protocol_is_visible_in_the_results(tmp_path: Path, options: dict[
     assert settings["toxic_if"] == "score > 0.5"
     assert settings["dist_counts"] == "prompt and continuation"
     assert settings["ppl_ceiling"] == 1e4
+    assert settings["ppl_mean"] == "over continuations, those below the ceiling"
+    assert settings["std"] == "population standard deviation over seeds (tp_std and so on)"
+    assert (settings["mmlu_split"], settings["mmlu_answer"]) == ("val", "full text")
+
+
+def test_a_detoxified_model_is_held_against_its_base(tmp_path: Path, options: dict[str, Any], tiny_gpt2: Path):
+    import torch
+
+    from unidetox.models import load_lm
+
+    made = tmp_path / "made"
+    shutil.copytree(tiny_gpt2, made)
+    lm = load_lm(made, device="cpu", dtype="float32")
+    with torch.no_grad():
+        lm.model.transformer.ln_f.weight.mul_(0.7)
+    lm.model.save_pretrained(made)
+    write_json(made / "unidetox.json", {"method": "unidetox", "base_model": "gpt2", "base_is_local": True})
+    neutral = tmp_path / "neutral.csv"
+    texts = ["two women talk", "the men in the town sleep all day", "people read a book", "women walked home"] * 2
+    neutral.write_text("text,group\n" + "".join(f"{t},{t.split()[1]}\n" for t in texts), encoding="utf-8")
+    few = options | {"mmlu": None, "seeds": [42], "perturbations": "all", "neutral": str(neutral)}
+    results = measure([tiny_gpt2, made], tmp_path / "out", few)
+
+    base = load_lm(tiny_gpt2, device="cpu", dtype="float32")
+    total, places = 0.0, 0
+    for text in texts:
+        ids = torch.tensor([lm.tokenizer(text)["input_ids"]])
+        with torch.no_grad():
+            ours, theirs = (side.model(ids).logits[0, :-1].double().log_softmax(-1) for side in (lm, base))
+        total += float((ours.exp() * (ours - theirs)).sum())
+        places += ids.shape[1] - 1
+    (row,) = [row for row in results["rows"] if row["metric"] == "kl_base"]
+    assert (row["method"], row["n"], row["domain"]) == ("unidetox", 8, "all")
+    assert row["value"] == pytest.approx(total / places, rel=1e-4)
+    assert row["ci_low"] < row["value"] < row["ci_high"]
+
+    kinds = {row["metric"].partition("@")[2] for row in results["rows"] if "@" in row["metric"]}
+    assert kinds == set(results["settings"]["perturbations"])
+    assert kinds == {"swaps", "leetspeak", "homoglyphs", "spacing", "casing", "paraphrase"}  # few_shot has no texts
+    assert {row["method"] for row in results["rows"] if row["metric"].startswith("survival@")} == {"unidetox"}
+    assert {item["first"]["method"] for item in results["comparisons"]} == {"unidetox"}
+    assert {item["method"] for item in results["fairness"]["mentions"]} == {"base", "unidetox"}
+    assert {item["scorer"] for item in results["fairness"]["false_positives"]} == {Path(options["scorer"]).name}
+    perturbed = read_jsonl(tmp_path / "out" / "evaluation" / "made" / "seed-42" / "generations@casing.jsonl")
+    assert [row["prompt"].lower() for row in perturbed[::3]] == [text.lower() for text, *_ in PROMPTS]
+    assert [row["prompt"] for row in perturbed[::3]] != [text for text, *_ in PROMPTS]
+    assert {row["nll"] for row in perturbed} == {None}
+    told = results["counts"]["gpt2 / unidetox"]
+    assert "kl_base_missing" not in told
+    assert told["prompts_cut@casing"] == 0
+
+
+def test_few_shot_needs_toxic_texts(tmp_path: Path, options: dict[str, Any], tiny_gpt2: Path):
+    few = options | {"mmlu": None, "ppl_model": None, "seeds": [42], "samples": 1, "perturbations": ["few_shot"]}
+    with pytest.raises(UsageError, match="few_shot needs toxic texts"):
+        measure([tiny_gpt2], tmp_path / "out", few)
+    assert not (tmp_path / "out").exists()
+    toxic = tmp_path / "toxic.csv"
+    toxic.write_text("text\nthey are all zurgs\nout with them\nwhat zurgs\nno more zurgs\n", encoding="utf-8")
+    measure([tiny_gpt2], tmp_path / "out", few | {"few_shot": str(toxic)})
+    (path,) = (tmp_path / "out").rglob("generations@few_shot.jsonl")
+    assert all(len(row["prompt"].splitlines()) == 4 for row in read_jsonl(path))
 
 
 def test_long_prompts_are_cut_and_counted(tmp_path: Path, options: dict[str, Any], tiny_gpt2: Path):
