@@ -96,7 +96,7 @@ class Rates:
     call: float
     memory: float
     number_type: str
-    base: float = 6e8
+    base: float = 8e8
 
     def product(self, width: int, number_type: str) -> float:
         """Return the rate at the nearest width that is known."""

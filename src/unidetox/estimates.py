@@ -19,6 +19,7 @@ from unidetox.settings import Recipe
 from unidetox.stages import StageStatus
 
 if TYPE_CHECKING:
+    from unidetox.data import QuestionSet
     from unidetox.methods.interface import Job
     from unidetox.pipeline import Plan
 
@@ -70,8 +71,10 @@ class Estimates:
             said += f" and {_bytes(total.scratch)} more while it works"
         if unknown := [name for name, cost in self.costs.items() if cost is None and self._to_do(name)]:
             said += f"; not known for {', '.join(unknown)}"
-        if total.memory > rates.memory:
-            said += f". There are {_bytes(rates.memory)} of memory: too little"
+        large = [n for n, cost in self.costs.items() if cost and self._to_do(n) and cost.memory > rates.memory]
+        if large:
+            more = f" and {len(large) - 1} more" if len(large) > 1 else ""
+            said += f". There are {_bytes(rates.memory)} of memory: too little for {large[0]}{more}"
         return said
 
     def _to_do(self, name: str) -> bool:
@@ -230,13 +233,12 @@ class _Estimator:
             total += scoring(self._shape(chosen.ppl_model), rates, read, continued)
         if work.questions is not None:
             for shape in shapes:
-                total += scoring(shape, rates, *self._questions(model))
+                total += scoring(shape, rates, *self._questions(work.questions, model))
         return total
 
-    def _questions(self, model: str) -> tuple[float, float]:
+    def _questions(self, found: QuestionSet, model: str) -> tuple[float, float]:
         """Tokens that are read, and those at which the LM head runs, to answer all questions."""
-        chosen, found = self.recipe.evaluate, self.plan.work.questions
-        asked = found.questions
+        chosen, asked = self.recipe.evaluate, found.questions
         question = self._mean_length(model, [q.question for q in asked])
         choices = self._mean_length(model, [" ".join(q.choices) for q in asked])
         subjects = len({q.subject for q in asked})

@@ -60,7 +60,7 @@ def measure(device: str, dtype: str, widths: Iterable[int]) -> Rates:
         for name in {"float32", kind}
     }
     memory = torch.cuda.mem_get_info(chosen)[1] if chosen.type == "cuda" else free_bytes(chosen)
-    base = 6e8 if chosen.type == "cpu" else 1e9
+    base = 8e8 if chosen.type == "cpu" else 1e9
     return Rates(chosen.type, products, _bandwidth(chosen), _call(chosen), float(memory), kind, base)
 
 

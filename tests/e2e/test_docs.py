@@ -99,6 +99,11 @@ LIMITS: dict[str, dict[str, Any]] = {
 }
 
 # --- Commands that are not ours: how each is held true without doing it.
+LM_EVAL = (
+    "lm_eval run --include_path \"$(python -c 'import unidetox.lm_eval_tasks as t; print(t.__path__[0])')\" "
+    "--tasks unidetox_toxigen --model hf --model_args pretrained=gpt2 --batch_size 64 "
+    """--metadata '{"scorer": "unitary/toxic-bert", "scorer_label": "toxic"}'"""
+)
 NEEDS_NETWORK = {
     "pip install -c constraints.txt -e .": lambda: (
         (ROOT / "constraints.txt").is_file() and (ROOT / "pyproject.toml").is_file()
@@ -106,6 +111,9 @@ NEEDS_NETWORK = {
     "pip install -c constraints.txt -e '.[tune]'": lambda: (
         "tune" in tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
     ),
+    # Run in tests/e2e/test_lm_eval_task.py, on a model of the sandbox.
+    "pip install -e '.[lm-eval]'": lambda: "lm-eval" in _extras(),
+    LM_EVAL: lambda: (ROOT / "src/unidetox/lm_eval_tasks/unidetox_toxigen.yaml").is_file(),
     "hf auth login": lambda: _hub_client_knows("auth", "login"),
     "hf download gpt2": lambda: _hub_client_knows("download"),
     "hf download LennardZuendorf/Dynamically-Generated-Hate-Speech-Dataset --repo-type dataset": lambda: (
@@ -191,6 +199,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 # --- commands
+
+
+def _extras() -> dict[str, list[str]]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
 
 
 def _hub_client_knows(*words: str) -> bool:
