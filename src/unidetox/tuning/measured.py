@@ -17,6 +17,29 @@ from unidetox.tuning.search import Score
 _MODELS = "targets/"
 
 
+def do_shared(plan: Plan, folder: Path) -> None:
+    """Do the steps of a plan with each stage's directory under its key, so that plans share what is equal in them.
+
+    Args:
+        plan: Its directory gets a link for each step.
+        folder: Where the stages are kept.
+    """
+    for step in plan.steps:
+        _link(plan.directory / step.name, folder / step.stage().key[:16])
+        if step.stage().status().state != "fresh":
+            step.make(False)
+
+
+def _link(place: Path, target: Path) -> None:
+    """Let a step's directory be that of its key."""
+    target.mkdir(parents=True, exist_ok=True)
+    if place.is_symlink() and place.resolve() == target.resolve():
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    remove(place)
+    place.symlink_to(os.path.relpath(target, place.parent), target_is_directory=True)
+
+
 class Measured:
     """The objective of a search: does the stages of a recipe and reads what was measured.
 
@@ -50,23 +73,10 @@ class Measured:
             recipe: With one target and one method.
         """
         plan = Plan(recipe, self.folder / "trials" / hash_of(recipe.digest())[:16])
-        for step in plan.steps:
-            self._link(plan.directory / step.name, step.stage().key)
-            if step.stage().status().state != "fresh":
-                step.make(False)
+        do_shared(plan, self.folder / "stages")
         base, made = (self._rows(plan.directory / "evaluation" / slug) for slug in plan.models)
         self._forget_models(plan)
         return self._score(base, made, "ppl" if recipe.evaluate.protocol == "paper" else "ppl_token")
-
-    def _link(self, place: Path, key: str) -> None:
-        """Let a step's directory be that of its key."""
-        target = self.folder / "stages" / key[:16]
-        if place.is_symlink() and place.resolve() == target.resolve():
-            return
-        target.mkdir(parents=True, exist_ok=True)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        remove(place)
-        place.symlink_to(os.path.relpath(target, place.parent), target_is_directory=True)
 
     def _rows(self, folder: Path) -> Sequence[Mapping[str, Any]]:
         content = read_json(folder / "results.json")
