@@ -352,10 +352,10 @@ def settings_table() -> str:
 def _section_table(title: str, kind: type[Section]) -> str:
     lines = [f"### {title}", "", "| setting | default | is | allowed |", "|---|---|---|---|"]
     for name, field in kind.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            continue
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section) or name == "method":
+            continue  # they have tables of their own
         allowed = next(item.text for item in field.metadata if isinstance(item, Allowed))
-        default = "needed" if field.is_required() else f"`{_shown(field.default)}`"
+        default = "needed" if field.is_required() else f"`{_shown(field.get_default(call_default_factory=True))}`"
         lines.append(f"| `{name}` | {default} | {field.description} | {allowed} |")
     return "\n".join(lines)
 
