@@ -108,11 +108,11 @@ def group_gaps(records: Sequence[Mapping[str, Any]], index: ResultIndex) -> Grid
         means, base, change = record.get("means") or {}, record.get("base"), record.get("change")
         worst, best = str(record["worst"]), str(record["best"])
         fate = f"{_number(base['mean'])} → {_number(base['mean_after'])}" if base else ""
+        ends = [Entry(public_name(name), _number(means.get(name))) for name in (worst, best)]
         rows.append([
             *_who(record, index),
             Entry(_measure(record["metric"])),
-            Entry(public_name(worst), _number(means.get(worst))),
-            Entry(public_name(best), _number(means.get(best))),
+            *(ends if worst != best else [Entry("all alike", _number(means.get(worst))), _NONE]),
             Entry(_number(record["value"]), _range(record)),
             Entry(_number(record["by_chance"])),
             Entry(_p(record["p"])),
@@ -283,7 +283,11 @@ def _number(value: float | None, metric: str = "") -> str:
 
 def _range(record: Mapping[str, Any], metric: str = "") -> str:
     low, high = record.get("ci_low"), record.get("ci_high")
-    return "" if low is None or high is None else f"{_number(low, metric)}–{_number(high, metric)}"
+    if low is None or high is None:
+        return ""
+    if low < 0:
+        return f"{_with_sign(low, metric)} to {_with_sign(high, metric)}"
+    return f"{_number(low, metric)}–{_number(high, metric)}"
 
 
 def _signed(change: Mapping[str, Any], metric: str, *, higher_is_better: bool | None) -> Entry:

@@ -31,7 +31,7 @@ class GroupGap:
         worst: The group with the largest mean.
         best: The group with the smallest mean.
         value: Largest mean minus smallest.
-        ci_low: Lower end of the 95 % bootstrap interval over prompts; like the gap, too high where groups are small.
+        ci_low: Lower end of the 95 % bootstrap interval over prompts, of the difference between these two groups.
         ci_high: Upper end.
         by_chance: The gap to expect of groups drawn at random from the same prompts.
         p: How often random groups are as far apart as these, in 0..1.
@@ -65,10 +65,10 @@ def group_gap(values: ArrayLike, groups: Sequence[str | None], *, seed: int = 0)
     if len(names) < 2:
         return None
     means = members @ numbers
-    resampled = np.ptp(_resampled_means(numbers[:, None], members, seed)[..., 0], axis=0)
     by_chance = np.ptp(members @ _permuted(numbers, seed), axis=0)
     value, worst, best = float(np.ptp(means)), int(means.argmax()), int(means.argmin())
-    low, high = np.quantile(resampled, [0.025, 0.975])
+    resampled = _resampled_means(numbers[:, None], members[[worst, best]], seed)[..., 0]
+    low, high = np.quantile(resampled[0] - resampled[1], [0.025, 0.975])
     # One more for the groups as they are: a p-value is never 0.
     p = (1 + int((by_chance >= value - 1e-12).sum())) / (1 + _RESAMPLES)
     return GroupGap(
@@ -159,14 +159,17 @@ def _means(values: ArrayLike, groups: Sequence[str | None]) -> dict[str, float]:
 def _change(before: Floats, after: Floats, groups: Sequence[str | None]) -> dict[str, Any]:
     """Compare the groups of a base and of what was made of it, on the same prompts."""
     pairs, names, members, _ = _sorted_by_group(np.stack([before, after], axis=1), groups)
-    means = members @ pairs
-    gaps, worst = np.ptp(means, axis=0), int(means[:, 0].argmax())
-    resampled = np.ptp(_resampled_means(pairs, members, seed=0), axis=0)
-    low, high = np.quantile(resampled[:, 1] - resampled[:, 0], [0.025, 0.975])
-    base = {
-        "worst": names[worst],
-        "value": float(gaps[0]),
-        "mean": float(means[worst, 0]),
-        "mean_after": float(means[worst, 1]),
+    means, resampled = members @ pairs, _resampled_means(pairs, members, seed=0)
+    most, least = means.argmax(axis=0), means.argmin(axis=0)
+
+    def change(of: Floats) -> Floats:
+        """Gap after minus gap before, ``[groups, ..., 2] -> [...]``, each between the groups that are apart most."""
+        return of[most[1], ..., 1] - of[least[1], ..., 1] - of[most[0], ..., 0] + of[least[0], ..., 0]
+
+    low, high = np.quantile(change(resampled), [0.025, 0.975])
+    worst, gap = int(most[0]), float(np.ptp(means[:, 0]))
+    mean, mean_after = map(float, means[worst])
+    return {
+        "base": {"worst": names[worst], "value": gap, "mean": mean, "mean_after": mean_after},
+        "change": {"value": float(change(means)), "ci_low": float(low), "ci_high": float(high)},
     }
-    return {"base": base, "change": {"value": float(gaps[1] - gaps[0]), "ci_low": float(low), "ci_high": float(high)}}
