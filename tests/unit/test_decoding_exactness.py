@@ -35,13 +35,13 @@ def decode(model: Any, rows: list[int], capacity: int = 60) -> torch.Tensor:
     first: list[Any] = [None] * len(rows)
     for places in by_width.values():
         after, prefixes = decoder.prefill([HEADS[rows[place]] for place in places])
-        for place, vector, prefix in zip(places, decoder.logits(after), prefixes, strict=True):
+        for place, vector, prefix in zip(places, decoder.logits(after).clone(), prefixes, strict=True):
             first[place] = vector
             decoder.place(prefix, torch.tensor([place]))
     logits.append(torch.stack(first))
     for step in range(STEPS):
         tokens = torch.tensor([(7 * row + 3 * step) % VOCAB for row in rows])
-        logits.append(decoder.logits(decoder.step(tokens, positions + step)))
+        logits.append(decoder.logits(decoder.step(tokens, positions + step)).clone())
     return torch.stack(logits, 1)
 
 

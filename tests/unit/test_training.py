@@ -21,7 +21,8 @@ from unidetox.models import load_lm, save_lm
 from unidetox.training import TrainSettings, add_lora, detoxify_model, encode_texts, merge_lora, train_lm
 from unidetox.training.batches import LengthGroupedBatches, collate, count_supervised, split_batch
 from unidetox.training.checkpoints import Checkpoints
-from unidetox.training.loss import TokenLoss, fused_activations
+from unidetox.decoding.activation import fused_gelu
+from unidetox.training.loss import TokenLoss
 
 WORDS = [
     "the quick brown fox",
@@ -330,11 +331,12 @@ def test_the_fused_activation_is_the_same_function(tiny_gpt2):
     lm = fresh(tiny_gpt2)
     batch = a_batch(lm)
     expected, plain = plain_gradients(lm.model, batch)
-    before = type(lm.model.transformer.h[0].mlp.act)
-    with fused_activations(lm.model):
-        assert isinstance(lm.model.transformer.h[0].mlp.act, torch.nn.GELU)
+    act, numbers = lm.model.transformer.h[0].mlp.act, torch.linspace(-6, 6, 1001)
+    written_out = act(numbers)
+    with fused_gelu():
+        assert torch.equal(act(numbers), torch.nn.functional.gelu(numbers, approximate="tanh"))
         value, gradients = plain_gradients(lm.model, batch)
-    assert type(lm.model.transformer.h[0].mlp.act) is before
+    assert torch.equal(act(numbers), written_out)
     assert value == pytest.approx(expected, rel=1e-5)
     for key, gradient in plain.items():
         torch.testing.assert_close(gradients[key], gradient, atol=2e-6, rtol=1e-4, msg=key)

@@ -30,7 +30,7 @@ def draw(scores: torch.Tensor, uniform: torch.Tensor, *, temperature: float, top
     if 0 < top_k < scores.shape[-1]:
         scores, tokens = scores.topk(top_k)
     weights = _weights(scores, temperature)
-    columns = _invert(weights, uniform) if top_p >= 1 else _invert_nucleus(weights, uniform, top_p)
+    columns = _invert(weights, uniform)[0] if top_p >= 1 else _invert_nucleus(weights, uniform, top_p)
     return columns if tokens is None else tokens.gather(1, columns[:, None])[:, 0]
 
 
@@ -52,8 +52,8 @@ def _invert_nucleus(weights: torch.Tensor, uniform: torch.Tensor, top_p: float) 
     whole, as in transformers' `TopPLogitsWarper`. So a token is drawn from the whole and tested; if it is outside, all
     worse ones are too: they are struck out and the row draws again, with a new number made from the old one.
     """
-    limit = top_p * weights.sum(-1, dtype=torch.float64)
-    result = _invert(weights, uniform)
+    result, total = _invert(weights, uniform)
+    limit = top_p * total
     rows, columns = torch.arange(weights.shape[0], device=weights.device), result
     while True:
         outside = ~_inside(weights, columns, limit)
@@ -62,20 +62,22 @@ def _invert_nucleus(weights: torch.Tensor, uniform: torch.Tensor, top_p: float) 
         rows, columns, limit = rows[outside], columns[outside], limit[outside]
         weights = _strike_out(weights[outside], columns)
         uniform = again(uniform[outside])
-        columns = _invert(weights, uniform)
+        columns, _ = _invert(weights, uniform)
         result[rows] = columns
 
 
 def _inside(weights: torch.Tensor, columns: torch.Tensor, limit: torch.Tensor) -> torch.Tensor:
     """Whether these tokens ``[rows]`` are in the nucleus."""
     own = weights.gather(1, columns[:, None])
-    above = weights.masked_fill(weights <= own, 0.0).sum(-1, dtype=torch.float64)
-    equals = weights == own
-    tied = (equals.sum(-1) > 1).nonzero()[:, 0]
-    if len(tied):
-        before = equals[tied] & (torch.arange(weights.shape[1], device=weights.device) < columns[tied, None])
-        above[tied] += own[tied, 0].double() * before.sum(-1)
-    return above < limit
+    # With all its equals counted as better, a token that is inside still is: that settles nearly all rows in one pass.
+    inside = (weights * (weights >= own)).sum(-1).double() - own[:, 0] < limit
+    unclear = (~inside).nonzero()[:, 0]
+    if len(unclear):
+        weights, own, columns = weights[unclear], own[unclear], columns[unclear]
+        before = torch.arange(weights.shape[1], device=weights.device) < columns[:, None]
+        better = (weights > own) | ((weights == own) & before)
+        inside[unclear] = (weights * better).sum(-1).double() < limit[unclear]
+    return inside
 
 
 def _strike_out(weights: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
@@ -85,21 +87,26 @@ def _strike_out(weights: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     return weights.masked_fill((weights < own) | ((weights == own) & behind), 0.0)
 
 
-def _invert(weights: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """Return the first token ``[rows]`` at which the cumulative weight exceeds ``uniform`` of the whole.
+def _invert(weights: torch.Tensor, uniform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the first token ``[rows]`` at which the cumulative weight exceeds ``uniform`` of the whole, and the whole.
 
     First the block of tokens, from the blocks' sums, then the token within the block.
     """
-    rows, size = weights.shape
-    if size % BLOCK:
-        weights = torch.nn.functional.pad(weights, (0, -size % BLOCK))
-    weights = weights.view(rows, -1, BLOCK)
-    cumulative = weights.sum(-1, dtype=torch.float64).cumsum(-1)
-    target = uniform * cumulative[:, -1]
-    block = _first_above(cumulative, target)
-    before = torch.nn.functional.pad(cumulative, (1, 0)).gather(1, block[:, None])[:, 0]
-    inside = weights[torch.arange(rows, device=weights.device), block].double().cumsum(-1)
-    return block * BLOCK + _first_above(inside, target - before)
+    cumulative = _block_sums(weights).double().cumsum(-1)
+    total = cumulative[:, -1]
+    block = _first_above(cumulative, uniform * total)
+    before = torch.nn.functional.pad(cumulative, (1, 0)).gather(1, block[:, None])
+    columns = block[:, None] * BLOCK + torch.arange(BLOCK, device=weights.device)
+    inside = weights.gather(1, columns.clamp_max(weights.shape[1] - 1)).double()
+    inside = inside.masked_fill_(columns >= weights.shape[1], 0.0).cumsum(-1)
+    return block * BLOCK + _first_above(inside, uniform * total - before[:, 0]), total
+
+
+def _block_sums(weights: torch.Tensor) -> torch.Tensor:
+    """Sum each block of columns, the last of which may be short, ``[rows, vocabulary] -> [rows, blocks]``."""
+    whole = weights.shape[1] // BLOCK * BLOCK
+    sums = weights[:, :whole].view(len(weights), whole // BLOCK, BLOCK).sum(-1)
+    return torch.cat([sums, weights[:, whole:].sum(-1, keepdim=True)], 1) if whole < weights.shape[1] else sums
 
 
 def _first_above(cumulative: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

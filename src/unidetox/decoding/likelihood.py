@@ -22,8 +22,8 @@ MAX_TOKENS = {"cpu": 2048, "cuda": 16384}
 """More tokens a pass are no faster; on a CPU slower, as buffers beyond 32 MiB are returned to the system each time."""
 
 PACK_TOKENS = {"cpu": 512, "cuda": 2048}
-"""Tokens of one packed row. Each is compared with each other, mostly in vain: a longer row wastes more in attention than
-it gains in matrix products."""
+"""Tokens of one packed row. Each is compared with each other, mostly in vain: a longer row wastes more in attention
+than it gains in matrix products."""
 
 
 def encode_pair(
@@ -190,8 +190,8 @@ _ways_are_known: weakref.WeakKeyDictionary[Any, Way] = weakref.WeakKeyDictionary
 def _best_way(models: Sequence[Any], longest: int) -> Way:
     """Return the fastest way that is right for all models and sequences of so many tokens.
 
-    Packed tokens need a mask and positions of their own, which not every architecture takes (ALiBi does not); a cache of
-    padded rows leaves gaps between tokens, which do harm where a slot's number counts as a position.
+    Packed tokens need a mask and positions of their own, which not every architecture takes (ALiBi does not); a cache
+    of padded rows leaves gaps between tokens, which do harm where a slot's number counts as a position.
     """
     if not all(supports_cache(model, longest) for model in models):
         return "plain"
@@ -254,7 +254,7 @@ class _Scorer:
         places = torch.arange(len(row), device=device)
         own, line = torch.tensor(owner, device=device), torch.tensor(branch, device=device)
         seen = (own[:, None] == own) & ((line == 0) | (line[:, None] == line)) & (places[:, None] >= places)
-        states = self._read_beginning(group) or [None] * len(self.backbones)
+        states: Sequence[_State | None] = self._read_beginning(group) or [None] * len(self.backbones)
         ids, deep = torch.tensor(row, device=device), torch.tensor(depth, device=device)
         pairs = zip(self.backbones, states, strict=True)
         hidden = [_read_packed(reader, state, ids, deep, seen) for reader, state in pairs]
@@ -288,7 +288,7 @@ class _Scorer:
         self, states: list[_State] | None, parents: list[int], tokens: Sequence[Sequence[int]]
     ) -> tuple[list[_State], list[torch.Tensor]]:
         """Let each model read on; return what each knows then, and its hidden states."""
-        before = states or [None] * len(self.backbones)
+        before: Sequence[_State | None] = states or [None] * len(self.backbones)
         read = [_read(reader, state, parents, tokens) for reader, state in zip(self.backbones, before, strict=True)]
         return [state for state, _ in read], [hidden for _, hidden in read]
 

@@ -19,8 +19,11 @@ from unidetox.errors import UsageError
 
 MAX_ROWS = 1024
 PREFILL_TOKENS = 2048
-DRAW_ROWS = 128
-"""Rows whose logits exist at a time: enough for a fast matrix product, few enough for the allocator to reuse memory."""
+HEAD_BYTES = 128 << 20
+"""Logits that exist at a time: the more rows, up to 512, share a product with the large output matrix, the faster."""
+
+DRAW_ROWS = {"cpu": 32, "cuda": 512}
+"""Rows that are mixed and drawn at a time; on a CPU few enough for their scores to stay in its cache."""
 
 
 @dataclass(frozen=True)
@@ -239,18 +242,31 @@ class _Run:
         rows = slice(start, start + len(vectors[0]))
         numbers = uniforms(self.streams[self.active[rows]], self.steps[rows])
         uniform = torch.from_numpy(numbers).to(self.device)
+        size = self._head_rows()
         parts = [
-            self._draw_part([v[i : i + DRAW_ROWS] for v in vectors], uniform[i : i + DRAW_ROWS])
-            for i in range(0, len(uniform), DRAW_ROWS)
+            self._draw_part([v[i : i + size] for v in vectors], uniform[i : i + size])
+            for i in range(0, len(uniform), size)
         ]
         self.tokens[rows] = torch.cat(parts)
         self.drawn[np.arange(rows.start, rows.stop), self.steps[rows]] = self.tokens[rows].cpu().numpy()
         self.steps[rows] += 1
 
+    def _head_rows(self) -> int:
+        words = int(self.source.models[0].config.get_text_config().vocab_size)
+        fit = HEAD_BYTES // (4 * words * len(self.decoders))
+        return max(ROW_MULTIPLE, min(512, fit // ROW_MULTIPLE * ROW_MULTIPLE))
+
     def _draw_part(self, vectors: list[torch.Tensor], uniform: torch.Tensor) -> torch.Tensor:
         logits = [decoder.logits(part) for decoder, part in zip(self.decoders, vectors, strict=True)]
-        cut = self.settings
-        return draw(self.source.mix(logits), uniform, temperature=cut.temperature, top_k=cut.top_k, top_p=cut.top_p)
+        cut, size = self.settings, DRAW_ROWS.get(self.device.type, 512)
+        parts = [slice(i, i + size) for i in range(0, len(uniform), size)]
+        return torch.cat([
+            draw(
+                self.source.mix([row[part] for row in logits]), uniform[part],
+                temperature=cut.temperature, top_k=cut.top_k, top_p=cut.top_p,
+            )
+            for part in parts
+        ])  # fmt: skip
 
     def _retire(self) -> list[Sampled]:
         """Take out the rows that have just ended and close the gaps."""

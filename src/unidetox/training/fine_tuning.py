@@ -213,14 +213,14 @@ def _use_cache_kept(model: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _training_mode(model: Any, gradient_checkpointing: bool) -> Iterator[None]:
-    from unidetox.training.loss import fused_activations
+    from unidetox.decoding.activation import fused_gelu
 
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     model.train()
     if gradient_checkpointing:
         inner.activation_checkpointing_enable({"use_reentrant": False})
     try:
-        with fused_activations(model):
+        with fused_gelu():
             yield
     finally:
         if gradient_checkpointing:

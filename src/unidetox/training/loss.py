@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -157,31 +155,6 @@ def _probe(batch: Batch) -> Batch:
     probe = {key: value[[longest, longest], :length].clone() for key, value in batch.items()}
     probe["attention_mask"][1, -(length // 2) :] = 0
     return probe
-
-
-@contextlib.contextmanager
-def fused_activations(model: Any) -> Iterator[None]:
-    """Compute GPT-2's GELU in one kernel for the block.
-
-    transformers writes its tanh approximation out in eight steps, each of which keeps a tensor for the backward pass:
-    about a third of all that GPT-2 keeps. The one kernel gives the same numbers up to rounding.
-
-    Args:
-        model: Any model; activations of other kinds stay as they are.
-    """
-    replaced = [
-        (parent, name, child)
-        for parent in model.modules()
-        for name, child in parent.named_children()
-        if type(child).__name__ in ("NewGELUActivation", "FastGELUActivation")
-    ]
-    for parent, name, _ in replaced:
-        setattr(parent, name, torch.nn.GELU(approximate="tanh"))
-    try:
-        yield
-    finally:
-        for parent, name, child in replaced:
-            setattr(parent, name, child)
 
 
 def _close(a: torch.Tensor, b: torch.Tensor, tolerance: float) -> bool:
