@@ -327,7 +327,7 @@ def _add_scores(sets: list[dict[str, Any]], name: str, asked: _Asked, work_dir: 
         texts = [text.text for text in asked.sets[entry["name"]].texts]
         chunks = Chunks(work_dir / "scores" / f"{slug(name)}-{len(name)}" / str(number), len(texts))
         score_toxicity(scorer, texts, chunks)
-        scores: Scores = [labels for _, labels in chunks.rows()]
+        scores: Scores = list(chunks.rows())
         cut = chunks.count("n_truncated")
         if name == asked.scorer:
             entry["toxicity"] = _toxicity([row[scorer.label] for row in scores], cut, asked.seed)
