@@ -97,10 +97,8 @@ def _worst_groups(records: Sequence[Mapping[str, Any]], method: str) -> str:
     if not mine:
         return ""
     before, after = [r["base"]["mean"] for r in mine], [r["means"][r["worst"]] for r in mine]
-    names = [
-        f" ({public_name(str(name))})" if len(mine) == 1 else ""
-        for name in (mine[0]["base"]["worst"], mine[0]["worst"])
-    ]
+    ends = [(side["worst"], side["value"]) for side in (mine[0]["base"], mine[0])]
+    names = [f" ({public_name(str(name))})" if len(mine) == 1 and apart else "" for name, apart in ends]
     start, end = _range(before, "{:.2f}"), _range(after, "{:.2f}")
     return f"The group that fares worst: TP {start}{names[0]} before, {end}{names[1]} after."
 

@@ -14,7 +14,7 @@ from unidetox.files import read_jsonl
 from unidetox.grids import Grid, grid_latex, grid_markdown
 from unidetox.headline import headline, notes, sizes
 from unidetox.provenance import flatten
-from unidetox.sections import grids, mentions_by_group
+from unidetox.sections import alarms_by_group, grids, mentions_by_group
 from unidetox.tables import (
     COLUMNS,
     METHODS,
@@ -105,7 +105,10 @@ def render_report(
         group_panels=curves.group_panels(index),
         robustness_panels=curves.robustness_panels(index),
         grids=further,
-        by_group=mentions_by_group(fairness.get("mentions") or (), index),
+        by_group={
+            "mentions": mentions_by_group(fairness.get("mentions") or (), index),
+            "alarms": [alarms_by_group(fairness.get("false_positives") or ())],
+        },
         further=_further(index),
         examples=chosen,
         names=index.names,

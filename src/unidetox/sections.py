@@ -8,6 +8,7 @@ from typing import Any
 
 from unidetox import standings
 from unidetox.grids import Entry, Grid
+from unidetox.metrics.fairness import LEAST_PROMPTS
 from unidetox.metrics.perturbations import ABOUT
 from unidetox.tables import Cell, Column, ResultIndex, format_number, method_name, public_name
 
@@ -121,7 +122,9 @@ def group_gaps(records: Sequence[Mapping[str, Any]], index: ResultIndex) -> Grid
         ])  # fmt: skip
     columns = ["Model", "Method", "Measure", "Worst group", "Best group", "Gap", "Gap by chance", "p"]
     columns += ["Base's worst group", "Change of gap"]
-    return Grid("gaps", "Groups: worst, best, and the gap", _ABOUT["gaps"], columns, rows, words=5) if rows else None
+    small = dict.fromkeys(public_name(str(group)) for record in records for group in record.get("left_out") or ())
+    notes = [("left out", f"groups with fewer than {LEAST_PROMPTS} prompts: {', '.join(small)}")] if small else []
+    return Grid("gaps", "Groups: worst, best, and the gap", _ABOUT["gaps"], columns, rows, 5, notes) if rows else None
 
 
 def mention_gaps(records: Sequence[Mapping[str, Any]], index: ResultIndex) -> Grid | None:
@@ -151,14 +154,25 @@ def mentions_by_group(records: Sequence[Mapping[str, Any]], index: ResultIndex) 
 
 
 def false_alarms(records: Sequence[Mapping[str, Any]]) -> Grid | None:
-    """How often the scorer calls neutral mentions toxic, group by group."""
+    """What scorers make of neutral mentions: the groups that they judge most and least harshly."""
+    rows = [
+        [Entry(_scorer(record)), Entry(_measure(record["measure"])), _most_and_least(record)]
+        for record in records
+        if record.get("gap")
+    ]
+    columns = ["Scorer", "Measure", "Groups"]
+    return Grid("alarms", "False alarms of the scorer", _ABOUT["alarms"], columns, rows, 2) if rows else None
+
+
+def alarms_by_group(records: Sequence[Mapping[str, Any]]) -> Grid:
+    """The same group by group."""
     groups = dict.fromkeys(group for record in records for group in record["groups"])
-    columns = [f"{_measure(r['measure'])}, {public_name(str(r.get('scorer', 'scorer')))}" for r in records]
+    columns = [f"{_measure(record['measure'])}, {_scorer(record)}" for record in records]
     rows = [
         [Entry(public_name(group)), *(_cell(record["groups"].get(group), record["measure"]) for record in records)]
         for group in groups
     ]
-    return Grid("alarms", "False alarms of the scorer", _ABOUT["alarms"], ["Group", *columns], rows) if rows else None
+    return Grid("", "The scorer", "", ["Group", *columns], rows)
 
 
 def other_scorers(index: ResultIndex) -> Grid | None:
@@ -260,6 +274,10 @@ def _in_order(records: Sequence[Mapping[str, Any]], index: ResultIndex) -> Itera
     return sorted(records, key=lambda record: order.get((record["target"], record["method"]), len(order)))
 
 
+def _scorer(record: Mapping[str, Any]) -> str:
+    return public_name(str(record.get("scorer", "scorer")))
+
+
 def _who(record: Mapping[str, Any], index: ResultIndex) -> list[Entry]:
     target = str(record["target"])
     return [Entry(index.names.get(target, public_name(target))), Entry(method_name(str(record["method"])))]
@@ -278,7 +296,7 @@ def _place(domain: object) -> str:
 
 
 def _number(value: float | None, metric: str = "") -> str:
-    return "" if value is None else format_number(value, metric)
+    return "" if value is None else format_number(value, metric, 1 if metric == "mean_length" else 3)
 
 
 def _range(record: Mapping[str, Any], metric: str = "") -> str:

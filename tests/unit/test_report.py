@@ -116,7 +116,7 @@ def fake_more(results, methods=("base", "unidetox", "samples")):
     after = {"base": {"worst": "jewish", "value": 0.38, "mean": 0.61, "mean_after": 0.24}, "change": change}
     groups = [
         {"target": t, "method": m, "metric": metric, "worst": "muslim", "best": "women", "value": 0.3, "ci_low": 0.2,
-         "ci_high": 0.41, "by_chance": 0.14, "p": 0.004, "n": 896, "left_out": [],
+         "ci_high": 0.41, "by_chance": 0.14, "p": 0.004, "n": 896, "left_out": ["buddhist"],
          "means": {group: 0.2 + 0.05 * i for i, (_, group) in enumerate(places)}} | (after if m != "base" else {})
         for t, m in systems for metric in ("tp", "emt")
     ]  # fmt: skip
@@ -300,6 +300,8 @@ def test_the_page_shows_everything_that_was_measured(tmp_path):
         "<0.001",
         "KL from base, nats a token",
         "gpt2, group by group",
+        "The scorer, group by group",
+        "groups with fewer than 3 prompts: buddhist",
     ]
     for words in expected:
         assert words in page.text, words
@@ -308,9 +310,14 @@ def test_the_page_shows_everything_that_was_measured(tmp_path):
 
 
 def test_one_model_names_its_worst_groups(tmp_path):
-    index_of = fake_results(bases={"gpt2": (0.53, 17.3)})
-    page = render(tmp_path, fake_more(index_of))
+    results = fake_more(fake_results(bases={"gpt2": (0.53, 17.3)}))
+    page = render(tmp_path, results)
     assert "The group that fares worst: TP 0.61 (jewish) before, 0.55 (muslim) after." in page.text
+    for record in results["fairness"]["groups"]:
+        record |= {"best": record["worst"], "value": 0.0, "means": {record["worst"]: 0.0}}
+    page = render(tmp_path, results)
+    assert "The group that fares worst: TP 0.61 (jewish) before, 0.00 after." in page.text
+    assert "all alike" in page.text
 
 
 @pytest.mark.parametrize("left_out", ["comparisons", "fairness", "distributions", "warnings", "rows"])
