@@ -383,7 +383,7 @@ def test_two_models_of_one_name_stay_apart(tmp_path: Path, options: dict[str, An
 
 def test_what_a_kill_left_of_the_joined_file_is_no_obstacle(tmp_path: Path, options: dict[str, Any], tiny_gpt2: Path):
     """A kill while `generations.jsonl` is written."""
-    from unidetox.evaluation import _locked
+    from unidetox.evaluation import locked_output
     from unidetox.files import write_jsonl
 
     def killed() -> Any:
@@ -393,7 +393,7 @@ def test_what_a_kill_left_of_the_joined_file_is_no_obstacle(tmp_path: Path, opti
     with pytest.raises(KeyboardInterrupt):
         write_jsonl(tmp_path / "out" / "generations.jsonl", killed())
     assert len(list((tmp_path / "out").iterdir())) == 1
-    with _locked(tmp_path / "out"):
+    with locked_output(tmp_path / "out"):
         pass
 
 
