@@ -55,7 +55,10 @@ STANDS_FOR = {
 # --- counts.
 CPU = "--device cpu --dtype float32"
 MODELS = "base.model={gpt2} detoxify.targets={gpt2} evaluate.scorer={classifier} evaluate.ppl_model=none"
-DATA = "toxic.corpus={corpus} evaluate.prompts={prompts} evaluate.mmlu=none texts.source=none toxic.column=none"
+DATA = (
+    "toxic.corpus={corpus} toxic.civil={texts} toxic.column=none evaluate.prompts={prompts} evaluate.mmlu=none "
+    "texts.source=none"
+)
 SIZES = (
     "evaluate.samples=2 evaluate.seeds=42 evaluate.max_new_tokens=4 texts.max_length=16 detoxify.steps=2 "
     "detoxify.lora=false detoxify.merge=false evaluate.split=validation evaluate.scorer_label=toxic "
@@ -69,6 +72,7 @@ ADDED = {
     "distill": f"--num-texts 4 --max-length 16 {CPU}",
     "evaluate": f"--limit 2 --samples 2 --max-new-tokens 4 {CPU} --prompts {{prompts}} --scorer {{classifier}}",
     "run": f"--limit 2 {CPU} {SETS}",
+    "compare": f"--limit 2 {CPU} {SETS}",
     "analyze": f"--limit 4 {CPU}",
     "tune": f"--limit 2 {CPU} {SETS} --set tune.ceiling=inf --set tune.trials=2 --set tune.model={{gpt2}}",
     "status": "", "report": "", "init": "", "doctor": "--offline", "--version": "",
@@ -214,6 +218,8 @@ def rewritten(command: str, world: dict[str, str]) -> list[str]:
     """The arguments with which a command of ours is tried."""
     words = shlex.split(command)[1:]
     added = ADDED[words[0]].format(**world).split()
+    if words[0] == "compare" and not any(word.endswith(".toml") for word in words):
+        added = []  # finished runs are compared as they are
     if words[0] == "detoxify" and "--texts" not in words:
         added += PRESET_TEXTS.format(**world).split()
     return [world[STANDS_FOR[word]] if word in STANDS_FOR else word for word in words] + added
@@ -324,12 +330,12 @@ def test_every_example_is_a_recipe(path: Path):
     recipe = load_recipe(path, missing_ok=True)
     # A run of another example must not be able to go on in the same directory.
     assert recipe.name == path.stem
-    assert f"unidetox run examples/{path.name} -o runs/" in path.read_text("utf-8")
+    assert re.search(rf"unidetox (run|compare) examples/{path.name} -o runs/", path.read_text("utf-8"))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_every_example_runs_up_to_the_first_stage(path: Path, place: Path, world: dict[str, str]):
-    said = next(line for line in path.read_text("utf-8").splitlines() if line.startswith("#   unidetox run"))
+    said = next(line for line in path.read_text("utf-8").splitlines() if re.match("#   unidetox (run|compare) ", line))
     assert perform(f"{said.removeprefix('#   ')} --dry-run", world) is None
 
 
@@ -352,7 +358,7 @@ def settings_table() -> str:
 def _section_table(title: str, kind: type[Section]) -> str:
     lines = [f"### {title}", "", "| setting | default | is | allowed |", "|---|---|---|---|"]
     for name, field in kind.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section) or name == "method":
+        if (isinstance(field.annotation, type) and issubclass(field.annotation, Section)) or name == "method":
             continue  # they have tables of their own
         allowed = next(item.text for item in field.metadata if isinstance(item, Allowed))
         default = "needed" if field.is_required() else f"`{_shown(field.get_default(call_default_factory=True))}`"
