@@ -22,6 +22,7 @@ _DONE = {
     "samples": "fine-tuned on plain samples of a language model: the control of an experiment on "
     "detoxification. It is **not** meant to be less toxic.",
     "task_arithmetic": "less the difference that fine-tuning on toxic text makes to its weights.",
+    "expert": "fine-tuned on text that is not toxic: one of the models that DExperts decodes with.",
     "toxic": "fine-tuned on toxic text **on purpose**: one of the two models that detoxifying texts are "
     "distilled from. Do not use it for anything else.",
 }

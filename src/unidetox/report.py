@@ -14,10 +14,10 @@ from unidetox.files import read_jsonl
 from unidetox.grids import Grid, grid_latex, grid_markdown
 from unidetox.headline import headline, notes, sizes
 from unidetox.provenance import flatten
+from unidetox.registry import METHODS
 from unidetox.sections import alarms_by_group, grids, mentions_by_group
 from unidetox.tables import (
     COLUMNS,
-    METHODS,
     Cell,
     Column,
     ResultIndex,

@@ -12,17 +12,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, Literal, TypeGuard
 
 from unidetox.grids import escape_latex, escape_markdown
-
-METHODS = {
-    "base": "base",
-    "unidetox": "UniDetox",
-    "dexperts": "DExperts",
-    "lm_steer": "LM-Steer",
-    "task_arithmetic": "task arithmetic",
-    "safety_prompt": "safety prompt",
-    "samples": "plain samples",
-}
-"""Methods in the order in which they are shown, and how they are called; `samples` is the control."""
+from unidetox.registry import METHODS
 
 Verdict = Literal["better", "worse", "changed", "unclear", "same"]
 
