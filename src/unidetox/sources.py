@@ -32,9 +32,10 @@ def resolve_source(name: str, base_dir: Path | None, *, missing_ok: bool = False
             raise MissingError(f"the sandbox has no {name.removeprefix(SANDBOX)!r}", hint=_sandbox_hint())
         return str(path)
     for folder in (base_dir, Path.cwd()):
-        candidate = (folder or Path.cwd()) / Path(name).expanduser()
-        if candidate.exists():
-            return os.path.abspath(candidate)  # noqa: PTH100 - unlike resolve(), it keeps a link's own name
+        # Unlike resolve(), it keeps a link's own name, and `..` leads to the folder that the link is in.
+        candidate = os.path.abspath((folder or Path.cwd()) / Path(name).expanduser())  # noqa: PTH100
+        if os.path.exists(candidate):  # noqa: PTH110
+            return candidate
     if is_local(name) and not missing_ok:
         raise MissingError(f"{name} does not exist", hint="Correct the path, or give the id of a Hub repository")
     return name

@@ -252,6 +252,15 @@ def test_a_link_keeps_its_own_name(tmp_path):
     assert resolve_source("my-model", tmp_path) == str(tmp_path / "my-model")
 
 
+def test_two_dots_lead_to_the_folder_that_a_link_is_in(tmp_path: Path):
+    """What a `detox.json` names beside it is found through a link to its directory."""
+    (tmp_path / "run" / "toxic_model").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    (tmp_path / "run" / "target").symlink_to(tmp_path / "elsewhere" / "deep")
+    found = resolve_source("../toxic_model", tmp_path / "run" / "target")
+    assert found == str(tmp_path / "run" / "toxic_model")
+
+
 def test_sandbox_names(monkeypatch, tmp_path):
     monkeypatch.setattr("unidetox.sources._sandbox_assets", lambda: tmp_path / "assets")
     (tmp_path / "assets" / "gpt2").mkdir(parents=True)

@@ -402,6 +402,21 @@ def test_trials_give_the_numbers_of_a_run(tuned: tuple[Path, Path], tmp_path: Pa
     assert rows["base", "ppl_token"] == best["score"]["base_perplexity"]
 
 
+def test_a_method_that_decodes_is_searched_too(tmp_path: Path, tiny_models: dict[str, Path], tiny_classifier: Path):
+    """Its result names the models that it needs, which lie elsewhere."""
+    inputs = Inputs.make(tmp_path / "inputs", tiny_models, tiny_classifier)
+    settings = inputs.small()
+    settings["toxic"]["steps"] = 2
+    settings["tune"] = {"method": "dexperts", "trials": 5, "ceiling": 1e9}
+    settings["evaluate"] |= {"ppl_model": str(tiny_models["llama"]), "max_new_tokens": 4}
+    path = tmp_path / "tiny.toml"
+    path.write_text(f'{toml(settings)}\n[tune.space]\n"method.dexperts.alpha" = [0.0, 2.0]\n')
+    said = call("tune", path, "-o", tmp_path / "out", "--json", "-q").ok().json
+    by_alpha = {trial["values"]["method.dexperts.alpha"]: trial["score"] for trial in said["trials"]}
+    assert set(by_alpha) == {0.0, 2.0}
+    assert by_alpha[0.0]["perplexity"] != by_alpha[2.0]["perplexity"]
+
+
 def test_the_settings_are_documented():
     from unidetox.tuning.space import Tune
 
