@@ -92,8 +92,7 @@ class Stage:
         self.code_version = code_version
         self.parts = tuple(sorted(parts))
         self._lock = DirectoryLock(self.directory)
-        self._began = time.monotonic()
-        self._committed = False
+        self._began, self._committed = time.monotonic(), False
 
     @property
     def key(self) -> str:
@@ -304,8 +303,8 @@ class Stage:
             return
         work, record = self._work_info() or {}, self.record() or {}
         parts = {part for part in self.parts if (self.parts_dir / part).exists()}
-        produced = any(name not in (_WORK_INFO, _PROGRESS) for name in list_files(self.work_dir))
-        produced = produced or not parts <= set(record.get("parts", ()))
+        scratch = set(list_files(self.work_dir)) - {_WORK_INFO, _PROGRESS}
+        produced = bool(scratch) or not parts <= set(record.get("parts", ()))
         known = set(record.get("outputs", {}))
         if not produced and set(work.get("previous", ())) <= known:
             self._discard_work()
@@ -350,7 +349,7 @@ class Stage:
         """Carry out a decided commit, from whatever point an earlier attempt reached."""
         outputs, previous = decided["record"]["outputs"], decided["previous"]
         if any(not there(self.out_dir / path) and not there(self.directory / path) for path in outputs):
-            # Somebody removed files from under us: forget the work, keep the list of what is ours.
+            # Somebody removed files: forget the work, keep the list of what is ours.
             self._wipe_work(sorted({*previous, *outputs}))
             return
         (self.directory / STAGE).unlink(missing_ok=True)
@@ -370,8 +369,6 @@ class Stage:
         remove(trash)
         os.replace(self.work_dir, trash)  # noqa: PTH105
         remove(trash)
-
-    # --- saying what changed
 
     def _work_info(self) -> dict[str, Any] | None:
         """Return what the work folder says about itself; empty where a kill came before it could say anything."""
