@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import torch
 from transformers.cache_utils import DynamicCache
 
-from unidetox.decoding.activation import fused_gelu
 from unidetox.decoding.attention import SMALLEST_PRODUCT, DecodingAttention
 from unidetox.decoding.cache import Prefix, SlotCache
+from unidetox.decoding.kernels import inference_kernels
 
 ROW_MULTIPLE = 8
 """Matrix products give each row the same bits whatever the number of rows, as long as that is a multiple of this."""
@@ -50,7 +50,7 @@ class Decoder(Protocol):
         """Read one token ``[rows]`` at its position ``[rows]`` in slots 0..rows-1; return ``[rows, width]``."""
 
     def logits(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Turn vectors ``[rows, width]`` into next-token logits ``[rows, vocabulary]``, good until the next call."""
+        """Turn vectors ``[rows, width]`` into next-token logits ``[rows, vocabulary]``, a few rows at a time."""
 
 
 _head_is_known: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()  # facts only: no model is kept
@@ -71,7 +71,6 @@ class Backbone:
     def __init__(self, model: Any, exact: bool = False) -> None:
         self.model = model
         self._output = _lm_head(model)
-        self._logits: torch.Tensor | None = None
         parameters = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in parameters
         self.takes_cache = "past_key_values" in parameters
@@ -102,7 +101,7 @@ class Backbone:
 
     def select(self, inputs: dict[str, Any], rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         """Run the model and return the vectors from which `logits` makes logits, at ``(rows, columns)`` only."""
-        with fused_gelu():
+        with inference_kernels():
             if self._split:
                 return self.model.base_model(**inputs).last_hidden_state[rows, columns]  # type: ignore[no-any-return]
             return self.model(**inputs).logits[rows, columns]  # type: ignore[no-any-return]
@@ -118,28 +117,14 @@ class Backbone:
     def _head(self, hidden: torch.Tensor) -> torch.Tensor:
         """The LM head, and the scaling and capping of logits that some families have."""
         config = self.model.config.get_text_config()
-        logits = self._project(hidden)
+        with inference_kernels():
+            logits: torch.Tensor = self._output(hidden)
         if scale := getattr(config, "logit_scale", None):
             logits = logits * scale
         if divisor := getattr(config, "logits_scaling", None):
             logits = logits / divisor
         cap = getattr(config, "final_logit_softcapping", None)
         return torch.tanh(logits / cap) * cap if cap else logits
-
-    def _project(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Apply the output matrix; on a CPU into memory that is used again, rows at multiples of 64 bytes.
-
-        Vocabularies are odd (50257 words), and unaligned rows take a quarter more time, as does memory fresh from the
-        system.
-        """
-        head = self._output
-        plain = type(head) is torch.nn.Linear and head.bias is None
-        if not plain or hidden.dim() != 2 or hidden.device.type != "cpu" or hidden.dtype != torch.float32:
-            return head(hidden)  # type: ignore[no-any-return]
-        if self._logits is None or self._logits.shape[0] < hidden.shape[0]:
-            self._logits = hidden.new_empty(hidden.shape[0], round_up(head.out_features, LENGTH_MULTIPLE))
-        rows = self._logits[: hidden.shape[0], : head.out_features]
-        return torch.mm(hidden, head.weight.t(), out=rows)
 
     def _head_follows(self) -> bool:
         """Whether `_head` of the last hidden state gives this model's logits."""

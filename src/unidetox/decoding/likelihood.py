@@ -184,6 +184,7 @@ def _read_packed(
 
 
 Way = Literal["packed", "cached", "plain"]
+_PLAIN: Way = "plain"
 _ways_are_known: weakref.WeakKeyDictionary[Any, Way] = weakref.WeakKeyDictionary()
 
 
@@ -203,12 +204,12 @@ def _way_of(model: Any) -> Way:
     """Try the ways on a small group and compare with plain forward passes; a model is tried once."""
     if model not in _ways_are_known:
         members = [Member([1, 2, 3, 1, 2], [(0, [1, 2])]), Member([1, 2, 1], [(1, [3, 1]), (2, [1, 1])])]
-        plain = _Scorer(lm(model), "plain").score(Group(2, members))
         tolerance = 1e-3 if next(model.parameters()).dtype == torch.float32 else 0.2
-        _ways_are_known[model] = "plain"
-        for way in ("cached", "packed"):
+        _ways_are_known[model] = _PLAIN
+        ways: tuple[Way, ...] = ("cached", "packed")
+        for way in ways:
             try:
-                scored = _Scorer(lm(model), way).score(Group(2, members))
+                scored, plain = (_Scorer(lm(model), each).score(Group(2, members)) for each in (way, _PLAIN))
             except (AttributeError, TypeError, RuntimeError, ValueError, KeyError, IndexError):
                 continue
             pairs = zip(scored, plain, strict=True)

@@ -19,8 +19,8 @@ from unidetox.errors import UsageError
 
 MAX_ROWS = 1024
 PREFILL_TOKENS = 2048
-HEAD_BYTES = 128 << 20
-"""Logits that exist at a time: the more rows, up to 512, share a product with the large output matrix, the faster."""
+HEAD_BYTES = 30 << 20
+"""Logits that exist at a time on a CPU: larger buffers are returned to the system each time."""
 
 DRAW_ROWS = {"cpu": 32, "cuda": 512}
 """Rows that are mixed and drawn at a time; on a CPU few enough for their scores to stay in its cache."""
@@ -252,9 +252,10 @@ class _Run:
         self.steps[rows] += 1
 
     def _head_rows(self) -> int:
+        if self.device.type != "cpu":
+            return DRAW_ROWS["cuda"]
         words = int(self.source.models[0].config.get_text_config().vocab_size)
-        fit = HEAD_BYTES // (4 * words * len(self.decoders))
-        return max(ROW_MULTIPLE, min(512, fit // ROW_MULTIPLE * ROW_MULTIPLE))
+        return max(ROW_MULTIPLE, HEAD_BYTES // (4 * words) // ROW_MULTIPLE * ROW_MULTIPLE)
 
     def _draw_part(self, vectors: list[torch.Tensor], uniform: torch.Tensor) -> torch.Tensor:
         logits = [decoder.logits(part) for decoder, part in zip(self.decoders, vectors, strict=True)]

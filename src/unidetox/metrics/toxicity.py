@@ -196,6 +196,8 @@ class ToxicityScorer:
         """Return float32 logits ``[len(rows), labels]``."""
         import torch
 
+        from unidetox.decoding.kernels import inference_kernels
+
         model, tokenizer = self.classifier.model, self.classifier.tokenizer
         pad = next((p for p in (model.config.pad_token_id, tokenizer.pad_token_id) if p is not None), 0)
         width = max(len(row) for row in rows)
@@ -204,7 +206,7 @@ class ToxicityScorer:
         for i, row in enumerate(rows):
             ids[i, : len(row)] = torch.tensor(row)
             mask[i, : len(row)] = 1
-        with torch.inference_mode():
+        with torch.inference_mode(), inference_kernels():
             logits: torch.Tensor = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
         return logits.float().cpu()
 

@@ -213,7 +213,7 @@ def _use_cache_kept(model: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _training_mode(model: Any, gradient_checkpointing: bool) -> Iterator[None]:
-    from unidetox.decoding.activation import fused_gelu
+    from unidetox.decoding.kernels import fused_gelu
 
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     model.train()
