@@ -191,9 +191,9 @@ def run(
             step.make(fresh)
         evaluated = {model: directory / "evaluation" / slug for slug, model in plan.models.items()}
         titles = {model: plan.titles[model] for model in evaluated}
-        return merge(
-            evaluated, directory, plan.work, recipe.evaluate, titles, corpus=recipe.toxic.corpus, costs=plan.costs()
-        )
+        # Times differ from run to run, so only a run that asks for them has them among its results.
+        costs = plan.costs() if recipe.costs else ()
+        return merge(evaluated, directory, plan.work, recipe.evaluate, titles, corpus=recipe.toxic.corpus, costs=costs)
 
 
 def describe(recipe: Recipe) -> str:

@@ -227,6 +227,18 @@ def test_options_win_over_the_recipe_and_set_over_the_file(monkeypatch: pytest.M
     assert [(args[0].seed, args[0].device) for args, _ in calls] == [(2, "cpu"), (3, "cuda")]
 
 
+COMPARE = ["compare", "--output", "out", "--set", "texts.alpha=0.3", *COMMON]
+
+
+def test_every_option_of_compare_reaches_the_recipe(monkeypatch: pytest.MonkeyPatch, recipe: Path):
+    calls = recorder(monkeypatch, "unidetox.pipeline.run", RESULTS)
+    call(*COMPARE, recipe, "--json").ok()
+    (((given, output), named),) = calls
+    assert (output, named["fresh"], given.costs) == (OUT, True, True)
+    assert (given.seed, given.device, given.dtype, given.trust_remote_code) == (3, "cpu", "float32", True)
+    assert (given.texts.alpha, given.texts.num_texts, given.evaluate.num_prompts) == (0.3, 5, 5)
+
+
 TUNE = ["tune", "--output", "out", "--set", "texts.alpha=0.3", *COMMON]
 
 
@@ -317,13 +329,13 @@ def test_shared_options_act_before_the_verb(
 
 def test_every_option_of_every_verb_is_used_by_a_test():
     """With its own verb: in the command lines of this file, or in another test that names both."""
-    lines = [*(use.arguments for use in USES), RUN, TUNE, DEMO]
+    lines = [*(use.arguments for use in USES), RUN, COMPARE, TUNE, DEMO]
     used = {name: set() for name in VERBS}
     for line in lines:
         used[line[0]] |= {word for word in line if word.startswith("--")}
     shared = {"--offline", "--json", "--quiet", "--verbose"}
     elsewhere = {
-        "run": {"--dry-run", "--gpu"}, "init": {"--output", "--preset", "--force"},
+        "run": {"--dry-run", "--gpu"}, "compare": {"--dry-run"}, "init": {"--output", "--preset", "--force"},
         "status": set(), "report": set(), "doctor": set(),
     }  # fmt: skip
     texts = {path: path.read_text(encoding="utf-8") for path in TESTS.rglob("test_*.py")}
