@@ -1,0 +1,52 @@
+"""The verbs that look: status and report (a run), doctor (this machine)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from unidetox import console
+from unidetox.cli.options import Shared, answer
+
+
+def status(
+    run: Annotated[Path, typer.Argument(help="Directory of a run.", show_default=False)], common: Shared
+) -> None:
+    """Say of each stage whether it is fresh, stale (and why), partial, failed or missing."""
+    from unidetox import api
+
+    _show_status(common, str(run), api.status(run))
+
+
+def report(
+    directory: Annotated[Path, typer.Argument(help="Directory with results.json.", show_default=False)], common: Shared
+) -> None:
+    """Render the page and the tables again from results.json."""
+    from unidetox import api
+
+    page = api.report(directory)
+    answer(common, {"page": page}, f"page: {page}")
+
+
+def doctor(common: Shared) -> None:
+    """Check versions, devices, memory, disk, the Hub and its access, and say what to do."""
+    from unidetox.doctor import examine
+
+    checks = examine()
+    if common.as_json:
+        console.result(json.dumps([dataclasses.asdict(check) for check in checks]))
+        return
+    console.table("doctor", ["", "what", "found", "what to do"], [check.row() for check in checks])
+
+
+def _show_status(common: Shared, title: str, statuses: dict[str, Any]) -> None:
+    if common.as_json:
+        found = {name: {"state": s.state, "reasons": list(s.reasons)} for name, s in statuses.items()}
+        console.result(json.dumps(found))
+        return
+    rows = [[name, found.state, "; ".join(found.reasons)] for name, found in statuses.items()]
+    console.table(title, ["stage", "state", "why"], rows)
