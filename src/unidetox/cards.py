@@ -11,17 +11,14 @@ from typing import TYPE_CHECKING, Any
 from unidetox import __version__
 from unidetox.hub import is_local
 from unidetox.provenance import flatten
+from unidetox.registry import METHODS, load_method
 from unidetox.tables import markdown_table, method_name, public_name
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-_DONE = {
-    "unidetox": "fine-tuned on detoxifying texts so that it writes less toxic text. The texts were distilled "
-    "by contrasting a language model with a copy of it that was made toxic.",
-    "samples": "fine-tuned on plain samples of a language model: the control of an experiment on "
-    "detoxification. It is **not** meant to be less toxic.",
-    "task_arithmetic": "less the difference that fine-tuning on toxic text makes to its weights.",
+# Models that methods need; what a method itself does is said in its own file.
+_HELPERS = {
     "expert": "fine-tuned on text that is not toxic: one of the models that DExperts decodes with.",
     "toxic": "fine-tuned on toxic text **on purpose**: one of the two models that detoxifying texts are "
     "distilled from. Do not use it for anything else.",
@@ -66,7 +63,7 @@ def model_card(info: Mapping[str, Any]) -> str:
     return _environment().get_template("model_card.md.j2").render(
         front=_front_matter(_model_metadata(info, base, method)),
         name=_plain(name),
-        done=f"{_code(base)}, {_DONE.get(method, f'changed by {_plain(method_name(method))}.')}",
+        done=f"{_code(base)}, {_done(method)}",
         base=_code(base),
         method=_plain(method_name(method)),
         texts_source=_code(str(texts["source"])) if texts.get("source") else "",
@@ -115,6 +112,11 @@ def texts_card(info: Mapping[str, Any]) -> str:
         licence_note=_licence_note(info, "base model that wrote the texts"),
         **_common(info),
     )  # fmt: skip
+
+
+def _done(method: str) -> str:
+    words = _HELPERS.get(method) or (load_method(method).done if method in METHODS else "")
+    return words or f"changed by {_plain(method_name(method))}."
 
 
 @cache

@@ -35,6 +35,11 @@ def load_method(name: str) -> Any:
     return import_module(f"unidetox.methods.{name}").METHOD
 
 
+def method_places() -> dict[str, int]:
+    """Return the place of each method, from 0: its colour and shape on pages, and where it stands in tables."""
+    return {name: place for place, name in enumerate(METHODS)}
+
+
 def methods_in_words() -> str:
     """Return the names as an error shows them: ``"base", "unidetox", ...``."""
     return ", ".join(f'"{name}"' for name in METHODS)

@@ -14,7 +14,7 @@ from unidetox.files import read_jsonl
 from unidetox.grids import Grid, grid_latex, grid_markdown
 from unidetox.headline import headline, notes, sizes
 from unidetox.provenance import flatten
-from unidetox.registry import METHODS
+from unidetox.registry import METHODS, method_places
 from unidetox.sections import alarms_by_group, grids, mentions_by_group
 from unidetox.tables import (
     COLUMNS,
@@ -92,6 +92,7 @@ def render_report(
         version=__version__,
         methods=index.methods,
         styles=_styles([*index.methods, *sorted(_methods_of(chosen))]),
+        places=method_places(),
         main=next((method for method in index.methods if method != "base"), None),
         lead=headline(index),
         notes=notes(index, fairness.get("groups") or ()),
@@ -252,7 +253,7 @@ def _shown(settings: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 
 
 def _example(by_method: Mapping[str, Mapping[str, Any]]) -> tuple[str, Example]:
-    order = {name: place for place, name in enumerate(METHODS)}
+    order = method_places()
     methods = sorted(by_method, key=lambda name: order.get(name, len(order)))
     first = by_method[methods[0]]
     texts = [(m, str(by_method[m].get("continuation") or ""), _score(by_method[m].get("toxicity"))) for m in methods]

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, Literal, TypeGuard
 
 from unidetox.grids import escape_latex, escape_markdown
-from unidetox.registry import METHODS
+from unidetox.registry import METHODS, method_places
 
 Verdict = Literal["better", "worse", "changed", "unclear", "same"]
 
@@ -104,7 +104,7 @@ class ResultIndex:
         self.targets: list[str] = list(dict.fromkeys(str(row["target"]) for row in appearing))
         self.names: dict[str, str] = display_names(self.targets)
         found = dict.fromkeys(str(row["method"]) for row in appearing)
-        order = {name: index for index, name in enumerate(METHODS)}
+        order = method_places()
         last = order["samples"]
         self.methods: list[str] = sorted(found, key=lambda name: order.get(method_kind(name), last - 0.5))
         self._systems = {(key[0], key[1]) for key in self._rows}

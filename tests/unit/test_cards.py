@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from unidetox.cards import model_card, texts_card
+from unidetox.registry import load_method
 
 TEXTS = {"source": "/home/jane/runs/demo/texts", "sha256": "ab12" * 16, "number": 640, "dropped": {}}
 INFO = {
@@ -111,8 +112,14 @@ def test_a_toxic_model_warns_and_a_control_does_not_boast():
 
 
 def test_a_method_that_has_no_words_of_its_own():
-    front, rest = split(model_card({"base_model": "gpt2", "method": "lm_steer"}))
-    assert "changed by LM-Steer" in rest and front["tags"][-1] == "lm_steer"
+    front, rest = split(model_card({"base_model": "gpt2", "method": "of_tomorrow"}))
+    assert "`gpt2`, changed by of tomorrow." in rest and front["tags"][-1] == "of_tomorrow"
+
+
+def test_a_card_says_what_the_method_says_of_itself():
+    for name in ("unidetox", "samples", "lm_steer", "task_arithmetic"):
+        _, rest = split(model_card({"base_model": "gpt2", "method": name}))
+        assert f"`gpt2`, {load_method(name).done}" in rest and load_method(name).done.endswith(".")
 
 
 def test_a_texts_card_says_how_they_were_made():

@@ -18,6 +18,7 @@ from unidetox.charts import panels, planes
 from unidetox.curves import group_panels, robustness_panels, spreads
 from unidetox.headline import headline, notes
 from unidetox.hub import is_local
+from unidetox.registry import METHODS
 from unidetox.report import choose_examples, csv_table, latex_table, markdown_table, render_report, summary_table
 from unidetox.sections import comparisons, group_gaps, robustness
 from unidetox.tables import COLUMNS, ResultIndex, display_names, public_name
@@ -467,6 +468,21 @@ def test_two_results_of_one_method_can_be_told_apart(tmp_path):
     assert "UniDetox (run-2)" in page.text
     assert {a["class"] for tag, a in page.tags if tag == "line" and "span m-" in a.get("class", "")} >= {
         "span m-unidetox", "span m-dexperts"}  # fmt: skip
+
+
+def test_every_registered_method_has_a_colour_and_shape_of_its_own(tmp_path, monkeypatch):
+    for number in range(5):  # as many as there are colours left
+        monkeypatch.setitem(METHODS, f"new_{number}", f"new {number}")
+        monkeypatch.setitem(FACTORS, f"new_{number}", (0.5, 1.0))
+    monkeypatch.setitem(FACTORS, "dexperts", (0.5, 1.0))
+    page = render(tmp_path, fake_results(("base", "dexperts", "new_0", "new_4"), {"m": (0.5, 20.0)}))
+    html = (tmp_path / "index.html").read_text(encoding="utf-8")
+    used = dict(re.findall(r"[.]m-(\w+) [{] --c: var[(](--[\w-]+)[)]", html))
+    assert set(used) == {*METHODS, "other"}
+    assert len(set(used.values())) == len(used) == 13
+    assert all(html.count(f"{shade}: #") == 2 for shade in used.values())  # by day and by night
+    marks = {a["class"]: tag for tag, a in page.tags if a.get("class", "").startswith("m ")}
+    assert marks == {"m m-base": "circle", "m m-dexperts": "path", "m m-new_0": "circle", "m line m-new_4": "path"}
 
 
 def test_the_terminal_table_fits_a_hundred_columns(capsys, monkeypatch):

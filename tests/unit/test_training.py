@@ -16,12 +16,12 @@ import torch
 from transformers import AutoTokenizer
 
 from unidetox.data import Text
+from unidetox.decoding.kernels import fused_gelu
 from unidetox.errors import UniDetoxError, UsageError
 from unidetox.models import load_lm, save_lm
 from unidetox.training import TrainSettings, add_lora, detoxify_model, encode_texts, merge_lora, train_lm
 from unidetox.training.batches import LengthGroupedBatches, collate, count_supervised, split_batch
 from unidetox.training.checkpoints import Checkpoints
-from unidetox.decoding.kernels import fused_gelu
 from unidetox.training.loss import TokenLoss
 
 WORDS = [

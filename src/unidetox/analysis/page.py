@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unidetox import __version__
+from unidetox.registry import method_places
 
 Analysis = Mapping[str, Any]
 
@@ -84,6 +85,7 @@ def render_analysis(analysis: Analysis, directory: Path) -> Path:
     )  # fmt: skip
     page = environment.get_template("analysis.html.j2").render(
         version=__version__,
+        places=method_places(),
         sets=analysis["sets"],
         parts=overview(analysis),
         settings=list(_told(analysis["settings"])),

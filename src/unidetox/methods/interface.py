@@ -118,12 +118,15 @@ class Method:
             is asked. None where the result is an ordinary checkpoint.
         cost: What the last step of a job is expected to need, from the options, the target's shape, the machine's rates
             and the mean length of a text of the toxic corpus; for `run --dry-run`. None where that is not known.
+        done: What the card of a checkpoint says was done to the model: an end of the sentence "MODEL, ...". Empty where
+            the name must do.
     """
 
     options: type[MethodOptions]
     steps: Callable[[Bench, Job], Iterable[Step]]
     act: Callable[[Sequence[LM], Any], LM] | None = None
     cost: Callable[[Any, Shape, Rates, float], Cost] | None = None
+    done: str = ""
 
 
 class Bench:

@@ -298,4 +298,9 @@ def _cost(options: Options, shape: Shape, rates: Rates, length: float) -> Cost:
     return Cost(seconds + (size + 4 * shape.parameters) / DISK, rates.base + 4 * shape.parameters, size)
 
 
-METHOD = Method(Options, _steps, cost=_cost)
+METHOD = Method(
+    Options,
+    _steps,
+    cost=_cost,
+    done="with a linear map folded into its output matrix that was learnt on toxic and on other text: LM-Steer.",
+)

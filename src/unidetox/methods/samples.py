@@ -26,4 +26,9 @@ def _steps(bench: Bench, job: Job) -> Iterator[Step]:
     yield from finetuning_steps(recipe, job, Made(str(folder), (step,)))
 
 
-METHOD = Method(FinetuningOptions, _steps)
+METHOD = Method(
+    FinetuningOptions,
+    _steps,
+    done="fine-tuned on plain samples of a language model: the control of an experiment on detoxification. It is "
+    "**not** meant to be less toxic.",
+)

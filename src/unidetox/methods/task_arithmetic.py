@@ -156,4 +156,6 @@ def _cost(options: Options, shape: Shape, rates: Rates, length: float) -> Cost:
     return Cost(3 * size / DISK, rates.base + size / shape.layers, size)
 
 
-METHOD = Method(Options, _steps, cost=_cost)
+METHOD = Method(
+    Options, _steps, cost=_cost, done="less the difference that fine-tuning on toxic text makes to its weights."
+)

@@ -59,4 +59,9 @@ def _texts(bench: Bench, recipe: Recipe) -> Made:
     return Made(str(folder), (*toxic.steps, step))
 
 
-METHOD = Method(Options, _steps)
+METHOD = Method(
+    Options,
+    _steps,
+    done="fine-tuned on detoxifying texts so that it writes less toxic text. The texts were distilled by contrasting "
+    "a language model with a copy of it that was made toxic.",
+)
