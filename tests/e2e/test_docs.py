@@ -445,9 +445,11 @@ def test_links_lead_somewhere(path: Path):
         assert not anchor or anchor in [re.sub(r"[^\w -]", "", t.lower()).replace(" ", "-") for t in titles], target
 
 
-def test_every_document_is_reachable_from_the_readme():
-    readme = (ROOT / "README.md").read_text("utf-8")
-    assert [path.name for path in (ROOT / "docs").glob("*.md") if f"docs/{path.name}" not in readme] == ["index.md"]
+def test_every_document_is_reachable_from_the_readme_and_the_index():
+    readme, index = ((ROOT / name).read_text("utf-8") for name in ("README.md", "docs/index.md"))
+    names = [path.name for path in (ROOT / "docs").glob("*.md")]
+    assert [name for name in names if f"(docs/{name}" not in readme] == ["index.md"]
+    assert [name for name in names if f"({name})" not in index] == ["index.md"]
 
 
 def test_the_citation_is_the_papers():
