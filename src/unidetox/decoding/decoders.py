@@ -101,7 +101,7 @@ class Backbone:
 
     def select(self, inputs: dict[str, Any], rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         """Run the model and return the vectors from which `logits` makes logits, at ``(rows, columns)`` only."""
-        with inference_kernels():
+        with inference_kernels(self.device):
             if self._split:
                 return self.model.base_model(**inputs).last_hidden_state[rows, columns]  # type: ignore[no-any-return]
             return self.model(**inputs).logits[rows, columns]  # type: ignore[no-any-return]
@@ -117,7 +117,7 @@ class Backbone:
     def _head(self, hidden: torch.Tensor) -> torch.Tensor:
         """The LM head, and the scaling and capping of logits that some families have."""
         config = self.model.config.get_text_config()
-        with inference_kernels():
+        with inference_kernels(self.device):
             logits: torch.Tensor = self._output(hidden)
         if scale := getattr(config, "logit_scale", None):
             logits = logits * scale

@@ -15,11 +15,11 @@ _WRITTEN_OUT: tuple[Any, ...] = (NewGELUActivation, FastGELUActivation)
 
 
 @contextmanager
-def inference_kernels() -> Iterator[None]:
-    """Within this context, a model's forward passes without gradients take the faster kernels."""
+def inference_kernels(device: torch.device) -> Iterator[None]:
+    """Within this context, forward passes without gradients of a model on this device take the faster kernels."""
     with ExitStack() as stack:
         stack.enter_context(fused_gelu())
-        if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        if device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
             stack.enter_context(LinearLayers())
         yield
 

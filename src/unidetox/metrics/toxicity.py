@@ -206,7 +206,7 @@ class ToxicityScorer:
         for i, row in enumerate(rows):
             ids[i, : len(row)] = torch.tensor(row)
             mask[i, : len(row)] = 1
-        with torch.inference_mode(), inference_kernels():
+        with torch.inference_mode(), inference_kernels(model.device):
             logits: torch.Tensor = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
         return logits.float().cpu()
 
