@@ -296,6 +296,31 @@ def test_tensors_are_read_from_shards_one_at_a_time(pairs: Any, tmp_path: Path) 
     assert (made[0] / "model.safetensors").read_bytes() == (made[1] / "model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("family", ["gpt2", "opt"])
+def test_a_toxic_model_whose_file_names_its_tensors_in_another_way_is_read_whole(
+    pairs: Any, family: str, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    base, toxic = pairs[family]
+    other = shutil.copytree(toxic, tmp_path / "other")
+    # As the Hub's own GPT-2: the names of the backbone alone.
+    tensors = load_file(other / "model.safetensors")
+    prefix = "transformer." if family == "gpt2" else "model."
+    renamed = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    assert renamed.keys() != tensors.keys()
+    save_file(renamed, other / "model.safetensors", metadata={"format": "pt"})
+    method = {"name": "task_arithmetic", "scale": 0.7}
+    made = [make(bench_of(base, t, tmp_path / str(i), method)) for i, t in enumerate((toxic, other))]
+    assert (made[0] / "model.safetensors").read_bytes() == (made[1] / "model.safetensors").read_bytes()
+
+
+def test_a_toxic_model_of_another_architecture_is_refused_in_one_line(pairs: Any, tmp_path: Path) -> None:
+    bench = bench_of(pairs["gpt2"][0], pairs["llama"][1], tmp_path, {"name": "task_arithmetic"})
+    with pytest.raises(UsageError):
+        make(bench)
+
+
 def test_another_models_weights_are_refused(pairs: Any) -> None:
     base = load_lm(pairs["gpt2"][0], device="cpu", dtype="float32").model
     with pytest.raises(UsageError, match="other shapes"):

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,7 +69,7 @@ def _make(recipe: Recipe, job: Job, toxic: str, stage: Stage, fresh: bool) -> No
         dtype = saved_dtype(job.target, trust_remote_code=trust)
         lm = load_lm(job.target, device="cpu", dtype=dtype, trust_remote_code=trust)
         console.info(f"{job.step}: {short_name(job.target)} less {job.options.scale:g} of what toxic text taught it")
-        with _stored(toxic, trust) as tensor_of:
+        with _stored(toxic, {name for name, _ in lm.model.named_parameters()}, trust) as tensor_of:
             changed = subtract(lm.model, tensor_of, job.options.scale)
         save_lm(lm.model, lm.tokenizer, stage.out_dir)
         write_papers(stage.out_dir, {"method": job.method, "base_model": job.target, "settings": job.settings})
@@ -125,30 +125,37 @@ def negated(theta: torch.Tensor, toxic: torch.Tensor, scale: float) -> torch.Ten
 
 
 @contextlib.contextmanager
-def _stored(source: str, trust_remote_code: bool) -> Iterator[Callable[[str], torch.Tensor]]:
-    """Give tensors of a checkpoint by name, each read when it is asked for; another kind of model is loaded whole."""
+def _stored(source: str, names: Collection[str], trust_remote_code: bool) -> Iterator[Callable[[str], torch.Tensor]]:
+    """Give tensors of a checkpoint by name, each read when it is asked for.
+
+    What holds no such names is loaded whole: adapters, older files, families whose weights are merged as they load.
+    """
     from safetensors import safe_open
 
-    files = _shards(Path(source).expanduser())
-    if files is None:
-        from unidetox.models import load_lm
-
-        lm = load_lm(source, device="cpu", dtype="float32", trust_remote_code=trust_remote_code)
-        yield dict(lm.model.named_parameters()).__getitem__
-        return
     with contextlib.ExitStack() as stack:
-        handles = [stack.enter_context(safe_open(str(file), framework="pt")) for file in files]
+        handles = [stack.enter_context(safe_open(str(f), framework="pt")) for f in _shards(Path(source).expanduser())]
         places = {name: handle for handle in handles for name in handle.keys()}  # noqa: SIM118 - it is no mapping
-        yield lambda name: places[name].get_tensor(name)
+        if places.keys() >= set(names):
+            yield lambda name: places[name].get_tensor(name)
+            return
+    from unidetox.models import load_lm
+
+    lm = load_lm(source, device="cpu", dtype="float32", trust_remote_code=trust_remote_code)
+    weights = dict(lm.model.named_parameters(remove_duplicate=False))
+    if missing := sorted(set(names) - weights.keys()):
+        raise UsageError(
+            f"{source} has no {missing[0]}", hint="The toxic model must be a fine-tuned copy of the target"
+        )
+    yield weights.__getitem__
 
 
-def _shards(folder: Path) -> list[Path] | None:
-    """Return the files of a checkpoint's tensors; None where they are not safetensors in a folder."""
+def _shards(folder: Path) -> list[Path]:
+    """Return the files of a checkpoint's tensors; none where they are not safetensors in a folder."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         return [folder / name for name in sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))]
     single = folder / "model.safetensors"
-    return [single] if single.is_file() else None
+    return [single] if single.is_file() else []
 
 
 def _cost(options: Options, shape: Shape, rates: Rates, length: float) -> Cost:
