@@ -105,7 +105,7 @@ def tune_settings(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any] |
         MissingError: If the file does not exist.
         UsageError: If it cannot be read, or ``tune`` is no section.
     """
-    own = _read_toml(path)
+    own = _with_keys(_read_toml(path), path.name)
     for override in overrides:
         _set_override(own, override)
     found = own.get("tune")
@@ -271,6 +271,8 @@ def _options(key: str, given: Any, used: Sequence[str], file: str, labels: Mappi
     name = given.get("name", key)
     if name not in METHODS:
         raise _no_method(f"{labels.get(f'{place}.name', file)}: {place} names no method: {name}")
+    if key == "base" and name != "base":
+        raise UsageError(f'{file}: "base" is the model as it is, and {name} another method', hint="Give another label")
     if key not in used:
         raise UsageError(f"{file}: {place} has no effect", hint=f'Add "{key}" to detoxify.methods, or leave it out')
     kind: type[MethodOptions] = load_method(name).options

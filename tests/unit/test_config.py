@@ -370,6 +370,7 @@ def test_options_of_methods_survive_writing_and_can_be_overridden(recipe_file, t
         ('[[target]]\nmodel = "a/b"\n[detoxify]\ntargets = ["c/d"]', "both [[target]] and detoxify.targets", "one"),
         ("[method.dexperts]\nalpha = 1.0", "method.dexperts has no effect", "detoxify.methods"),
         ("method = 3", "method must hold sections", "method = 3"),
+        ('[[method]]\nname = "dexperts"\nlabel = "base"', '"base" is the model as it is', "label"),
         ('[[method]]\nname = "base"\n[[method]]\nname = "base"', "detoxify.methods", ""),
     ],
 )

@@ -172,6 +172,27 @@ def test_the_objective_sees_one_model_and_validation_prompts(write: Callable[...
         assert (chosen.mmlu, chosen.seeds) == (None, (1, 2))
 
 
+def test_options_of_a_listed_method_are_set_and_searched(tmp_path: Path, prompts: Path):
+    seen: list[float] = []
+
+    def watching(recipe: Recipe) -> Score:
+        options = recipe.method["dexperts"]
+        seen.append(options.alpha)
+        return Score(1 - options.alpha / 10, 10.0 + options.alpha * (options.top_p == 0.5), 10.0)
+
+    recipe = tmp_path / "listed.toml"
+    recipe.write_text(
+        'base.model = "a/base"\n[[target]]\nmodel = "a/target"\n[[method]]\nname = "base"\n[[method]]\n'
+        'name = "dexperts"\n[evaluate]\nprompts = "prompts.csv"\n[tune]\nmethod = "dexperts"\n'
+        '[tune.space]\n"method.dexperts.alpha" = [0.5, 1, 2.0]\n'
+    )
+    chosen = ("method.dexperts.top_p=0.5", "tune.trials=3")
+    result = unidetox.tune(recipe, output=tmp_path / "out", objective=watching, overrides=chosen)
+    assert sorted(seen) == [0.5, 1, 2]
+    # 10 % more than 10 is 11: alpha 1 is within, 2 is not.
+    assert result["trials"][result["best"]]["values"] == {"method.dexperts.alpha": 1}
+
+
 # ---- going on ----
 
 
@@ -238,6 +259,9 @@ FORBIDDEN = {
     "its own column says so": ("", 'prompts = "marked.csv"\nsplit = "train"', "1 rows are of the test split"),
     "the sandbox's": ("", f'prompts = "{SANDBOX}"', "test"),
     "a copy of the sandbox's": ("", 'prompts = "copy.csv"', "2 of the 3 prompts are test prompts"),
+    "a copy with other case and spaces": ("", 'prompts = "changed.csv"', "2 of the 3 prompts are test prompts"),
+    "a link to a test file": ("", 'prompts = "linked.csv"', "named a test set"),
+    "groups as ToxiGen's test split spells them": ("", 'prompts = "spelled.csv"', "1 rows spell their group"),
     "what is reported on": (
         'prompts = "more.csv"\nsplit = "validation"', 'prompts = "prompts.csv"\nsplit = "test"',
         "1 of the 2 prompts are test prompts",
@@ -255,6 +279,11 @@ def test_test_prompts_cannot_be_reached(write: Callable[..., Path], tmp_path: Pa
         write_csv(tmp_path / file, [("text",), ["nobody sleeps"]])
     write_csv(tmp_path / "marked.csv", [("text", "Split"), ("a", "train"), ("b", "Test ")])
     write_csv(tmp_path / "copy.csv", [("prompt",), ["the fox"], [f" {known[0]}"], [known[1]]])
+    changed = [known[0].upper(), f"{known[1].replace(' ', '  ')}!"]
+    write_csv(tmp_path / "changed.csv", [("text",), ["the fox"], *([text] for text in changed)])
+    (tmp_path / "linked.csv").symlink_to("prompts_test.csv")
+    spelled = [("a fox", "women"), ("a dog", "Black/African-American folks")]
+    write_csv(tmp_path / "spelled.csv", [("text", "target_group"), *spelled])
     write_csv(tmp_path / "more.csv", [("text",), ["nobody sleeps"], [PROMPTS[0][0]]])
     tune, evaluate, phrase = FORBIDDEN[name]
     recipe = write(tune, evaluate=evaluate)

@@ -51,6 +51,9 @@ _CANONICAL = {
     "native american/indigenous folks": "native_american",
 }
 
+TOXIGEN_TEST_GROUPS = frozenset(_CANONICAL)
+"""Spellings of groups, in lower case, that no row of ToxiGen's train split has."""
+
 # Domain -> groups as `_plain` writes them: ToxiGen's own, and what other prompt sets call the same people.
 _GROUPS = {
     "gender": """women woman men man female male girl boy lgbtq lgbtqia lgbt gay lesbian bisexual trans

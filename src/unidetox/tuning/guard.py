@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 
 from unidetox import hub
 from unidetox.candidates import read_starts
 from unidetox.data.files import find_column, load_table
 from unidetox.data.formats import Table, read_table
-from unidetox.data.prompts import PROMPT_COLUMNS, TOXIGEN_ID, TOXIGEN_NAMES, PromptSet, load_prompts
+from unidetox.data.prompts import PROMPT_COLUMNS, TOXIGEN_NAMES, TOXIGEN_TEST_GROUPS, PromptSet, load_prompts
 from unidetox.data.remote import choose_files
 from unidetox.errors import UsageError
 from unidetox.settings import Evaluate, Recipe
@@ -22,8 +23,9 @@ _SANDBOX_TEST = "sandbox:prompts_test.csv"
 def validation_prompts(chosen: Evaluate, reported: Evaluate) -> PromptSet:
     """Load the prompts of a search, having made sure that none of them is a test prompt.
 
-    Refused are the splits ``test`` and ``all``, files whose name or column ``split`` says test, and prompts that the
-    test split of the sandbox, of ToxiGen (where it lies in the local cache) or the recipe's own report holds.
+    Refused are the splits ``test`` and ``all``, files whose name or column ``split`` says test, files that spell groups
+    as only ToxiGen's test split does, and prompts that the test split of the sandbox, of ToxiGen (where it lies in the
+    local cache) or the recipe's own report holds, also with other case, spaces and punctuation.
 
     Args:
         chosen: Which prompts the search is to use.
@@ -65,9 +67,10 @@ def _check_split(split: str) -> None:
 
 
 def _check_table(chosen: Evaluate) -> None:
-    """Look at the name of a file and at its own word on which split its rows are of."""
+    """Look at the name of a file, at that of a file it links to, and at its own word on which split its rows are of."""
     name = Path(sandbox_name(chosen.prompts))
-    if "test" in re.findall("[a-z]+", name.stem.lower()) or name.parent.name.lower() == "test":
+    linked = name.expanduser()
+    if _named_test(name) or (linked.is_symlink() and _named_test(linked.resolve())):
         raise UsageError(f"{name} is named a test set, which a search must not see", hint=_HINT)
     # Unlike for an evaluation, the test split of a data set is no substitute for one that it lacks.
     table = load_table(chosen.prompts, (chosen.split.partition("[")[0], "train"))
@@ -75,10 +78,24 @@ def _check_table(chosen: Evaluate) -> None:
     said = sum(str(row.get(column) or "").strip().lower() == "test" for row in table.rows) if column else 0
     if said:
         raise UsageError(f"{name}: {said} rows are of the test split by its column '{column}'", hint=_HINT)
+    spelled = sum(str(row.get("target_group") or "").strip().lower() in TOXIGEN_TEST_GROUPS for row in table.rows)
+    if spelled:
+        raise UsageError(f"{name}: {spelled} rows spell their group as ToxiGen's test split does", hint=_HINT)
+
+
+def _named_test(name: Path) -> bool:
+    return "test" in re.findall("[a-z]+", name.stem.lower()) or name.parent.name.lower() == "test"
+
+
+_CHANGED = 0.05
+"""Share of prompts that may be test prompts but for case, spaces and punctuation: data sets hold a few twins."""
 
 
 def _check_texts(prompts: PromptSet, tests: set[str]) -> None:
-    found = sum(prompt.text.strip() in tests for prompt in prompts.prompts)
+    bare = {_bare(text) for text in tests} - {""}
+    same = sum(prompt.text.strip() in tests for prompt in prompts.prompts)
+    alike = sum(_bare(prompt.text) in bare for prompt in prompts.prompts)
+    found = alike if alike > _CHANGED * len(prompts.prompts) else same
     if found:
         what = f"{found} of the {len(prompts.prompts)} prompts are test prompts, which a search must not see"
         raise UsageError(f"{Path(sandbox_name(prompts.source))}: {what}", hint=_HINT)
@@ -87,22 +104,36 @@ def _check_texts(prompts: PromptSet, tests: set[str]) -> None:
 def _known_tests() -> set[str]:
     """Return the test prompts that are on this machine."""
     files = [Path(resolve_source(_SANDBOX_TEST, None, missing_ok=True))]
-    cached = hub.cached_snapshot(TOXIGEN_ID, "dataset")
-    if cached is not None:
+    for name in dict.fromkeys(TOXIGEN_NAMES.values()):
+        cached = hub.cached_snapshot(name, "dataset")
+        if cached is None:
+            continue
         present = [path.relative_to(cached).as_posix() for path in cached.rglob("*") if path.is_file()]
         files += [cached / path for path in choose_files(present, "test", "annotated")]
     return {text for path in files if path.is_file() for text in _texts(read_table(path))}
 
 
 def _reported(chosen: Evaluate, reported: Evaluate) -> set[str]:
-    """Return the prompts of the recipe's report that lie in a file: its part of the same one, all of another."""
-    if reported.prompts in TOXIGEN_NAMES or not hub.is_local(reported.prompts):
+    """Return the prompts of the recipe's report, as far as the search could hold them without our knowledge.
+
+    Of the same source that is the part that is reported on, of another file all of it. ToxiGen's test split is another
+    file than the one that validation prompts are of.
+    """
+    toxigen = [section.prompts in TOXIGEN_NAMES for section in (chosen, reported)]
+    if reported.prompts == chosen.prompts or all(toxigen):
+        if toxigen[1] and reported.split.partition("[")[0] == "test":
+            return set()
+        return {prompt.text.strip() for prompt in load_prompts(reported.prompts, split=reported.split).prompts}
+    if toxigen[1] or not hub.is_local(reported.prompts):
         return set()
-    if reported.prompts != chosen.prompts:
-        return _texts(load_table(reported.prompts))
-    return {prompt.text.strip() for prompt in load_prompts(reported.prompts, split=reported.split).prompts}
+    return _texts(load_table(reported.prompts))
 
 
 def _texts(table: Table) -> set[str]:
     column = find_column(table, PROMPT_COLUMNS)
     return {str(row.get(column) or "").strip() for row in table.rows} if column else set()
+
+
+def _bare(text: str) -> str:
+    """Strip a text of what a copy may have changed: case, spaces, punctuation, forms of letters."""
+    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
