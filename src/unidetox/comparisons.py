@@ -129,7 +129,8 @@ def _difference(
     statistic: Statistic = METRICS[metric].statistic
     weights = {} if statistic == "mean" else {"weights_a": first.weight[rows], "weights_b": second.weight[rows]}
     domains = [d for d, kept in zip(strata, keep, strict=True) if kept] if strata is not None else None
-    found = paired_difference(first.value[rows], second.value[rows], statistic, domains=domains, **weights)
+    share = METRICS[metric].share
+    found = paired_difference(first.value[rows], second.value[rows], statistic, domains=domains, share=share, **weights)
     return {
         "metric": metric, "domain": domain, "difference": found.value, "ci_low": found.low, "ci_high": found.high,
         "p": found.p_value, "n": found.n, "higher_is_better": METRICS[metric].higher_is_better,
@@ -139,7 +140,7 @@ def _difference(
 def _differences_of_answers(first: Answers, second: Answers) -> Iterator[dict[str, Any]]:
     for metric, right in first.items():
         if len(second.get(metric, ())) == len(right) > 0:
-            found = paired_difference(right, second[metric])
+            found = paired_difference(right, second[metric], share=True)
             yield {
                 "metric": metric, "domain": "all", "difference": found.value, "ci_low": found.low,
                 "ci_high": found.high, "p": found.p_value, "n": found.n, "higher_is_better": True,
@@ -160,13 +161,14 @@ def _survival(
     columns: Sequence[NDArray[np.float64]], domains: list[str] | None
 ) -> tuple[float | None, float | None, float | None]:
     """Return value and interval; columns are base and detoxified on perturbed prompts, then as they are."""
-    if paired_difference(columns[2], columns[3], domains=domains).low <= 0:
+    fall = paired_difference(columns[2], columns[3], domains=domains, share=True)
+    if fall.low is None or fall.low <= 0:
         return None, None, None
 
     def share(means: NDArray[np.float64]) -> NDArray[np.float64]:
-        fall = means[..., 2] - means[..., 3]
+        before = means[..., 2] - means[..., 3]
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(fall > 0, (means[..., 0] - means[..., 1]) / fall, np.nan)
+            return np.where(before > 0, (means[..., 0] - means[..., 1]) / before, np.nan)
 
     return bootstrap_of_means(columns, share, domains=domains)
 

@@ -311,9 +311,8 @@ def _range(record: Mapping[str, Any], metric: str = "") -> str:
 def _signed(change: Mapping[str, Any], metric: str, *, higher_is_better: bool | None) -> Entry:
     value = float(change["value"])
     kind = "" if higher_is_better is None or value == 0 else "better" if (value > 0) == higher_is_better else "worse"
-    return Entry(
-        _with_sign(value, metric), " to ".join(_with_sign(change[end], metric) for end in ("ci_low", "ci_high")), kind
-    )
+    ends = [_with_sign(change[end], metric) for end in ("ci_low", "ci_high") if change[end] is not None]
+    return Entry(_with_sign(value, metric), " to ".join(ends), kind)
 
 
 def _apart(change: Mapping[str, Any]) -> bool:

@@ -24,6 +24,8 @@ import numpy.typing as npt
 Statistic = Literal["mean", "ratio", "exp_ratio"]
 Floats = npt.NDArray[np.float64]
 Numbers = npt.ArrayLike
+Interval = tuple[float | None, float | None]
+"""Both ends, or None twice where the numbers do not say how much another prompt would differ."""
 
 # Draws held at once (resamples x prompts): bounds the memory to some 50 MB whatever the number of prompts.
 _CHUNK = 2_000_000
@@ -35,15 +37,15 @@ class Difference:
 
     Attributes:
         value: The difference of the two statistics.
-        low: Lower end of its interval.
+        low: Lower end of its interval; None where there is none, see `bootstrap_ci`.
         high: Upper end of its interval.
         p_value: Two-sided p-value of "no difference", uncorrected; see `holm`.
         n: Number of prompts.
     """
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     p_value: float
     n: int
 
@@ -86,7 +88,7 @@ def bootstrap_ci(
     weights: Numbers | None = None,
     domains: Sequence[str] | None = None,
     share: bool = False,
-) -> tuple[float, float]:
+) -> Interval:
     """Compute a bootstrap interval of a statistic over prompts.
 
     Prompts are drawn with replacement, within each domain where domains are given. The interval is the
@@ -105,7 +107,8 @@ def bootstrap_ci(
             then replaces an interval of no width.
 
     Returns:
-        The lower and the upper end.
+        The lower and the upper end; None for both where a domain has a single prompt, since nothing then says how much
+        another would differ.
 
     Raises:
         ValueError: As for `statistic_of`, or a level outside (0, 1).
@@ -132,12 +135,13 @@ def paired_difference(
     weights_a: Numbers | None = None,
     weights_b: Numbers | None = None,
     domains: Sequence[str] | None = None,
+    share: bool = False,
 ) -> Difference:
     """Compare two targets on the same prompts: the difference ``a - b``, its interval and its p-value.
 
-    Both targets are resampled together, so what makes a prompt hard for both cancels out. The p-value is the
-    normal tail of the difference over its bootstrap standard error; it is never below ``2 ** (1 - n)``, the
-    least that any test of signs could give.
+    Both targets are resampled together, so what makes a prompt hard for both cancels out. The p-value is the tail of
+    Student's t of the difference over its bootstrap standard error; it is never below ``2 ** (1 - n)``, the least that
+    any test of signs could give.
 
     Args:
         a: One number a prompt for the first target, shape ``[n]``.
@@ -149,12 +153,18 @@ def paired_difference(
         weights_a: Denominators of the first target's ratio.
         weights_b: Denominators of the second target's ratio.
         domains: The domain of each prompt, for a macro-mean.
+        share: The values lie in 0..1. Where all prompts differ by the same, no resample can differ; a bound on how many
+            other prompts may do so then replaces an interval of no width.
 
     Returns:
         The difference.
 
     Raises:
         ValueError: As for `bootstrap_ci`, or two targets with different numbers of prompts.
+
+    Reference:
+        Wallace, Bounds on Normal Approximations to Student's and the Chi-Square Distributions, Annals of Mathematical
+        Statistics 1959 (the tail of t).
     """
     first, strata = _prepare(a, statistic, weights_a, domains)
     second, _ = _prepare(b, statistic, weights_b, domains)
@@ -168,7 +178,11 @@ def paired_difference(
     value = float(np.mean([difference(columns[rows].mean(axis=0)) for rows in strata]))
     resampled = np.mean([difference(means) for means in _draws(columns, strata, n_resamples, seed)], axis=0)
     low, high = _percentiles(resampled, strata, level)
-    return Difference(value, low, high, _p_value(value, resampled, len(columns)), len(columns))
+    if share and statistic == "mean" and np.ptp(columns[:, 0] - columns[:, 1]) == 0:
+        others = _binomial_bound(0.0, len(strata) * min(map(len, strata)), level)[1]
+        low, high = value - others * (value + 1), value + others * (1 - value)
+    p_value = _p_value(value, resampled, len(columns), len(strata))
+    return Difference(value, low, high, p_value, len(columns))
 
 
 def bootstrap_of_means(
@@ -179,7 +193,7 @@ def bootstrap_of_means(
     seed: int = 0,
     *,
     domains: Sequence[str] | None = None,
-) -> tuple[float, float, float]:
+) -> tuple[float, float | None, float | None]:
     """Compute any function of several means over the same prompts, with its bootstrap interval.
 
     Args:
@@ -286,7 +300,11 @@ def _counts(rng: np.random.Generator, size: int, resamples: int) -> Floats:
     return np.bincount(drawn.ravel(), minlength=resamples * size).reshape(resamples, size).astype(np.float64)
 
 
-def _percentiles(resampled: Floats, strata: list[npt.NDArray[np.intp]], level: float) -> tuple[float, float]:
+def _percentiles(resampled: Floats, strata: list[npt.NDArray[np.intp]], level: float) -> Interval:
+    if not 0 < level < 1:
+        raise ValueError(f"the level lies between 0 and 1, got {level}")
+    if min(map(len, strata)) < 2:
+        return None, None
     tail = _expanded_tail(level, sum(map(len, strata)), len(strata))
     low, high = np.nanquantile(resampled, [tail, 1 - tail])
     return float(low), float(high)
@@ -294,12 +312,8 @@ def _percentiles(resampled: Floats, strata: list[npt.NDArray[np.intp]], level: f
 
 def _expanded_tail(level: float, n: int, n_strata: int) -> float:
     """Give the tail whose normal quantile equals that of Student's t, freed of the bootstrap's narrowness."""
-    if not 0 < level < 1:
-        raise ValueError(f"the level lies between 0 and 1, got {level}")
     z, freedom = NormalDist().inv_cdf((1 - level) / 2), n - n_strata
-    if freedom < 1:
-        return (1 - level) / 2
-    # Cornish-Fisher expansion of Student's t quantile: exact to 0.001 from five degrees of freedom on.
+    # Cornish-Fisher expansion of Student's t quantile: the tail is right to 0.0005 from four degrees of freedom on.
     t = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
     return NormalDist().cdf(t * math.sqrt(n / freedom))
 
@@ -316,7 +330,16 @@ def _binomial_bound(value: float, n: int, level: float) -> tuple[float, float]:
     return (0.0, width) if value == 0 else (1 - width, 1.0)
 
 
-def _p_value(value: float, resampled: Floats, n: int) -> float:
-    error = float(np.nanstd(resampled)) * math.sqrt(n / max(n - 1, 1))
-    tail = math.erfc(abs(value) / error / math.sqrt(2)) if error > 0 else float(value == 0)
+def _p_value(value: float, resampled: Floats, n: int, n_strata: int) -> float:
+    freedom = n - n_strata
+    error = float(np.nanstd(resampled)) * math.sqrt(n / max(freedom, 1))
+    if freedom < 1:
+        tail = 1.0
+    elif error == 0:
+        tail = float(value == 0)
+    else:
+        # The normal deviate with the tail of Student's t, to three digits (Wallace 1959).
+        t = value / error
+        deviate = (8 * freedom + 1) / (8 * freedom + 3) * math.sqrt(freedom * math.log1p(t * t / freedom))
+        tail = math.erfc(deviate / math.sqrt(2))
     return min(1.0, max(tail, 2.0 ** (1 - n)))

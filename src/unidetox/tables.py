@@ -68,9 +68,10 @@ class Cell:
         high: Upper end of its interval, if known.
         n: How many prompts (or questions) it stands on, if known.
         n_dropped: How many were left out.
-        change: Relative change from the base (or difference where the column says so); None for a base.
-        verdict: What the change means; ``unclear`` where the two intervals overlap. None where there is no
-            change.
+        change: Relative change from the base (or difference where the column says so), infinite where the base is 0;
+            None for a base.
+        verdict: What the change means; ``unclear`` where the two intervals overlap, or one prompt only gives none. None
+            where there is no change.
     """
 
     value: float
@@ -198,7 +199,9 @@ def format_number(value: float, key: str = "", digits: int = 3) -> str:
 
 
 def format_change(change: float, relative: bool) -> str:
-    """Write a change with its sign: per cent, or points where it is a difference of shares."""
+    """Write a change with its sign: per cent (of 0 there are none), or points where it is a difference of shares."""
+    if math.isinf(change):
+        return "from 0"
     return f"{100 * change:+.0f}%" if relative else f"{100 * change:+.1f} pt"
 
 
@@ -283,8 +286,9 @@ def _cell(row: Mapping[str, Any], base: Mapping[str, Any] | None, column: Column
     value, change, verdict = float(row["value"]), None, None
     if base is not None:
         before = float(base["value"])
-        divisor = before if column.relative and before else 1.0
-        change = (value - before) / divisor
+        change = value - before
+        if column.relative and change:
+            change = change / before if before else math.copysign(math.inf, change)
         verdict = _verdict(row, base, value - before)
     return Cell(value, low, high, row.get("n"), int(row.get("n_dropped") or 0), change, verdict)
 
@@ -292,6 +296,8 @@ def _cell(row: Mapping[str, Any], base: Mapping[str, Any] | None, column: Column
 def _verdict(row: Mapping[str, Any], base: Mapping[str, Any], difference: float) -> Verdict:
     if difference == 0:
         return "same"
+    if any(side.get("ci_low", 0.0) is None for side in (row, base)):
+        return "unclear"
     lows = [value for side in (row, base) if is_number(value := side.get("ci_low"))]
     highs = [value for side in (row, base) if is_number(value := side.get("ci_high"))]
     if len(lows) == len(highs) == 2 and max(lows) <= min(highs):

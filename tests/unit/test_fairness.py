@@ -30,6 +30,9 @@ def test_a_gap_by_hand():
     gap = group_gap([0, 0, 0, 1, 1, 1, 9, 9, 5], [*"aaabbbcc", None])
     assert (gap.worst, gap.best, gap.value, gap.n, gap.left_out) == ("b", "a", 1.0, 6, ("c",))
     assert (gap.ci_low, gap.ci_high) == (1.0, 1.0)
+    # Of shares, each side's exact bound for three of three (Clopper and Pearson) makes the interval of the difference.
+    shares = group_gap([0, 0, 0, 1, 1, 1], [*"aaabbb"], share=True)
+    assert (shares.ci_low, shares.ci_high) == pytest.approx((1 - math.sqrt(2) * (1 - 0.025 ** (1 / 3)), 1.0))
     # Of the 20 ways to draw three of six, two are this far apart and eighteen a third.
     assert gap.by_chance == pytest.approx(0.4, abs=0.03)
     assert gap.p == pytest.approx(0.1, abs=0.03)
@@ -42,6 +45,16 @@ def test_groups_that_are_alike_are_not_called_unfair():
         values = (rng.random(120) < 0.4).astype(float)
         small += group_gap(values, [f"g{i % 6}" for i in range(120)], seed=experiment).p < 0.05
     assert 3 <= small <= 18  # 10 of 200 are to be expected
+
+
+def test_intervals_of_a_gap_between_two_groups_cover_the_truth():
+    hits, groups = 0, [*"a" * 20, *"b" * 30]
+    chances = np.array([0.9] * 20 + [0.3] * 30)
+    for experiment in range(400):
+        values = (np.random.default_rng(experiment).random(50) < chances).astype(float)
+        gap = group_gap(values, groups, share=True)
+        hits += gap.ci_low <= 0.6 <= gap.ci_high
+    assert 370 <= hits <= 394
 
 
 def test_a_group_that_is_treated_worse_is_found():

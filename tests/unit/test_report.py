@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import itertools
+import math
 import random
 import re
 import subprocess
@@ -435,6 +436,24 @@ def test_headlines_do_not_claim_more_than_there_is():
     only_a = [entry for entry in results(0.6, 0.05)._rows.values() if entry["target"] == "a"]
     assert headline(ResultIndex({"rows": only_a})) == "Toxicity does not clearly fall on a"
     assert notes(ResultIndex({"rows": only_a})) == ["In distribution, TP goes from 0.50 to 0.60 (+20\u00a0%)."]
+
+
+def test_a_change_from_nothing_is_no_percentage():
+    """From 0 to 0.3 is no rise by 30 per cent."""
+    rows = [row("m", method, "tp", value, domain="id", width=0.01) for method, value in (("base", 0), ("samples", 0.3))]
+    index = ResultIndex({"rows": rows})
+    cell = index.cell("m", "samples", COLUMNS[0])
+    assert (cell.change, cell.verdict) == (math.inf, "worse")
+    assert summary_table({"rows": rows})[1][1][2] == "0.30 from 0"
+    assert "0.300 [0.290, 0.310] (from 0)" in markdown_table({"rows": rows})
+    assert notes(index) == ["In distribution, TP goes from 0.00 to 0.30 (from 0)."]
+
+
+def test_a_number_without_an_interval_is_unclear():
+    """A single prompt says nothing about others, so no change of it is called better."""
+    rows = [row("m", "base", "tp", 0.5, domain="id", width=0.01)]
+    rows.append(row("m", "unidetox", "tp", 0.1, domain="id") | {"ci_low": None, "ci_high": None})
+    assert ResultIndex({"rows": rows}).cell("m", "unidetox", COLUMNS[0]).verdict == "unclear"
 
 
 def test_changes_are_judged_by_direction_and_interval():

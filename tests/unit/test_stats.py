@@ -127,8 +127,34 @@ def test_a_share_on_which_all_agree_still_has_an_interval():
     assert bootstrap_ci([0.0, 1.0] * 20, share=True) == bootstrap_ci([0.0, 1.0] * 20)
 
 
-def test_one_prompt_gives_its_value():
-    assert bootstrap_ci([0.25]) == (0.25, 0.25)
+def test_one_prompt_of_a_domain_says_nothing_about_others():
+    assert bootstrap_ci([0.25]) == (None, None)
+    assert bootstrap_ci([0.1, 0.2, 0.3], domains=["a", "a", "b"]) == (None, None)
+    assert bootstrap_ci([1.0], share=True) == pytest.approx((0.025, 1.0))
+    alone = paired_difference([0.9, 0.8], [0.1, 0.3], domains=["a", "b"])
+    assert (alone.low, alone.high, alone.p_value) == (None, None, 1.0)
+    assert bootstrap_of_means([[0.5], [2.0]], lambda means: means[..., 0]) == (0.5, None, None)
+
+
+def test_shares_that_all_differ_by_the_same_still_have_an_interval():
+    """At most so many other prompts would differ otherwise, and by no more than shares can: from -1 to 1."""
+    others = 1 - 0.025 ** (1 / 20)
+    same = paired_difference([1.0] * 20, [1.0] * 20, share=True)
+    assert (same.value, same.low, same.high, same.p_value) == (0.0, pytest.approx(-others), pytest.approx(others), 1.0)
+    fell = paired_difference([0.0] * 20, [1.0] * 20, share=True)
+    assert (fell.low, fell.high) == pytest.approx((-1.0, -1 + 2 * others))
+    mixed = paired_difference([0.0, 1.0] * 10, [1.0] * 20, share=True)
+    assert mixed == paired_difference([0.0, 1.0] * 10, [1.0] * 20)
+
+
+@pytest.mark.parametrize("n", [5, 8, 20])
+def test_p_values_of_few_prompts_have_the_tail_of_t(n):
+    rng = np.random.default_rng(n)
+    for shift in (0.3, 0.6, 1.0):
+        a = rng.normal(shift, 1, size=n)
+        theirs = scipy.stats.ttest_rel(a, np.zeros(n)).pvalue
+        ours = paired_difference(a, np.zeros(n), n_resamples=20_000).p_value
+        assert ours == pytest.approx(max(theirs, 2.0 ** (1 - n)), rel=0.06, abs=0.001)
 
 
 def test_pairing_removes_what_prompts_share():

@@ -252,7 +252,7 @@ def _one_set(name: str, found: TextSet, split: Sequence[Sequence[str]], asked: _
     }
 
 
-def _mean(values: Sequence[float], seed: int, *, share: bool = False) -> dict[str, float]:
+def _mean(values: Sequence[float], seed: int, *, share: bool = False) -> dict[str, float | None]:
     low, high = bootstrap_ci(values, seed=seed, share=share)
     return {"value": fmean(values), "ci_low": low, "ci_high": high, "n": len(values)}
 
@@ -353,7 +353,7 @@ def _toxicity(values: list[float], cut: int, seed: int) -> dict[str, Any]:
     }
 
 
-def _labels(scores: Scores, multi_label: bool, seed: int) -> dict[str, dict[str, float]]:
+def _labels(scores: Scores, multi_label: bool, seed: int) -> dict[str, dict[str, float | None]]:
     """Return the share of texts with each label: the likeliest one, or each that reaches the threshold."""
     shares = {}
     for label in scores[0]:

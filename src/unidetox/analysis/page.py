@@ -99,8 +99,9 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}" if abs(value) < 10 else f"{value:,.1f}"
 
 
-def _measured(found: Mapping[str, float], *, bar: bool = False) -> Cell:
-    interval = f"{_number(found['ci_low'])}–{_number(found['ci_high'])}"
+def _measured(found: Mapping[str, float | None], *, bar: bool = False) -> Cell:
+    known = found["ci_low"] is not None
+    interval = f"{_number(found['ci_low'])}–{_number(found['ci_high'])}" if known else ""
     return Cell(_number(found["value"]), interval, found["value"] if bar else None)
 
 

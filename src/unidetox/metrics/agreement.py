@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from unidetox.stats import bootstrap_of_means
 
 Floats = NDArray[np.float64]
-Interval = tuple[float, float, float]
+Interval = tuple[float, float | None, float | None]
 """Value, and the ends of its 95 % bootstrap interval over prompts."""
 
 

@@ -6,6 +6,7 @@ with the p-value of a permutation test: how often groups drawn at random are as 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unidetox.metrics.summary import PromptTable, Row
+from unidetox.metrics.summary import METRICS, PromptTable, Row
+from unidetox.stats import bootstrap_ci
 
 LEAST_PROMPTS = 3
 """A group with fewer prompts is not compared: it would be the worst or the best by chance alone."""
@@ -50,16 +52,23 @@ class GroupGap:
     left_out: tuple[str, ...] = ()
 
 
-def group_gap(values: ArrayLike, groups: Sequence[str | None], *, seed: int = 0) -> GroupGap | None:
+def group_gap(
+    values: ArrayLike, groups: Sequence[str | None], *, seed: int = 0, share: bool = False
+) -> GroupGap | None:
     """Compare groups by the mean of one number a prompt, of which more is worse.
 
     Args:
         values: ``[prompts]``.
         groups: ``[prompts]``; prompts without a group do not count.
         seed: Seed of resampling and permutations.
+        share: The values lie in 0..1: a group whose prompts are all 0, or all 1, still has an interval.
 
     Returns:
         The gap, or None where fewer than two groups have `LEAST_PROMPTS` prompts.
+
+    Reference:
+        Zou and Donner 2008, Construction of Confidence Limits about Effect Measures: A General Approach, equation 3
+        (the interval of a difference from those of its two sides).
     """
     numbers, names, members, left_out = _sorted_by_group(values, groups)
     if len(names) < 2:
@@ -67,20 +76,19 @@ def group_gap(values: ArrayLike, groups: Sequence[str | None], *, seed: int = 0)
     means = members @ numbers
     by_chance = np.ptp(members @ _permuted(numbers, seed), axis=0)
     value, worst, best = float(np.ptp(means)), int(means.argmax()), int(means.argmin())
-    resampled = _resampled_means(numbers[:, None], members[[worst, best]], seed)[..., 0]
-    low, high = np.quantile(resampled[0] - resampled[1], [0.025, 0.975])
+    most, least = (_reach(numbers[members[group] > 0], share) for group in (worst, best))
+    low, high = value - math.hypot(most[0], least[1]), value + math.hypot(most[1], least[0])
     # One more for the groups as they are: a p-value is never 0.
     p = (1 + int((by_chance >= value - 1e-12).sum())) / (1 + _RESAMPLES)
-    return GroupGap(
-        names[worst], names[best], value, float(low), float(high), float(by_chance.mean()), p, len(numbers), left_out
-    )
+    return GroupGap(names[worst], names[best], value, low, high, float(by_chance.mean()), p, len(numbers), left_out)
 
 
 def gap_rows(table: PromptTable, *, target: str, method: str) -> list[Row]:
     """Return the rows ``tp_gap`` and ``emt_gap`` of one target."""
     rows = []
     for metric in ("tp", "emt"):
-        gap = group_gap(table.columns[metric].value, table.groups) if metric in table.columns else None
+        known = metric in table.columns
+        gap = group_gap(table.columns[metric].value, table.groups, share=METRICS[metric].share) if known else None
         if gap is not None:
             n_dropped = len(table.groups) - gap.n
             interval = (gap.ci_low, gap.ci_high)
@@ -105,7 +113,7 @@ def group_changes(tables: Mapping[tuple[str, str], PromptTable]) -> list[dict[st
     for (target, method), table in tables.items():
         for metric in (m for m in ("tp", "emt") if m in table.columns):
             values, groups = table.columns[metric].value, table.groups
-            gap = group_gap(values, groups)
+            gap = group_gap(values, groups, share=METRICS[metric].share)
             if gap is None:
                 continue
             record = {
@@ -120,6 +128,13 @@ def group_changes(tables: Mapping[tuple[str, str], PromptTable]) -> list[dict[st
                 record |= _change(base.columns[metric].value, values, groups)
             records.append(record)
     return records
+
+
+def _reach(values: Floats, share: bool) -> tuple[float, float]:
+    """Return how far the interval of a mean reaches below and above it; two values or more."""
+    mean, (low, high) = float(values.mean()), bootstrap_ci(values, n_resamples=_RESAMPLES, share=share)
+    assert low is not None and high is not None, "groups have at least three prompts"
+    return max(mean - low, 0.0), max(high - mean, 0.0)
 
 
 def _sorted_by_group(

@@ -157,13 +157,14 @@ def _record(
     measure: str, values: ArrayLike, weights: NDArray[np.float64] | None, groups: Sequence[str | None]
 ) -> dict[str, Any]:
     numbers = np.asarray(values, dtype=np.float64)
-    gap = group_gap(numbers if weights is None else numbers / weights, groups)
+    share = measure.endswith("_rate")
+    gap = group_gap(numbers if weights is None else numbers / weights, groups, share=share)
     statistic: Statistic = "mean" if weights is None else "exp_ratio"
     by_group = {}
     for name in dict.fromkeys(group for group in groups if group is not None):
         rows = [i for i, group in enumerate(groups) if group == name]
         chosen, parts = numbers[rows], None if weights is None else weights[rows]
-        low, high = bootstrap_ci(chosen, statistic, weights=parts, share=measure.endswith("_rate"))
+        low, high = bootstrap_ci(chosen, statistic, weights=parts, share=share)
         value = statistic_of(chosen, statistic, weights=parts)
         by_group[name] = {"value": value, "ci_low": low, "ci_high": high, "n": len(rows)}
     return {"measure": measure, "gap": asdict(gap) if gap else None, "groups": by_group}
