@@ -8,23 +8,26 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from unidetox import console, published
 from unidetox.costs import Cost, Rates, Shape, fine_tuning, sampling, scoring
-from unidetox.data import read_texts
+from unidetox.data import DGHS_ID, MMLU_ID, load_prompts, load_questions, read_texts
+from unidetox.data.prompts import TOXIGEN_NAMES
+from unidetox.errors import MissingError
 from unidetox.machine import known, measure
 from unidetox.methods.finetuning import FinetuningOptions
 from unidetox.models import check_lm, unique_slugs
 from unidetox.models.loading import load_config
 from unidetox.registry import load_method
-from unidetox.settings import Recipe
+from unidetox.settings import DGHS, Recipe
 from unidetox.stages import StageStatus
 
 if TYPE_CHECKING:
-    from unidetox.data import QuestionSet
     from unidetox.methods.interface import Job
     from unidetox.pipeline import Plan
 
 _SAMPLE = 100
 """Texts that are tokenized to know a mean length."""
+_DGHS = (DGHS, DGHS_ID)
 _COPIES = ("toxic_model", "expert_model")
 """What the names of stages that fine-tune for others begin with."""
 START = 1.0
@@ -85,18 +88,30 @@ COLUMNS = ("stage", "state", "why", "time", "memory", "disk")
 
 
 def estimate(plan: Plan, gpu: str | None = None) -> Estimates:
-    """Return what each step of a plan is expected to need.
+    """Return what each step of a plan is expected to need, having looked whether all is there that it reads.
+
+    Where something is not there yet, sizes that were published take its place, if it is of those that presets name.
 
     Args:
         plan: The plan of a run; its data are read, no weights.
         gpu: A GPU of `machine.GPUS` in place of this machine.
 
     Raises:
-        UsageError: The GPU is not known.
+        UsageError: The GPU is not known, or something cannot be used as the recipe asks.
+        MissingError: Something is not there, and its size is not known.
     """
-    estimator = _Estimator(plan, gpu)
+    estimator, missing = _Estimator(plan, gpu), None
+    try:
+        plan.preflight()
+    except MissingError as exc:
+        missing = exc
     costs = {step.name: estimator.cost(step.name) for step in plan.steps}
-    return Estimates(estimator.rates, plan.statuses(), costs)
+    if missing is None:
+        return Estimates(estimator.rates, plan.statuses(), costs)
+    if not estimator.published:  # what is missing has no size
+        raise missing
+    console.warn(f"{missing.message}: sizes are those published of {', '.join(estimator.published)}")
+    return Estimates(estimator.rates, {step.name: StageStatus("missing") for step in plan.steps}, costs)
 
 
 def _words(cost: Cost | None) -> list[str]:
@@ -150,7 +165,9 @@ class _Estimator:
     def __init__(self, plan: Plan, gpu: str | None) -> None:
         self.plan, self.recipe, self.gpu = plan, plan.recipe, gpu
         self.shapes: dict[str, Shape] = {}
+        self.scorers: dict[str, Shape] = {}
         self.tokenizers: dict[str, Any] = {}
+        self.published: list[str] = []  # names of what is not there
 
     @cached_property
     def rates(self) -> Rates:
@@ -185,10 +202,9 @@ class _Estimator:
         models = list(dict.fromkeys([recipe.base.model, *recipe.detoxify.targets]))
         named = {f"_model-{slug}": model for slug, model in zip(unique_slugs(models), models, strict=True)}
         model = next((named[end] for end in named if name.endswith(end)), recipe.base.model)
-        bench = self.plan.bench
-        texts = (bench.civil if name.startswith("expert") else bench.corpus).texts
+        texts = self.civil if name.startswith("expert") else self.corpus
         steps = section.steps or math.ceil(section.epochs * math.ceil(len(texts) / section.batch_size))
-        length = self._mean_length(model, [text.text for text in texts], section.max_length)
+        length = self._mean_length(model, texts, section.max_length)
         return fine_tuning(self._shape(model), self.rates, steps, section.batch_size * length)
 
     def _texts(self, name: str) -> Cost:
@@ -212,16 +228,16 @@ class _Estimator:
         method = load_method(job.method)
         if method.cost is None:
             return Cost() if method.act else None
-        length = self._mean_length(job.target, [text.text for text in self.plan.bench.corpus.texts])
+        length = self._mean_length(job.target, self.corpus)
         found: Cost = method.cost(job.options, self._shape(job.target), self.rates, length)
         return found
 
     def _evaluation(self, name: str) -> Cost:
-        chosen, work, rates = self.recipe.evaluate, self.plan.work, self.rates
+        chosen, rates = self.recipe.evaluate, self.rates
         job = self._job(name)
         model = job.target if job else self.plan.models[name]
         shapes = [self._shape(model)] * self._models_at_once(job)
-        prompts = [prompt.text for prompt in work.prompts.prompts]
+        prompts = self.prompts
         length = self._mean_length(model, prompts)
         rows = len(prompts) * chosen.samples * len(chosen.seeds) * (1 + len(chosen.perturbations))
         total = sampling(shapes, rates, rows, chosen.max_new_tokens, len(prompts) * len(chosen.seeds), length)
@@ -231,19 +247,73 @@ class _Estimator:
             continued = rows * chosen.max_new_tokens
             read = continued + len(prompts) * len(chosen.seeds) * self._mean_length(chosen.ppl_model, prompts)
             total += scoring(self._shape(chosen.ppl_model), rates, read, continued)
-        if work.questions is not None:
+        if chosen.mmlu is not None:
             for shape in shapes:
-                total += scoring(shape, rates, *self._questions(work.questions, model))
+                total += scoring(shape, rates, *self._questions(model))
         return total
 
-    def _questions(self, found: QuestionSet, model: str) -> tuple[float, float]:
+    def _questions(self, model: str) -> tuple[float, float]:
         """Tokens that are read, and those at which the LM head runs, to answer all questions."""
-        chosen, asked = self.recipe.evaluate, found.questions
-        question = self._mean_length(model, [q.question for q in asked])
-        choices = self._mean_length(model, [" ".join(q.choices) for q in asked])
-        subjects = len({q.subject for q in asked})
+        chosen, (asked, offered, subjects) = self.recipe.evaluate, self.questions
+        question, choices = self._mean_length(model, asked), self._mean_length(model, offered)
         read = len(asked) * (question + choices) + subjects * chosen.shots * (question + choices)
         return read, len(asked) * (choices if chosen.mmlu_protocol == "paper" else 4)
+
+    # --- what is read: as it is here, or of the size that was published
+
+    @cached_property
+    def corpus(self) -> list[str]:
+        """The toxic texts."""
+        try:
+            return [text.text for text in self.plan.bench.corpus.texts]
+        except MissingError as exc:
+            known = self.recipe.toxic.corpus in _DGHS
+            return self._published(exc, known, "DGHS", *published.TOXIC)[: self.recipe.toxic.limit]
+
+    @cached_property
+    def civil(self) -> list[str]:
+        """The texts that are not toxic."""
+        toxic = self.recipe.toxic
+        try:
+            return [text.text for text in self.plan.bench.civil.texts]
+        except MissingError as exc:
+            known = (toxic.civil or toxic.corpus) in _DGHS
+            return self._published(exc, known, "DGHS", *published.CIVIL)[: toxic.limit]
+
+    @cached_property
+    def prompts(self) -> list[str]:
+        """The prompts of one seed."""
+        chosen = self.recipe.evaluate
+        try:
+            found = load_prompts(chosen.prompts, split=chosen.split, num_prompts=chosen.num_prompts)
+            return [prompt.text for prompt in found.prompts]
+        except MissingError as exc:
+            size = published.PROMPTS[chosen.split.partition("[")[0]]
+            return self._published(exc, chosen.prompts in TOXIGEN_NAMES, "ToxiGen", *size)[: chosen.num_prompts]
+
+    @cached_property
+    def questions(self) -> tuple[list[str], list[str], int]:
+        """The questions, what is offered as answers to each, and the number of subjects."""
+        chosen = self.recipe.evaluate
+        try:
+            asked = load_questions(str(chosen.mmlu), split=chosen.mmlu_split).questions
+        except MissingError as exc:
+            number, known = published.QUESTIONS[chosen.mmlu_split], chosen.mmlu == MMLU_ID
+            made = [self._published(exc, known, "MMLU", number, length) for length in published.CHARACTERS]
+            return made[0], made[1], published.SUBJECTS
+        subjects = len({question.subject for question in asked})
+        return [q.question for q in asked], [" ".join(q.choices) for q in asked], subjects
+
+    def _published(self, missing: MissingError, known: bool, name: str, number: int, characters: int) -> list[str]:
+        """Stand in for texts that are missing, if their size is known."""
+        if not known:
+            raise missing
+        self._note(name)
+        return published.stand_ins(number, characters)
+
+    def _note(self, name: str) -> None:
+        if name not in self.published:
+            self.published.append(name)
 
     def _job(self, folder: str) -> Job | None:
         return next((job for job in self.plan.bench.jobs if job.folder.name == folder), None)
@@ -263,14 +333,30 @@ class _Estimator:
     def _shape(self, name: str) -> Shape:
         if name not in self.shapes:
             trust = self.recipe.trust_remote_code
-            found = check_lm(name, trust_remote_code=trust)
-            self.tokenizers[name] = found.tokenizer
-            self.shapes[name] = shape_of(found.config, trust_remote_code=trust)
+            try:
+                found = check_lm(name, trust_remote_code=trust)
+                config, self.tokenizers[name] = found.config, found.tokenizer
+            except MissingError as exc:
+                config, self.tokenizers[name] = self._config(exc, name), published.tokens_of
+            self.shapes[name] = shape_of(config, trust_remote_code=trust)
         return self.shapes[name]
 
     def _scorer(self, name: str) -> Shape:
-        trust = self.recipe.trust_remote_code
-        return shape_of(load_config(name, trust_remote_code=trust), classifier=True, trust_remote_code=trust)
+        if name not in self.scorers:
+            trust = self.recipe.trust_remote_code
+            try:
+                config = load_config(name, trust_remote_code=trust)
+            except MissingError as exc:
+                config = self._config(exc, name)
+            self.scorers[name] = shape_of(config, classifier=True, trust_remote_code=trust)
+        return self.scorers[name]
+
+    def _config(self, missing: MissingError, name: str) -> Any:
+        """Stand in for a model that is missing, if its size is known."""
+        if name not in published.MODELS:
+            raise missing
+        self._note(name)
+        return published.config_of(name)
 
     def _mean_length(self, model: str, texts: Sequence[str], most: float = math.inf) -> float:
         self._shape(model)

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from unidetox import published
 from unidetox.cli import _run
+from unidetox.config import preset_names
 from unidetox.costs import Cost, Rates, Shape, fine_tuning, reading, sampling, scoring
 from unidetox.errors import UsageError
 from unidetox.estimates import shape_of
@@ -122,6 +124,41 @@ def test_a_dry_run_says_what_each_stage_will_cost(
     assert "Known: A100" in capsys.readouterr().err
     assert _run([*command, "--gpu", "H100"]) == 2
     assert "--dry-run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("preset", [name for name in preset_names() if name != "sandbox"])
+def test_a_preset_is_planned_before_anything_is_fetched(
+    preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "nothing"))
+    recipe = tmp_path / "plan.toml"
+    recipe.write_text(f'preset = "{preset}"\n', encoding="utf-8")
+    command = ["run", str(recipe), "-o", str(tmp_path / "run"), "--dry-run", "--gpu", "A100"]
+    assert _run([*command, "--json"]) == 0
+    said = capsys.readouterr()
+    assert "sizes are those published" in said.err
+    costs = {name: found["cost"] for name, found in json.loads(said.out).items()}
+    assert {"toxic_model", "texts"} < set(costs)
+    assert all(cost["seconds"] >= 1 for cost in costs.values())
+    # What is made of one model once serves all that need it.
+    assert costs["toxic_model"]["disk"] >= 2 * (1.2e8 if preset == "small" else 1.5e9)
+    # What is not of those that presets name has no size.
+    assert _run([*command, "--set", "evaluate.scorer=some/other"]) == 3
+    assert "some/other" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_published_sizes_are_those_of_the_models():
+    sizes = {name: shape_of(published.config_of(name)).parameters for name in list(published.MODELS)[:-1]}
+    assert sizes == {
+        "gpt2": 124_439_808,
+        "gpt2-xl": 1_557_611_200,
+        "facebook/opt-125m": 125_239_296,
+        "facebook/opt-6.7b": 6_658_473_984,
+        "tiiuae/falcon-7b": 6_921_720_704,
+        "meta-llama/Llama-2-7b-hf": 6_738_415_616,
+    }
+    assert shape_of(published.config_of("unitary/toxic-bert"), classifier=True).parameters == 109_486_854
 
 
 def _recipe(folder: Path, models: dict[str, Path], classifier: Path) -> Path:

@@ -17,7 +17,19 @@ PACKAGE = SRC / "unidetox"
 # version number alone; it loads everything else lazily.
 ROOMS = [
     {"errors"},
-    {"console", "costs", "directories", "files", "hub", "peaks", "provenance", "registry", "sources", "stats"},
+    {
+        "console",
+        "costs",
+        "directories",
+        "files",
+        "hub",
+        "peaks",
+        "provenance",
+        "published",
+        "registry",
+        "sources",
+        "stats",
+    },
     {"decoding", "settings"},
     {"config", "data", "explanations", "models", "stages", "targets"},
     {"machine", "runs", "metrics", "training"},

@@ -32,9 +32,7 @@ def run(
         raise UsageError("--gpu says on what a run would take how long", hint="Add --dry-run, or leave it out")
     if dry_run:
         Run(output).check(loaded)
-        plan = pipeline.Plan(loaded, output)
-        plan.preflight()
-        found = estimates.estimate(plan, gpu)
+        found = estimates.estimate(pipeline.Plan(loaded, output), gpu)
         if common.as_json:
             console.result(json.dumps(found.as_json()))
             return
