@@ -174,9 +174,16 @@ CASES: dict[str, Callable[[Inputs], Case]] = {
     "option is unknown": lambda i: (2, "--stepps", [*detoxify(i), "--stepps", 3]),
     "verb has no argument": lambda i: (2, "argument", ["detoxify"]),
     "verb lacks an option": lambda i: (2, "--toxic", ["distill", i.models["gpt2"]]),
+    "a label too many": lambda i: (
+        2,
+        "1 --scorer and 2 --scorer-label",
+        [*evaluate(i, scorer_label="a"), "--scorer-label", "b"],
+    ),
+    "a scorer twice": lambda i: (2, "--scorer is given twice", [*evaluate(i), "--scorer", i.scorer]),
+    "directories are not planned": lambda i: (2, "--dry-run is for recipes", ["compare", i.folder, "--dry-run"]),
 }
 
-OUTPUT = ("train-toxic", "distill", "detoxify", "evaluate", "run")
+OUTPUT = ("train-toxic", "distill", "detoxify", "evaluate", "run", "compare")
 
 
 def with_output(command: list[Any], output: Path) -> list[Any]:

@@ -70,15 +70,17 @@ ADDED = {
     "detoxify": f"--steps 2 --limit 4 --max-length 32 {CPU}",
     "train-toxic": f"--steps 2 --limit 4 --max-length 32 {CPU}",
     "distill": f"--num-texts 4 --max-length 16 {CPU}",
-    "evaluate": f"--limit 2 --samples 2 --max-new-tokens 4 {CPU} --prompts {{prompts}} --scorer {{classifier}}",
+    "evaluate": f"--limit 2 --samples 2 --max-new-tokens 4 {CPU} --prompts {{prompts}}",
     "run": f"--limit 2 {CPU} {SETS}",
     "compare": f"--limit 2 {CPU} {SETS}",
     "analyze": f"--limit 4 {CPU}",
     "tune": f"--limit 2 {CPU} {SETS} --set tune.ceiling=inf --set tune.trials=2 --set tune.model={{gpt2}}",
     "status": "", "report": "", "init": "", "doctor": "--offline", "--version": "",
 }  # fmt: skip
-# --- A preset that makes texts needs the Hub; only these commands use one, and this is what they read instead.
+# --- A preset that makes texts needs the Hub; only these commands use one, and this is what they read instead. So does
+# --- the scorer of evaluations that name none.
 PRESET_TEXTS = "--texts {texts}"
+DEFAULT_SCORER = "--scorer {classifier}"
 
 # --- The same for functions of Python.
 FEW = {"device": "cpu", "dtype": "float32"}
@@ -222,6 +224,8 @@ def rewritten(command: str, world: dict[str, str]) -> list[str]:
         added = []  # finished runs are compared as they are
     if words[0] == "detoxify" and "--texts" not in words:
         added += PRESET_TEXTS.format(**world).split()
+    if words[0] == "evaluate" and "--scorer" not in words:
+        added += DEFAULT_SCORER.format(**world).split()
     return [world[STANDS_FOR[word]] if word in STANDS_FOR else word for word in words] + added
 
 

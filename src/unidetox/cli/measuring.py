@@ -92,10 +92,10 @@ def _scorers(models: list[str], labels: list[str]) -> dict[str, Any]:
         raise UsageError(
             f"{len(models)} --scorer and {len(labels)} --scorer-label", hint="Give one label for all, or one for each"
         )
+    if len(set(models)) < len(models):
+        raise UsageError("a --scorer is given twice", hint="Name each scorer once")
     each = labels if len(labels) > 1 else (labels or ["toxic"]) * len(models)
     others = dict(zip(models[1:], each[1:], strict=True))
-    if len(others) < len(models) - 1:
-        raise UsageError("a --scorer is given twice", hint="Name each scorer once")
     main = {"scorer": models[0]} if models else {}
     return main | ({"scorer_label": labels[0]} if labels else {}) | ({"other_scorers": others} if others else {})
 
