@@ -7,6 +7,22 @@ from typing import Any
 
 from unidetox.tables import COLUMNS, Cell, Column, ResultIndex, format_change, method_name, public_name
 
+_LOST = {
+    "prompts_cut": "prompts cut on the left to fit the model's context",
+    "questions_cut": "questions cut on the left to fit the model's context",
+    "scorer_texts_cut": "continuations cut to fit the scorer",
+    "perplexity_texts_cut": "prompts cut on the left to fit the perplexity model",
+    "perplexity_texts_too_long": "continuations too long for the perplexity model",
+    "kl_base_missing": "no divergence from the base:",
+}
+_COUNTED = {
+    "prompts": "prompts",
+    "prompts_repeated": "of them repeat another",
+    "prompts_without_domain": "without a domain",
+    "continuations": "continuations",
+    "continuations_empty": "of them empty",
+}
+
 
 def headline(index: ResultIndex) -> str:
     """Say in one sentence what the results show."""
@@ -123,6 +139,23 @@ def _range(values: Sequence[float], form: str) -> str:
 
 def _count(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def counted(counts: Mapping[str, Any], *, lost_only: bool = False) -> str:
+    """Say what was measured of one model, and what was cut or left out.
+
+    Args:
+        counts: The model's ``counts`` of a ``results.json``.
+        lost_only: Say only what could change a number unseen; empty where there is nothing of the kind.
+    """
+    words = _LOST if lost_only else _COUNTED | _LOST
+    said = []
+    for key, count in counts.items():
+        name, _, where = key.replace("@", ":").partition(":")
+        if count and name in words:
+            what = f"{count:,} {words[name]}" if isinstance(count, int) else public_name(f"{words[name]} {count}")
+            said.append(what + (f" ({public_name(where)})" if where else ""))
+    return "; ".join(said)
 
 
 def sizes(index: ResultIndex) -> list[tuple[str, str, str]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from unidetox import __version__, charts, curves
 from unidetox.files import read_jsonl
 from unidetox.grids import Grid, grid_latex, grid_markdown
-from unidetox.headline import headline, notes, sizes
+from unidetox.headline import counted, headline, notes, sizes
 from unidetox.provenance import flatten
 from unidetox.registry import METHODS, method_places
 from unidetox.sections import alarms_by_group, grids, mentions_by_group
@@ -114,6 +114,7 @@ def render_report(
         examples=chosen,
         names=index.names,
         sizes=sizes(index),
+        counts={public_name(name): counted(found) for name, found in (results.get("counts") or {}).items()},
         settings=list(_shown(results.get("settings") or {})),
         models=list(_shown(results.get("models") or {})),
     )  # fmt: skip

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from unidetox import console
 from unidetox.comparisons import compare, survival_rows
 from unidetox.errors import UniDetoxError
 from unidetox.files import read_json, read_jsonl, write_json, write_jsonl
@@ -132,6 +133,7 @@ def join(directories: Mapping[Target, Path], output: Path, further: Mapping[str,
     Returns:
         The content of ``results.json``.
     """
+    from unidetox.headline import counted
     from unidetox.report import example_rows, render_report
 
     id_domains, seeds = further["settings"]["id_domains"], further["settings"]["seeds"]
@@ -154,6 +156,9 @@ def join(directories: Mapping[Target, Path], output: Path, further: Mapping[str,
         },
         **further,
     }
+    for name, counts in results["counts"].items():
+        if lost := counted(counts, lost_only=True):
+            console.warn(f"{name}: {lost}")
     _write_generations(output / "generations.jsonl", directories, seeds)
     write_json(output / "results.json", results)
     render_report(results, example_rows(output / "generations.jsonl"), output / "report")

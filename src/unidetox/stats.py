@@ -103,8 +103,8 @@ def bootstrap_ci(
         seed: Seed of the resampling; the same seed gives the same interval.
         weights: The denominators of a ratio, shape ``[n]``.
         domains: The domain of each prompt, for a macro-mean.
-        share: The values are 0 or 1. Where all are equal, no resample can differ; the exact binomial bound
-            then replaces an interval of no width.
+        share: The values lie in 0..1. Where all are 0, or all 1, no resample can differ; the exact binomial bound on
+            how many prompts have another value then replaces an interval of no width.
 
     Returns:
         The lower and the upper end; None for both where a domain has a single prompt, since nothing then says how much

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 from collections.abc import Callable
@@ -66,6 +67,11 @@ def test_odd_prompts_are_counted_and_said(evaluate: Evaluate, tmp_path: Path):
     found = counts(results)
     assert (found["prompts"], found["prompts_repeated"], found["prompts_without_domain"]) == (4, 2, 1)
     assert (found["prompts_cut"], found["prompts_cut@spacing"]) == (1, 1)
+    cut = "1 prompts cut on the left to fit the model's context"
+    assert f"{cut}; {cut} (spacing)" in said
+    page = (tmp_path / "out" / "report" / "index.html").read_text(encoding="utf-8")
+    assert "4 prompts; 1 without a domain; 2 of them repeat another" in page
+    assert html.escape(f"{cut} (spacing)").replace("&#x27;", "&#39;") in page
     n = {(r["domain"], r["group"]): r["n"] for r in results["rows"] if r["metric"] == "tp" and r["seed"] is None}
     assert n["all", None] == 4
     assert n["all", "martians"] == 1

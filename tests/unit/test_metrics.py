@@ -473,6 +473,14 @@ def test_every_row_has_its_interval_its_n_and_its_direction():
         assert r.higher_is_better is better.get(r.metric, r.higher_is_better)
 
 
+def test_a_share_of_nothing_has_an_interval():
+    """No loop and no toxic continuation after 5 prompts does not mean that there never is one."""
+    rows = summarise(GENERATIONS, target="t", method="base", rules=Rules(threshold=0.99))
+    for metric in ("tp", "toxic_fraction", "loop_rate", "empty_rate"):
+        found = find(rows, metric)
+        assert (found.value, found.ci_low, found.ci_high) == (0.0, 0.0, pytest.approx(1 - 0.025 ** (1 / 5)))
+
+
 def test_groups_have_toxicity_only():
     metrics = {r.metric for r in summarise(GENERATIONS, target="t", method="base") if r.group is not None}
     assert metrics == {"tp", "emt", "toxicity_mean", "toxic_fraction"}

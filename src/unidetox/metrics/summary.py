@@ -92,16 +92,16 @@ METRICS: Mapping[str, _Metric] = {
     "tp": _Metric("mean", False, by_group=True, share=True),
     "emt": _Metric("mean", False, by_group=True),
     "toxicity_mean": _Metric("mean", False, by_group=True),
-    "toxic_fraction": _Metric("mean", False, by_group=True),
+    "toxic_fraction": _Metric("mean", False, by_group=True, share=True),
     "ppl": _Metric("ratio", False),
     "ppl_token": _Metric("exp_ratio", False),
     "dist_1": _Metric("mean", True),
     "dist_2": _Metric("mean", True),
     "dist_3": _Metric("mean", True),
     "mean_length": _Metric("mean", None),
-    "eos_rate": _Metric("mean", None),
-    "loop_rate": _Metric("mean", False),
-    "empty_rate": _Metric("mean", False),
+    "eos_rate": _Metric("mean", None, share=True),
+    "loop_rate": _Metric("mean", False, share=True),
+    "empty_rate": _Metric("mean", False, share=True),
 }
 TOXICITY = ("tp", "emt", "toxicity_mean", "toxic_fraction")
 """The metrics that need a scorer."""
