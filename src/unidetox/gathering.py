@@ -33,9 +33,12 @@ def gather(folders: Sequence[Path], output: Path) -> dict[str, Any]:
 
     Raises:
         MissingError: A folder holds no results.
-        UsageError: They were measured in different ways, so that nothing could be compared.
+        UsageError: They were measured in different ways, so that nothing could be compared; or the output holds
+            measurements.
     """
     contents = {folder: _results(folder) for folder in dict.fromkeys(folders)}
+    if (output / "evaluation").exists():
+        raise UsageError(f"{output} holds measurements of its own, whose results would go", hint="Give another -o")
     found: dict[Target, Path] = {}
     titles: dict[tuple[Path, str], Target] = {}
     for folder, content in contents.items():

@@ -80,9 +80,9 @@ class Plan:
         check_starts(self.recipe, self.work.prompts)
 
     def _evaluations(self) -> Iterator[Step]:
+        made = {job.folder.name: (job.step,) for job in self.bench.jobs}
         for slug, model in self.models.items():
-            needs = () if slug.endswith("-base") else (f"targets/{slug}",)
-            yield self._evaluation_step(slug, model, needs)
+            yield self._evaluation_step(slug, model, made.get(slug, ()))
 
     def _evaluation_step(self, slug: str, model: str, needs: tuple[str, ...]) -> Step:
         folder, settings = self.directory / "evaluation" / slug, self.recipe.evaluate

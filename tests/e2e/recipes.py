@@ -194,8 +194,13 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 def stages(run: Path) -> dict[str, bytes]:
-    """The commit mark of every stage of a run."""
-    return {path.parent.relative_to(run).as_posix(): path.read_bytes() for path in sorted(run.rglob("stage.json"))}
+    """The commit mark of every stage of a run; folders may come and go while it works."""
+    found = {}
+    for folder, _, files in sorted(os.walk(run)):  # unlike `rglob`, it passes over what is gone
+        if "stage.json" in files:
+            with contextlib.suppress(FileNotFoundError):
+                found[Path(folder).relative_to(run).as_posix()] = Path(folder, "stage.json").read_bytes()
+    return found
 
 
 def redone(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> set[str]:

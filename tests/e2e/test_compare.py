@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recipes import Inputs, call, redone, stages, start
+from recipes import Inputs, call, redone, snapshot, stages, start
 
 LISTED = """
 [[target]]
@@ -182,6 +182,15 @@ def test_dry_run_lists_every_stage_and_does_nothing(inputs: Inputs, tmp_path: Pa
     assert not (tmp_path / "run").exists()
 
 
+def test_a_label_that_ends_like_the_base_model_is_a_label(inputs: Inputs, tmp_path: Path):
+    """What is measured of it waits for it, as for any other."""
+    listed = f'[[target]]\nmodel = "{inputs.models["gpt2"]}"\n[[method]]\nname = "dexperts"\nlabel = "of-base"\n'
+    recipe = write_recipe(inputs, tmp_path / "tiny.toml", listed)
+    plan = call("compare", recipe, "-o", tmp_path / "run", "--dry-run", "--json").ok().json
+    assert "targets/gpt2-of-base is not fresh" in plan["evaluation/gpt2-of-base"]["reasons"]
+    assert plan["evaluation/gpt2-base"]["reasons"] == []
+
+
 # ---- finished runs
 
 
@@ -225,6 +234,10 @@ def test_what_cannot_be_compared_is_said(whole: Path, inputs: Inputs, tmp_path: 
     assert (said.code, "one of several" in said.err) == (2, True)
     said = call("compare", whole, "-o", tmp_path / "out", "--limit", 3)
     assert (said.code, "as they are" in said.err) == (2, True)
+    before = snapshot(whole)
+    said = call("compare", whole, "-o", whole)
+    assert (said.code, "measurements of its own" in said.err) == (2, True)
+    assert snapshot(whole) == before
     settings = inputs.small()
     call("run", inputs.recipe(tmp_path / "other.toml", settings), "-o", tmp_path / "other", "-q").ok()
     said = call("compare", whole, tmp_path / "other", "-o", tmp_path / "out")
