@@ -220,7 +220,7 @@ def summary_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]
     rows = []
     for target, method in index.systems():
         cells = [_short_cell(index.cell(target, method, column), column) for column in columns]
-        rows.append([_shorten(index.names[target], 25 - room), _shorten(method_name(method), room), *cells])
+        rows.append([_shorten(index.names[target], 24 - room), _shorten(method_name(method), room), *cells])
     return ["model", "method", *(c.title.replace("Accuracy", "Acc") for c in columns)], rows
 
 
@@ -311,11 +311,17 @@ def _verdict(row: Mapping[str, Any], base: Mapping[str, Any], difference: float)
 def _short_cell(cell: Cell | None, column: Column) -> str:
     if cell is None:
         return "-"
-    digits = 1 if column.key == "ppl" else 2
-    number = f"{cell.value:.{digits}f}"
-    if column.key.startswith("tp") and cell.change is not None:
-        return f"{number} {format_change(cell.change, True)}"
-    return number
+    if column.key == "ppl":
+        return _short_perplexity(cell.value)
+    number = f"{cell.value:.2f}"
+    if not column.key.startswith("tp") or cell.change is None or math.isinf(cell.change):
+        return number
+    return f"{number} {format_change(cell.change, True) if cell.change < 9.995 else '>999%'}"
+
+
+def _short_perplexity(value: float) -> str:
+    """Write a perplexity in five characters, however broken the model is."""
+    return f"{value:.1f}" if value < 999.95 else f"{value:.0f}" if value < 99_999.5 else f"{value:.0e}"
 
 
 def _long_cell(cell: Cell | None, column: Column) -> str:

@@ -444,9 +444,25 @@ def test_a_change_from_nothing_is_no_percentage():
     index = ResultIndex({"rows": rows})
     cell = index.cell("m", "samples", COLUMNS[0])
     assert (cell.change, cell.verdict) == (math.inf, "worse")
-    assert summary_table({"rows": rows})[1][1][2] == "0.30 from 0"
+    assert summary_table({"rows": rows})[1][1][2] == "0.30"
     assert "0.300 [0.290, 0.310] (from 0)" in markdown_table({"rows": rows})
     assert notes(index) == ["In distribution, TP goes from 0.00 to 0.30 (from 0)."]
+
+
+def test_numbers_of_broken_models_fit_the_terminal():
+    rows = [
+        row("a-model-with-quite-a-long-name", method, metric, value, domain=domain)
+        for method, factor in (("base", 1.0), ("unidetox (another-long-name)", 900.0))
+        for metric, domain, value in [
+            *((m, d, 0.001 * factor) for m in ("tp", "emt") for d in ("id", "ood")),
+            ("ppl_token", "all", 123_456.7 * factor), ("dist_2", "all", 0.5), ("accuracy", "all", 0.25),
+        ]
+    ]  # fmt: skip
+    columns, cells = summary_table({"rows": rows})
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    assert sum(widths) + 3 * len(widths) + 1 <= 100
+    assert cells[1][2] == "0.90 >999%"
+    assert [line[6] for line in cells] == ["1e+05", "1e+08"]
 
 
 def test_a_number_without_an_interval_is_unclear():
