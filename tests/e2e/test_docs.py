@@ -49,6 +49,11 @@ STANDS_FOR = {
     "dghs": "corpus",
     "insults.csv": "corpus",
     "cais/mmlu": "mmlu",
+    "../shared/models/gpt2": "gpt2",
+    "../shared/models/llama": "llama",
+    "../shared/models/toxicity-bert-mini": "classifier",
+    "../shared/data/toxigen_annotated_train.csv": "prompts",
+    "../shared/data/mmlu": "mmlu",
 }
 
 # --- What is added at the end of a command of ours, so that it takes a moment; of an option given twice the last
