@@ -81,6 +81,7 @@ def test_a_whole_run_by_ids_from_the_cache(inputs: Inputs, home: Path, tmp_path:
     assert list(secrets(said, tmp_path)) == []
 
 
+@pytest.mark.slow  # it waits for the network to give up
 def test_texts_by_id_where_the_hub_does_not_answer(inputs: Inputs, home: Path, tmp_path: Path):
     """Without --offline: what is in the cache is taken from there."""
     given = ["--texts", "tiny/texts", "--steps", 2, "--max-length", 32, "--device", "cpu"]
@@ -95,6 +96,7 @@ def test_models_are_fetched_before_their_fingerprints_are_taken(
 ):
     """Fetching turns the fingerprint of an id into ID@COMMIT; a stage described before would be stale at once."""
     from unidetox import api, distillation, evaluation, methods
+    from unidetox.metrics import parts
 
     class Described(Exception):
         pass
@@ -109,10 +111,10 @@ def test_models_are_fetched_before_their_fingerprints_are_taken(
         assert fetched == [str(model) for model in models]
         fetched.clear()
 
-    for module in (api, evaluation):
-        monkeypatch.setattr(module, "check_lm", lambda name, **_: fetched.append(str(name)))
+    for module, check in ((api, "check_lm"), (evaluation, "check_target")):
+        monkeypatch.setattr(module, check, lambda name, **_: fetched.append(str(name)))
     monkeypatch.setattr(evaluation, "check_helpers", lambda chosen, **_: fetched.append(chosen.scorer))
-    for module in (distillation, evaluation, methods.finetuning):
+    for module in (distillation, evaluation, parts, methods.finetuning):
         monkeypatch.setattr(module, "fingerprint", described)
     monkeypatch.setattr(distillation, "toxic_corpus", lambda recipe: None)
     monkeypatch.setenv("UNIDETOX_HOME", str(tmp_path / "home"))
