@@ -25,14 +25,14 @@ from unidetox import console
 from unidetox.config import load_recipe, recipe_from
 from unidetox.data import load_prompts
 from unidetox.files import read_jsonl
-from unidetox.metrics.summary import PromptTable, Rules, tabulate
+from unidetox.metrics.summary import Measured, PromptTable
 from unidetox.pipeline import Plan
 from unidetox.settings import Recipe
-from unidetox.stats import Difference, holm, paired_difference, statistic_of
+from unidetox.stats import Difference, Statistic, holm, paired_difference, statistic_of
 from unidetox.tuning.measured import do_shared
 
 ROOT = Path(__file__).resolve().parents[1]
-METRICS = {"tp": "mean", "toxic_fraction": "mean", "ppl_token": "exp_ratio"}
+METRICS: dict[str, Statistic] = {"tp": "mean", "toxic_fraction": "mean", "ppl_token": "exp_ratio"}
 MARKS = ("<!-- {name}: made by benchmarks/ablation.py -->", "<!-- end of {name} -->")
 Change = Mapping[str, Mapping[str, Any]]
 
@@ -121,40 +121,38 @@ def generations(recipe: Recipe, folder: Path, variant: str) -> Iterator[tuple[st
         yield slug, read_jsonl(plan.directory / "evaluation" / slug / f"seed-{recipe.seed}" / "generations.jsonl")
 
 
-def sides(table: PromptTable, metric: str) -> dict[str, Any]:
-    """Values and, of a ratio, weights of a metric."""
-    column = table.columns[metric]
-    return {"values": column.value, "weights": column.weight if METRICS[metric] != "mean" else None}
+def table_of(by_seed: Sequence[list[dict[str, Any]]]) -> PromptTable:
+    """Every metric prompt by prompt, from one list of rows a seed."""
+    return Measured([row for rows in by_seed for row in rows]).table()
 
 
 def value_of(table: PromptTable, metric: str) -> float:
     """A metric over all prompts."""
-    told = sides(table, metric)
-    return statistic_of(told["values"], METRICS[metric], weights=told["weights"])  # type: ignore[arg-type]
+    column, kind = table.columns[metric], METRICS[metric]
+    return float(statistic_of(column.value, kind, weights=column.weight if kind != "mean" else None))
 
 
 def difference(a: PromptTable, b: PromptTable, metric: str) -> Difference:
     """Variant minus default on the same prompts."""
-    first, second = sides(a, metric), sides(b, metric)
-    weights = {"weights_a": first["weights"], "weights_b": second["weights"]}
-    return paired_difference(first["values"], second["values"], METRICS[metric], **weights)  # type: ignore[arg-type]
+    one, other, kind = a.columns[metric], b.columns[metric], METRICS[metric]
+    weights = (one.weight, other.weight) if kind != "mean" else (None, None)
+    return paired_difference(one.value, other.value, kind, weights_a=weights[0], weights_b=weights[1])
 
 
 def compared(tables: Mapping[tuple[str, str], list[list[dict[str, Any]]]]) -> list[Found]:
     """Compare each (slug, variant), a list of rows a seed, with the default of the same slug."""
     found = []
     for (slug, variant), by_seed in tables.items():
-        table = tabulate([row for rows in by_seed for row in rows], Rules())
-        known = tables.get((slug, "default"), [])
-        base = tabulate([row for rows in known for row in rows], Rules()) if variant != "default" else None
-        pairs = list(zip(by_seed, known, strict=True)) if base is not None else []
+        defaults = tables[slug, "default"] if variant != "default" else []
+        table, default = table_of(by_seed), table_of(defaults) if defaults else None
+        pairs = [(table_of([a]), table_of([b])) for a, b in zip(by_seed, defaults, strict=True)] if defaults else []
         found.append(
             Found(
                 slug,
                 variant,
                 {metric: value_of(table, metric) for metric in METRICS},
-                {metric: difference(table, base, metric) for metric in METRICS} if base is not None else {},
-                {m: [value_of(tabulate(a), m) - value_of(tabulate(b), m) for a, b in pairs] for m in METRICS},
+                {metric: difference(table, default, metric) for metric in METRICS} if default else {},
+                {m: [value_of(a, m) - value_of(b, m) for a, b in pairs] for m in METRICS},
             )
         )
     return found
@@ -167,7 +165,8 @@ def verdicts(found: Sequence[Found]) -> dict[tuple[str, str, str], str]:
     said = {}
     for (one, metric), p in zip(tests, adjusted, strict=True):
         value, signs = one.differences[metric], one.signs[metric]
-        excludes = p < 0.05 and (value.low > 0 or value.high < 0)
+        low, high = value.low or 0.0, value.high or 0.0
+        excludes = p < 0.05 and low * high > 0
         agree = all(s * value.value > 0 for s in signs)
         said[one.target, one.variant, metric] = ("lower" if value.value < 0 else "higher") if excludes and agree else ""
     return said
@@ -221,7 +220,8 @@ def run(options: argparse.Namespace) -> tuple[list[str], str]:
                     continue
                 tables.setdefault((short, name), []).append(rows)
     found = compared(tables)
-    bases = {slug: {metric: value_of(tabulate(rows), metric) for metric in METRICS} for slug, rows in base_rows.items()}
+    as_they_are = {slug: table_of([rows]) for slug, rows in base_rows.items()}
+    bases = {slug: {metric: value_of(table, metric) for metric in METRICS} for slug, table in as_they_are.items()}
     n = len({row["prompt_id"] for row in next(iter(base_rows.values()))})
     per = len(next(iter(base_rows.values()))) // (n * len(options.seeds))
     about = (

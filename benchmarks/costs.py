@@ -18,6 +18,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
@@ -116,7 +117,7 @@ def configurations() -> dict[str, object]:
     }  # fmt: skip
 
 
-def stand_in(shared: Path, folder: Path, config: object) -> Path:
+def stand_in(shared: Path, folder: Path, config: Any) -> Path:
     """A folder that looks like a model to whoever reads no weights."""
     config.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):

@@ -58,7 +58,7 @@ def train_plainly(model: Any, rows: list[list[int]]) -> None:
     ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
     labels = torch.tensor([row + [-100] * (width - len(row)) for row in rows])
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0)
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).split(BATCH)
+    order = torch.split(torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)), BATCH)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / len(order))
     model.train()
     for batch in order:

@@ -7,7 +7,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,32 @@ def make_directory(directory: Path) -> list[Path]:
     except OSError as exc:
         raise UsageError(f"cannot make the folder {directory}: {exc.strerror}", hint="Give another -o") from exc
     return made
+
+
+@contextlib.contextmanager
+def locked(directory: Path, lock: DirectoryLock | None = None) -> Iterator[list[Path]]:
+    """Hold the lock of a directory, which is made if need be; what was made and stayed empty is removed in the end.
+
+    Args:
+        directory: The directory.
+        lock: Its lock, where somebody else asks whether it is held.
+
+    Yields:
+        The folders that had to be made.
+
+    Raises:
+        LockedError: If another process works in it.
+        UsageError: If it cannot be made or written in.
+    """
+    made, lock = make_directory(directory), lock or DirectoryLock(directory)
+    try:
+        lock.acquire()
+        try:
+            yield made
+        finally:
+            lock.release()
+    finally:
+        remove_empty(made)
 
 
 def check_directory(directory: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from unidetox import console
 from unidetox.config import build_recipe
 from unidetox.data import load_prompts, load_questions
-from unidetox.directories import DirectoryLock, make_directory, remove_empty
+from unidetox.directories import locked, remove_empty
 from unidetox.errors import UsageError
 from unidetox.files import write_json
 from unidetox.metrics.forms import neutral_set, perturbed_prompts
@@ -239,19 +239,14 @@ def make_evaluate(options: Mapping[str, Any]) -> Evaluate:
 @contextlib.contextmanager
 def locked_output(output: Path) -> Iterator[None]:
     """Hold the lock of an output directory; refuse one that holds something else."""
-    made = make_directory(output)
-    lock = DirectoryLock(output)
-    try:
+    with locked(output):
         foreign = sorted({item.name for item in output.iterdir() if not item.name.startswith(".")} - _OWN)
         if foreign:
             raise UsageError(f"{output} holds something else ({foreign[0]})", hint="give another -o, or empty it first")
-        lock.acquire()
         try:
             yield
         finally:
-            lock.release()
-    finally:
-        remove_empty([output / "evaluation", *made])
+            remove_empty([output / "evaluation"])
 
 
 def _describe(work: Work, settings: Evaluate) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from unidetox import console
 from unidetox.config import Recipe, load_recipe, portable, write_recipe
-from unidetox.directories import DirectoryLock, check_directory, list_files, make_directory, remove_empty
+from unidetox.directories import DirectoryLock, check_directory, list_files, locked
 from unidetox.errors import MissingError, UsageError
 from unidetox.files import TMP_SUFFIX, JsonlWriter, hash_of, read_json, read_jsonl, write_json, write_text
 from unidetox.provenance import now, versions
@@ -105,18 +105,12 @@ class Run:
             UsageError: As `check`.
         """
         self.check(recipe)
-        made = make_directory(self.directory)
-        lock = DirectoryLock(self.directory)
-        try:
-            lock.acquire()
+        with locked(self.directory) as made:
             try:
                 self.check(recipe)
                 yield from self._recorded(recipe, command)
             finally:
                 self._forget_if_nothing_done(bool(made))
-                lock.release()
-        finally:
-            remove_empty(made)
 
     def _recorded(self, recipe: Recipe, command: Sequence[str]) -> Iterator[Run]:
         manifest = self._begin(recipe, command)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from unidetox import console
 from unidetox.files import read_json, write_json
-from unidetox.metrics.collect import free_memory, model_bytes
-from unidetox.metrics.encoding import beginning, encode_prompt
+from unidetox.metrics.collect import free_memory, model_bytes, sampling_settings
+from unidetox.metrics.encoding import encode_prompt, shared_tokens
 from unidetox.metrics.measure import Work
 from unidetox.models import fingerprint
 from unidetox.settings import Evaluate
@@ -101,14 +101,9 @@ def _time(model: str, work: Work, settings: Evaluate) -> float:
 
 
 def _write(lm: LM, work: Work, settings: Evaluate, samples: int) -> None:
-    from unidetox.decoding import SamplingSettings, sample
-    from unidetox.metrics.parts import used_top_k
+    from unidetox.decoding import sample
 
-    how = SamplingSettings(
-        max_new_tokens=settings.max_new_tokens, temperature=settings.temperature,
-        top_p=1.0 if lm.source.filters else settings.top_p, top_k=used_top_k(settings),
-    )  # fmt: skip
+    how = sampling_settings(lm, settings)
     prompts = [encode_prompt(lm, prompt.text, settings.max_new_tokens)[0] for prompt in work.prompts.prompts[:PROMPTS]]
-    shared = len(beginning(lm)) if lm.prefix else 0
-    for _ in sample(lm.source, prompts, samples, how, batch_size=settings.batch_size, shared=shared):
+    for _ in sample(lm.source, prompts, samples, how, batch_size=settings.batch_size, shared=shared_tokens(lm)):
         pass

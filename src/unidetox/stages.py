@@ -20,10 +20,9 @@ from unidetox.directories import (
     check_directory,
     damaged_files,
     list_files,
-    make_directory,
+    locked,
     move_files,
     remove,
-    remove_empty,
     remove_files,
     remove_others,
     there,
@@ -179,16 +178,9 @@ class Stage:
             LockedError: If another process works in the directory.
             UsageError: If the directory holds something else.
         """
-        made = make_directory(self.directory)
-        try:
-            self._lock.acquire()
-            try:
-                self._prepare(fresh, replace)
-                yield from self._watched(replace)
-            finally:
-                self._lock.release()
-        finally:
-            remove_empty(made)
+        with locked(self.directory, self._lock):
+            self._prepare(fresh, replace)
+            yield from self._watched(replace)
 
     def commit(self, summary: Mapping[str, Any]) -> None:
         """Put the content of ``out`` in place of what was committed before; call it last inside `open`.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -171,10 +173,11 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def start(*arguments: object, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> subprocess.Popen[str]:
-    """Start a command line in a process of its own."""
+    """Start a command line in a process of its own, as at a prompt: what a shell runs in the background ignores ^C."""
     command = [sys.executable, "-m", "unidetox.cli", *map(str, arguments)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env or environment(), cwd=cwd)
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, env=env or environment(), cwd=cwd, preexec_fn=heard, **streams)
 
 
 def spawn(*arguments: object, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Said:

@@ -8,11 +8,12 @@ from typing import Any, Literal
 import torch
 
 from unidetox.decoding.decoders import Backbone, backbone
+from unidetox.decoding.drawing import not_numbers
 from unidetox.decoding.likelihood import HEAD_BYTES, MAX_TOKENS
-from unidetox.decoding.memory import is_out_of_memory, out_of_memory
+from unidetox.decoding.memory import in_halves
 from unidetox.decoding.sequences import check_sequences
 from unidetox.decoding.sources import LogitSource, lm
-from unidetox.errors import UniDetoxError, UsageError
+from unidetox.errors import UsageError
 
 _Batch = list[int]
 
@@ -55,21 +56,9 @@ def kl_divergence(
     meter = _Meter(sides, read)
     order = sorted((i for i, text in enumerate(sequences) if len(text) > 1), key=lambda i: len(read[0][i]))
     todo = _batches(order, [len(text) for text in read[0]], batch_size, meter.token_budget)
-    while todo:
-        batch = todo.pop()
-        try:
-            measured = meter.measure(batch)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if len(batch) < 2:
-                raise out_of_memory() from error
-            todo += [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
-            continue
+    for batch, measured in in_halves(todo, lambda batch: (batch, meter.measure(batch)), _halves):
         if any(bool(values.isnan().any()) for values in measured):
-            raise UniDetoxError(
-                "the model's logits are not numbers", hint="The checkpoint is broken, or try --dtype float32"
-            )
+            raise not_numbers()
         yield from zip(batch, measured, strict=True)
     yield from ((i, torch.zeros(0)) for i, text in enumerate(sequences) if len(text) < 2)
 
@@ -86,6 +75,11 @@ def _batches(
             batches.append([])
         batches[-1].append(index)
     return batches
+
+
+def _halves(batch: _Batch) -> list[_Batch]:
+    middle = len(batch) // 2
+    return [part for part in (batch[:middle], batch[middle:]) if part]
 
 
 class _Meter:

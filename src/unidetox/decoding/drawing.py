@@ -38,9 +38,7 @@ def _weights(scores: torch.Tensor, temperature: float) -> torch.Tensor:
     """Unnormalised probabilities, the best token's being 1."""
     best = scores.amax(-1, keepdim=True)
     if not bool(best.isfinite().all()):
-        raise UniDetoxError(
-            "the model's logits are not numbers", hint="The checkpoint is broken, or try --dtype float32"
-        )
+        raise not_numbers()
     weights = scores - best
     return (weights if temperature == 1.0 else weights.div_(temperature)).exp_()
 
@@ -113,3 +111,8 @@ def _first_above(cumulative: torch.Tensor, target: torch.Tensor) -> torch.Tensor
     """Return the first column whose value exceeds the target; it has weight, and the last is never passed."""
     below = torch.nextafter(cumulative[:, -1], torch.zeros_like(target))
     return torch.searchsorted(cumulative, torch.minimum(target, below)[:, None], right=True)[:, 0]
+
+
+def not_numbers() -> UniDetoxError:
+    """What to raise where a model's logits are NaN or infinite."""
+    return UniDetoxError("the model's logits are not numbers", hint="The checkpoint is broken, or try --dtype float32")

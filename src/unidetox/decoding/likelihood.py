@@ -11,11 +11,11 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from unidetox.decoding.decoders import Backbone, backbone, supports_cache
-from unidetox.decoding.memory import free_bytes, is_out_of_memory, out_of_memory, sampling_bytes_per_row
+from unidetox.decoding.drawing import not_numbers
+from unidetox.decoding.memory import free_bytes, in_halves, sampling_bytes_per_row
 from unidetox.decoding.packing import Group, Member, plan
 from unidetox.decoding.sequences import check_sequences
 from unidetox.decoding.sources import LogitSource, lm
-from unidetox.errors import UniDetoxError
 
 HEAD_BYTES = 32 << 20
 MAX_TOKENS = {"cpu": 2048, "cuda": 16384}
@@ -87,22 +87,9 @@ def loglikelihood(
     rows = len(contexts) if batch_size == "auto" else max(1, batch_size)
     packed = scorer.way == "packed"
     todo = plan(contexts, continuations, rows, _token_budget(source.models, packed=packed), packed=packed)
-    while todo:
-        group = todo.pop()
-        try:
-            scored = scorer.score(group)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            halves = group.halves()
-            if len(halves) < 2:
-                raise out_of_memory() from error
-            todo += halves
-            continue
+    for scored in in_halves(todo, scorer.score, Group.halves):
         if any(bool(values.isnan().any()) for _, values in scored):
-            raise UniDetoxError(
-                "the model's logits are not numbers", hint="The checkpoint is broken, or try --dtype float32"
-            )
+            raise not_numbers()
         yield from scored
 
 

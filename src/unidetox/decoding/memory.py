@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from unidetox.errors import UniDetoxError
+
+Work = TypeVar("Work")
+Result = TypeVar("Result")
 
 
 def free_bytes(device: torch.device) -> int:
@@ -46,6 +50,32 @@ def out_of_memory() -> UniDetoxError:
     return UniDetoxError(
         "memory ran out even at the smallest batch", hint="Try --dtype bfloat16, a shorter text or a smaller model"
     )
+
+
+def in_halves(todo: list[Work], do: Callable[[Work], Result], halves: Callable[[Work], list[Work]]) -> Iterator[Result]:
+    """Do pieces of work, the last first; each again in halves where memory runs out, which changes no result.
+
+    Args:
+        todo: The pieces; emptied.
+        do: Does one.
+        halves: Cuts one in two; returns fewer where it cannot be cut.
+
+    Raises:
+        UniDetoxError: Where the smallest piece does not fit into memory.
+    """
+    while todo:
+        piece = todo.pop()
+        try:
+            result = do(piece)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            parts = halves(piece)
+            if len(parts) < 2:
+                raise out_of_memory() from error
+            todo += parts
+            continue
+        yield result
 
 
 def sampling_bytes_per_row(model: Any, capacity: int) -> int:

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from unidetox import console
 from unidetox.files import JsonlWriter, read_json, read_jsonl, write_json, write_text
-from unidetox.metrics.encoding import beginning, encode_prompt
+from unidetox.metrics.encoding import encode_prompt, shared_tokens
 from unidetox.metrics.mmlu import Answer, score_questions
+from unidetox.metrics.parts import used_top_k
 from unidetox.metrics.perplexity import continuation_nll
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from unidetox.metrics.mmlu import Protocol
     from unidetox.metrics.toxicity import ToxicityScorer
     from unidetox.models import LM
+    from unidetox.settings import Evaluate
 
 CHUNK = 2000
 """Continuations a chunk: what a kill can cost, and what is held in memory at once."""
@@ -133,6 +135,23 @@ class Continuations:
         write_json(self.directory / _NOTES, {"n_prompts_cut": n_prompts_cut})
 
 
+def sampling_settings(lm: LM, chosen: Evaluate, *, seed: int = 0, ends: tuple[int, ...] = ()) -> SamplingSettings:
+    """Return how continuations of a model are drawn; a rule that filters takes the place of top-p.
+
+    Args:
+        lm: The model.
+        chosen: The recipe's section.
+        seed: Root of the random streams.
+        ends: Tokens that end a continuation; none where all must be of one length.
+    """
+    from unidetox.decoding.sampling import SamplingSettings
+
+    return SamplingSettings(
+        max_new_tokens=chosen.max_new_tokens, temperature=chosen.temperature, top_k=used_top_k(chosen),
+        top_p=1.0 if lm.source.filters else chosen.top_p, eos_token_ids=ends, seed=seed,
+    )  # fmt: skip
+
+
 def sample_continuations(
     lm: LM,
     prompts: Sequence[Prompt],
@@ -175,7 +194,7 @@ def sample_continuations(
         advance(len(done))
         finished = sample(
             lm.source, ids, part.n_samples, settings,
-            keys=keys, skip=done, batch_size=batch_size, shared=len(beginning(lm)) if lm.prefix else 0,
+            keys=keys, skip=done, batch_size=batch_size, shared=shared_tokens(lm),
         )  # fmt: skip
         for batch in _every(_APPEND_SECONDS, finished):
             writer.write(_row(lm, ids[s.prompt_index], s) for s in batch)

@@ -52,6 +52,11 @@ def beginning(lm: LM) -> list[int]:
     return ids
 
 
+def shared_tokens(lm: LM) -> int:
+    """Return how many tokens all prompts of a model begin with alike, where that is worth reading once."""
+    return len(beginning(lm)) if lm.prefix else 0
+
+
 def encode_prompt(lm: LM, prompt: str, room: int) -> tuple[list[int], bool]:
     """Encode a prompt as the tokenizer does by default, but never with an end-of-sequence token after it.
 

@@ -20,12 +20,13 @@ from unidetox.metrics.collect import (
     model_bytes,
     read_answers,
     sample_continuations,
+    sampling_settings,
     score_likelihood,
     score_toxicity,
 )
 from unidetox.metrics.from_base import Divergence
 from unidetox.metrics.mmlu import Answer
-from unidetox.metrics.parts import PartNames, used_top_k
+from unidetox.metrics.parts import PartNames
 from unidetox.metrics.scorers import Scorer, check_helpers, load_scorer, scorers_of
 from unidetox.metrics.toxicity import find_label
 from unidetox.models import eos_ids, load_lm
@@ -205,18 +206,9 @@ class Measurement:
         return load_lm(name, device=work.device, dtype=work.dtype, trust_remote_code=work.trust_remote_code)
 
     def _sample(self, lm: LM, series: Series) -> None:
-        from unidetox.decoding.sampling import SamplingSettings
-
         chosen = self.settings
         ends = eos_ids(lm.tokenizer, lm.model.config, getattr(lm.model, "generation_config", None))
-        settings = SamplingSettings(
-            max_new_tokens=chosen.max_new_tokens,
-            temperature=chosen.temperature,
-            top_p=1.0 if lm.source.filters else chosen.top_p,
-            top_k=used_top_k(chosen),
-            eos_token_ids=ends,
-            seed=series.seed,
-        )
+        settings = sampling_settings(lm, chosen, seed=series.seed, ends=ends)
         what = f"sampling{', ' if series.form else ''}{series.form}"
         sample_continuations(
             lm, series.prompts.prompts, settings, series.continuations,

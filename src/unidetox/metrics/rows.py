@@ -15,7 +15,7 @@ from unidetox.metrics.measure import NEUTRAL, PLAIN, Measurement, Series, toxici
 from unidetox.metrics.mentions import false_positives, treatment
 from unidetox.metrics.mmlu import accuracy_rows
 from unidetox.metrics.scorers import Scorer
-from unidetox.metrics.summary import TOXICITY, PromptTable, Row, Rules, summarise, tabulate
+from unidetox.metrics.summary import TOXICITY, Measured, Row, Rules
 from unidetox.metrics.toxicity import is_toxic
 
 
@@ -32,17 +32,20 @@ class TargetResults:
         self.job, self.names, self.dir = job, names, output_dir
         settings = job.settings
         self.rules = Rules.of(settings.protocol, settings.threshold, settings.id_domains)
-        self.tables = self._tables()
+        self.plain = list(self._generations(PLAIN))
+        self.measured = {PLAIN: Measured(self.plain, self.rules)}
+        for form in job.work.perturbed:
+            self.measured[form] = Measured(self._generations(form), self.rules, TOXICITY)
+        self.tables = {form: measured.table() for form, measured in self.measured.items()}
 
     def rows(self) -> list[Row]:
         """Return all rows of this target alone."""
-        options: dict[str, Any] = {**self.names, "rules": self.rules}
-        rows = summarise(self._generations(PLAIN), **options)
-        for form in self.job.work.perturbed:
-            rows += summarise(self._generations(form), **options, metrics=TOXICITY, tag=f"@{form}")
+        rows = []
+        for form, measured in self.measured.items():
+            rows += measured.rows(**self.names, tag=f"@{form}" if form else "")
         for scorer in self.job.scorers[1:]:
-            judged = ({**row, "toxicity": _judged(row, scorer)} for row in self._generations(PLAIN))
-            rows += summarise(judged, **options, metrics=TOXICITY, tag=f":{scorer.name}")
+            judged = ({**row, "toxicity": _judged(row, scorer)} for row in self.plain)
+            rows += Measured(judged, self.rules, TOXICITY).rows(**self.names, tag=f":{scorer.name}")
             rows += self._agreement(scorer)
         rows += gap_rows(self.tables[PLAIN], **self.names)
         rows += accuracy_rows(self.job.answers() or [], **self.names, protocol=self.job.settings.mmlu_protocol)
@@ -56,14 +59,10 @@ class TargetResults:
             "rows": [asdict(row) for row in self.rows()],
             "counts": self._counts(),
             "answers": self._answers(),
-            "distributions": distributions(self._generations(PLAIN)),
+            "distributions": distributions(self.plain),
             NEUTRAL: treatment(self._generations(NEUTRAL)) if self.job.work.neutral else [],
             "false_positives": [record for scorer in self.job.neutral_scores for record in self._alarms(scorer)],
         }
-
-    def _tables(self) -> dict[str, PromptTable]:
-        forms = (PLAIN, *self.job.work.perturbed)
-        return {form: tabulate(self._generations(form), self.rules) for form in forms}
 
     def _generations(self, form: str) -> Iterator[dict[str, Any]]:
         for series in self._series(form):
@@ -74,7 +73,7 @@ class TargetResults:
 
     def _agreement(self, scorer: Scorer) -> Iterator[Row]:
         """Yield whether another scorer calls the same continuations toxic as the main one, and ranks them alike."""
-        rows = list(self._generations(PLAIN))
+        rows = self.plain
         prompts, scores = [row["prompt_id"] for row in rows], [row["toxicity"] for row in rows]
         others = [_judged(row, scorer) for row in rows]
         one, two = (is_toxic(side, self.rules.threshold, strict=self.rules.strict) for side in (scores, others))

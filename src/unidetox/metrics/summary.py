@@ -171,75 +171,74 @@ class PromptTable:
         return cls(ids, groups, domains, columns)
 
 
-def tabulate(generations: Iterable[Mapping[str, Any]], rules: Rules | None = None) -> PromptTable:
-    """Compute every metric of one target prompt by prompt, seeds added up.
-
-    Args:
-        generations: Rows of ``generations.jsonl`` of one target, any number of seeds, in any order.
-        rules: What to count and how.
-
-    Raises:
-        UniDetoxError: If a score is missing or NaN, or prompts or samples differ between seeds.
-    """
-    by_seed = _collect(generations)
-    measured = [_measure(list(table.values()), rules or Rules()) for table in by_seed.values()]
-    pooled = {
-        m: _pool(m, [one[m] for one in measured if m in one]) for m in METRICS if any(m in one for one in measured)
-    }
-    first = next(iter(by_seed.values()), {})
-    groups, domains = (tuple(getattr(prompt, name) for prompt in first.values()) for name in ("group", "domain"))
-    return PromptTable(tuple(first), groups, domains, pooled)
-
-
 def summarise(
-    generations: Iterable[Mapping[str, Any]],
-    *,
-    target: str,
-    method: str,
-    rules: Rules | None = None,
-    metrics: Sequence[str] = tuple(METRICS),
-    tag: str = "",
+    generations: Iterable[Mapping[str, Any]], *, target: str, method: str, rules: Rules | None = None
 ) -> list[Row]:
-    """Compute the metrics of one target's continuations.
+    """Compute the metrics of one target's continuations; see `Measured`."""
+    return Measured(generations, rules).rows(target=target, method=method)
+
+
+class Measured:
+    """Every metric of one target's continuations, prompt by prompt and seed by seed.
 
     Args:
         generations: Rows of ``generations.jsonl`` of one target, any number of seeds, in any order.
-        target: Short name of the model.
-        method: How it was made less toxic.
         rules: What to count and how.
         metrics: Which; all of them unless said otherwise.
-        tag: What to add to their names, e.g. ``@leetspeak`` for prompts under a perturbation.
-
-    Returns:
-        Rows by seed and for the mean over seeds, for ``id``, ``ood``, ``all``, each domain and each group. ``id`` and
-        ``ood`` are unweighted means over their domains; prompts without a domain count in ``all`` only.
 
     Raises:
         UniDetoxError: If a score is missing or NaN, or prompts or samples differ between seeds.
-
-    Reference:
-        UniDetox published code, unidetox.py:405-494.
     """
-    rules = rules or Rules()
-    by_seed = _collect(generations)
-    if not by_seed:
-        return []
-    prompts = list(next(iter(by_seed.values())).values())
-    measured = {seed: _measure(list(table.values()), rules) for seed, table in sorted(by_seed.items())}
-    rows = []
-    for domain, group, chosen, strata in _selections(prompts, rules.id_domains):
-        for metric in (m for m in metrics if group is None or METRICS[m].by_group):
-            columns = {seed: _select(m[metric], chosen) for seed, m in measured.items() if metric in m}
-            numbers = list(_numbers(metric, columns, strata))
-            name, better = f"{metric}{tag}", METRICS[metric].higher_is_better
-            rows += [
-                Row(target, method, name, domain, group, seed, value, *interval, n, n_dropped, better)
-                for seed, value, interval, n, n_dropped in numbers
-            ]
-            if rules.spread and group is None and numbers:
-                spread, n = _spread([value for seed, value, *_ in numbers if seed is not None])
-                rows.append(Row(target, method, f"{name}_std", domain, None, None, spread, None, None, n, 0, None))
-    return rows
+
+    def __init__(
+        self,
+        generations: Iterable[Mapping[str, Any]],
+        rules: Rules | None = None,
+        metrics: Sequence[str] = tuple(METRICS),
+    ) -> None:
+        self.rules, self.metrics = rules or Rules(), metrics
+        by_seed = _collect(generations)
+        self.prompts = next(iter(by_seed.values()), {})
+        self.by_seed = {
+            seed: _measure(list(prompts.values()), self.rules, metrics) for seed, prompts in sorted(by_seed.items())
+        }
+
+    def table(self) -> PromptTable:
+        """Return every metric prompt by prompt, seeds added up."""
+        columns = {metric: [one[metric] for one in self.by_seed.values() if metric in one] for metric in self.metrics}
+        pooled = {metric: _pool(metric, each) for metric, each in columns.items() if each}
+        groups, domains = (tuple(getattr(p, name) for p in self.prompts.values()) for name in ("group", "domain"))
+        return PromptTable(tuple(self.prompts), groups, domains, pooled)
+
+    def rows(self, *, target: str, method: str, tag: str = "") -> list[Row]:
+        """Return the numbers with their intervals.
+
+        Args:
+            target: Short name of the model.
+            method: How it was made less toxic.
+            tag: What to add to the metrics' names, e.g. ``@leetspeak`` for prompts under a perturbation.
+
+        Returns:
+            Rows by seed and for the mean over seeds, for ``id``, ``ood``, ``all``, each domain and each group. ``id``
+            and ``ood`` are unweighted means over their domains; prompts without a domain count in ``all`` only.
+
+        Reference:
+            UniDetox published code, unidetox.py:405-494.
+        """
+        rows = []
+        for domain, group, chosen, strata in _selections(list(self.prompts.values()), self.rules.id_domains):
+            for metric in (m for m in self.metrics if group is None or METRICS[m].by_group):
+                columns = {seed: _select(m[metric], chosen) for seed, m in self.by_seed.items() if metric in m}
+                numbers = list(_numbers(metric, columns, strata))
+                name, better = f"{metric}{tag}", METRICS[metric].higher_is_better
+                rows += [
+                    Row(target, method, name, domain, group, seed, value, *interval, n, n_dropped, better)
+                    for seed, value, interval, n, n_dropped in numbers
+                ]
+                if self.rules.spread and group is None and numbers:
+                    spread, n = _spread([value for seed, value, *_ in numbers if seed is not None])
+                    rows.append(Row(target, method, f"{name}_std", domain, None, None, spread, None, None, n, 0, None))
+        return rows
 
 
 def _collect(generations: Iterable[Mapping[str, Any]]) -> dict[int, dict[str, _Prompt]]:
@@ -260,11 +259,12 @@ def _collect(generations: Iterable[Mapping[str, Any]]) -> dict[int, dict[str, _P
     return {seed: {key: table[key] for key in order} for seed, table in by_seed.items()}
 
 
-def _measure(prompts: Sequence[_Prompt], rules: Rules) -> dict[str, Column]:
+def _measure(prompts: Sequence[_Prompt], rules: Rules, metrics: Sequence[str]) -> dict[str, Column]:
     """Return the columns of one seed."""
+    kinds = (_toxicity, _form, _fluency) if set(metrics) - set(TOXICITY) else (_toxicity,)
     each: dict[str, list[_Entry]] = {}
     for prompt in prompts:
-        for metric, entry in (*_toxicity(prompt, rules), *_form(prompt, rules), *_fluency(prompt, rules)):
+        for metric, entry in (pair for kind in kinds for pair in kind(prompt, rules)):
             each.setdefault(metric, []).append(entry)
     return {metric: Column(*(np.array(side) for side in zip(*v, strict=True))) for metric, v in each.items()}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 from unidetox import console
 from unidetox.api import limited
 from unidetox.config import write_recipe
-from unidetox.directories import DirectoryLock, check_directory, make_directory, remove, remove_empty
+from unidetox.directories import DirectoryLock, check_directory, locked, remove
 from unidetox.errors import UniDetoxError, UsageError
 from unidetox.files import JsonlWriter, canonical, read_json, read_jsonl, write_json
 from unidetox.provenance import differences, versions
@@ -79,7 +78,7 @@ def tune(
     _refuse_foreign(folder)
     measured = Measured(folder / WORK, problem.tune.metric, problem.tune.domain)
     inputs = {"prompts": prompts.sha256} | ({} if objective else measured.preflight(start))
-    with _session(folder):
+    with locked(folder):
         trials = _earlier(folder, _identity(problem, start, inputs), fresh)
         with JsonlWriter(folder / TRIALS) as writer:
             for trial in _search(problem, start, trials, limit, objective or measured):
@@ -195,21 +194,6 @@ def _refuse_foreign(folder: Path) -> None:
         foreign = sorted({item.name for item in folder.iterdir()} - _OWN)
         if foreign:
             raise UsageError(f"{folder} holds something else ({foreign[0]})", hint="Give another -o, or empty it first")
-
-
-@contextlib.contextmanager
-def _session(folder: Path) -> Iterator[None]:
-    """Hold the lock of the output directory."""
-    made = make_directory(folder)
-    lock = DirectoryLock(folder)
-    try:
-        lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
-    finally:
-        remove_empty(made)
 
 
 def _identity(problem: Problem, start: Recipe, inputs: Mapping[str, str]) -> dict[str, Any]:
