@@ -16,7 +16,7 @@ demo: $(STAMP)
 	$(BIN)/unidetox demo -o runs/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# Before any library reads them: tests never reach a network, and two cores are shared by all of torch.
+# Before any library reads them, and for every process that a test starts: no network, and one thread of torch each, as
+# several workers share the cores and bits are compared between processes.
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("COLUMNS", "200")

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from unidetox.errors import MissingError, UsageError
 from unidetox.explanations import explain, nearest, shown, toml_value
 from unidetox.files import write_text
-from unidetox.registry import METHODS, load_method, methods_in_words
+from unidetox.registry import METHODS, load_method, methods_in_words, title_of
 from unidetox.settings import (
     Base,
     Detoxify,
@@ -282,11 +282,16 @@ def _options(key: str, given: Any, used: Sequence[str], file: str, labels: Mappi
 def _check_names(
     used: Sequence[str], methods: Mapping[str, MethodOptions], file: str, labels: Mapping[str, str]
 ) -> None:
-    """See that every key is a method, or has options that say which method it is."""
+    """See that every key is a method, or has options that say which, and that results can tell all apart."""
+    titles: dict[str, str] = {}
     for key in used:
         if key not in methods and key not in METHODS:
             label = labels.get("detoxify.methods", file)
             raise _no_method(f'{label}: detoxify.methods holds "{key}", which is not allowed')
+        title = title_of(methods[key].name if key in methods else key, key)
+        if (other := titles.setdefault(title, key)) != key:
+            message = f'{file}: results would call both "{other}" and "{key}" {title}'
+            raise UsageError(message, hint="Give one of them another label")
 
 
 def _no_method(message: str) -> UsageError:

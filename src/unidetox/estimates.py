@@ -19,6 +19,7 @@ from unidetox.models import check_lm, unique_slugs
 from unidetox.models.loading import load_config
 from unidetox.registry import load_method
 from unidetox.settings import DGHS, Recipe
+from unidetox.speed import PROMPTS, REPEATS, SAMPLES
 from unidetox.stages import StageStatus
 
 if TYPE_CHECKING:
@@ -185,6 +186,7 @@ class _Estimator:
         known_kinds: Mapping[str, Callable[[str], Cost | None]] = {
             "targets": self._target,
             "evaluation": self._evaluation,
+            "speed": self._speed,
         }
         if kind in known_kinds:
             found = known_kinds[kind](rest)
@@ -250,6 +252,19 @@ class _Estimator:
         if chosen.mmlu is not None:
             for shape in shapes:
                 total += scoring(shape, rates, *self._questions(model))
+        return total
+
+    def _speed(self, name: str) -> Cost:
+        """The target's own model twice, all that was made of it once; what comes before the clock starts counts too."""
+        target = next(model for slug, model in self.plan.models.items() if slug == f"{name}-base")
+        jobs = [job for job in self.plan.bench.jobs if job.target == target]
+        prompts = self.prompts[:PROMPTS]
+        length, new = self._mean_length(target, prompts), self.recipe.evaluate.max_new_tokens
+        total = Cost()
+        for at_once in (1, *map(self._models_at_once, jobs), 1):
+            shapes = [self._shape(target)] * at_once
+            for samples in (1, *[SAMPLES] * REPEATS):
+                total += sampling(shapes, self.rates, len(prompts) * samples, new, len(prompts), length)
         return total
 
     def _questions(self, model: str) -> tuple[float, float]:

@@ -35,6 +35,17 @@ def load_method(name: str) -> Any:
     return import_module(f"unidetox.methods.{name}").METHOD
 
 
+def title_of(name: str, key: str) -> str:
+    """Return what results call a method of a recipe: ``dexperts``, or ``dexperts (MORE)`` where its key is another.
+
+    Args:
+        name: The method, one of `METHODS`.
+        key: What the recipe calls it: its label, or the name itself.
+    """
+    more = key.removeprefix(name).strip("-_")
+    return f"{name} ({more})" if more else name
+
+
 def method_places() -> dict[str, int]:
     """Return the place of each method, from 0: its colour and shape on pages, and where it stands in tables."""
     return {name: place for place, name in enumerate(METHODS)}

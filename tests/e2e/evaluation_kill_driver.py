@@ -13,8 +13,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from unidetox import console, evaluation
 from unidetox.metrics import collect
 
@@ -53,7 +51,6 @@ def content(folder: Path) -> dict[str, str]:
 
 
 def main(folder: Path, given: dict[str, object]) -> None:
-    torch.set_num_threads(1)
     console.configure(-1)
     # Small parts, so that there are many moments to be killed in.
     collect._APPEND_SECONDS, collect.CHUNK = 0.0, 5

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from recipes import snapshot
 
 from unidetox import cli
@@ -116,7 +115,6 @@ def everywhere(recipe: Path, folder: Path, whole: Path, expected: dict[str, byte
 
 
 def main(recipe: Path, folder: Path, how: str) -> None:
-    torch.set_num_threads(1)
     # Small parts and a checkpoint at every step, so that there are many moments to be killed in.
     collect._APPEND_SECONDS, collect.CHUNK = 0.0, 3
     collect.Chunks.__init__.__defaults__ = (3,)

@@ -167,9 +167,9 @@ def call(*arguments: object) -> Said:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment of a command in a process of its own: this source tree, one thread, no network."""
+    """The environment of a command in a process of its own: this source tree."""
     path = os.pathsep.join([str(SRC), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | more
+    return os.environ | {"PYTHONPATH": path} | more
 
 
 def start(*arguments: object, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> subprocess.Popen[str]:

@@ -254,7 +254,7 @@ def test_killed_anywhere_and_started_again_it_ends_the_same(
     few = options | {"mmlu": None, "samples": 2}
     write_json(settings, few | {"models": [str(tiny_gpt2)], "additions": additions})
     driver = Path(__file__).with_name("evaluation_kill_driver.py")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, str(driver), str(tmp_path), str(settings)],
         capture_output=True, text=True, env=environment, check=False,

@@ -10,11 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from recipes import Inputs, call, environment, snapshot, start
 
-# Bits are compared with those of processes that have one thread.
-torch.set_num_threads(1)
 DRIVER = Path(__file__).with_name("pipeline_kill_driver.py")
 
 

@@ -10,7 +10,6 @@ from decoding_zoo import plain_logits, prompts, zoo
 from unidetox.decoding import ContrastiveLogitsProcessor, SamplingSettings, contrast, contrast_scores, sample
 from unidetox.errors import UsageError
 
-torch.set_num_threads(1)
 ALPHA = 0.05
 HEADS = prompts(3, longest=11, seed=12)
 

@@ -372,6 +372,11 @@ def test_options_of_methods_survive_writing_and_can_be_overridden(recipe_file, t
         ("method = 3", "method must hold sections", "method = 3"),
         ('[[method]]\nname = "dexperts"\nlabel = "base"', '"base" is the model as it is', "label"),
         ('[[method]]\nname = "base"\n[[method]]\nname = "base"', "detoxify.methods", ""),
+        (
+            '[[method]]\nname = "dexperts"\nlabel = "4"\n[[method]]\nname = "dexperts"\nlabel = "dexperts-4"',
+            'both "4" and "dexperts-4" dexperts (4)',
+            "label",
+        ),
     ],
 )
 def test_a_mistake_in_methods_is_named(recipe_file, text, words, hint):

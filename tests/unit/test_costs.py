@@ -114,6 +114,11 @@ def test_a_dry_run_says_what_each_stage_will_cost(
     assert costs["targets/gpt2-dexperts"]["disk"] == 0
     three, one = (costs[f"evaluation/gpt2-{name}"]["seconds"] for name in ("dexperts", "base"))
     assert three > one
+    # A comparison times each target's models too.
+    assert _run(["compare", *command[1:], "--dry-run", "--json"]) == 0
+    timed = json.loads(capsys.readouterr().out)
+    assert timed.keys() - costs.keys() == {"speed/gpt2", "speed/llama"}
+    assert all(timed[f"speed/{name}"]["cost"]["seconds"] >= 1 for name in ("gpt2", "llama"))
     assert not (tmp_path / "run").exists()
 
     assert _run([*command, "--dry-run", "--gpu", "H100"]) == 0

@@ -10,7 +10,6 @@ from decoding_zoo import CONFIGS, WITHOUT_CACHE, build, plain_logits, prompts, z
 from unidetox.decoding import SamplingSettings, lm, loglikelihood, sample
 from unidetox.decoding.decoders import CachedDecoder, RecomputeDecoder, backbone, make_decoder
 
-torch.set_num_threads(1)
 HEADS = prompts(4, longest=14, seed=6)
 
 

@@ -12,8 +12,6 @@ from unidetox.decoding import LogitSource, SamplingSettings, contrast, contrast_
 from unidetox.decoding.decoders import make_decoder
 from unidetox.errors import UsageError
 
-torch.set_num_threads(1)
-
 
 def random_logits(rows: int = 20, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)

@@ -10,7 +10,6 @@ from unidetox.decoding.drawing import BLOCK, _inside, draw
 from unidetox.decoding.random_streams import again, stream_keys, uniforms
 from unidetox.errors import UniDetoxError
 
-torch.set_num_threads(1)
 GRID = (np.arange(1000) + 0.5) / 1000
 SIZES = [1, 7, BLOCK, BLOCK + 1, 700]
 

@@ -10,7 +10,6 @@ from decoding_zoo import build, gpt2, plain_logits, prompts, zoo
 from unidetox.decoding import encode_pair, likelihood, loglikelihood
 from unidetox.errors import UniDetoxError, UsageError
 
-torch.set_num_threads(1)
 SHOTS = prompts(1, longest=1, seed=2)[0] * 3 + list(range(1, 50))
 CONTEXTS = [*prompts(6, longest=15), *[[*SHOTS, i, i + 1] for i in range(4)], SHOTS, [1], *[[5, 6, 7]] * 3]
 CONTINUATIONS = [[1], [], [2, 3], list(range(10, 40)), [7] * 3, [], *prompts(9, longest=4, seed=3)]

@@ -16,7 +16,6 @@ from unidetox.decoding import sampling as module
 from unidetox.decoding.decoders import CachedDecoder
 from unidetox.errors import UniDetoxError, UsageError
 
-torch.set_num_threads(1)
 SETTINGS = SamplingSettings(max_new_tokens=9, eos_token_ids=(0, 3, 5, 8), seed=11)
 PROMPTS = prompts(9, longest=20)
 N = 5
@@ -89,7 +88,6 @@ def test_a_subset_in_another_order_with_keys(whole: Result) -> None:
 
 
 def _half(indices: list[int]) -> dict[tuple[int, int], list[int]]:
-    torch.set_num_threads(1)
     part = collect(sample(lm(gpt2()), [PROMPTS[i] for i in indices], N, SETTINGS, keys=indices))
     return {(indices[place], number): row.token_ids for (place, number), row in part.items()}
 

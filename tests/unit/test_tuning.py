@@ -298,6 +298,21 @@ def test_test_prompts_cannot_be_reached(write: Callable[..., Path], tmp_path: Pa
         unidetox.tune(recipe, output=tmp_path / "out", objective=lambda _: pytest.fail("asked"))
 
 
+@pytest.mark.parametrize("setting", ["toxic.corpus", "toxic.civil", "texts.source", "texts.starts"])
+def test_no_text_that_is_learnt_or_started_from_is_a_test_prompt(
+    write: Callable[..., Path], tmp_path: Path, setting: str
+):
+    from unidetox.data.formats import read_table
+    from unidetox.sources import resolve_source
+
+    known = read_table(Path(resolve_source(SANDBOX, None))).rows[0]["text"]
+    write_csv(tmp_path / "mixed.csv", [("text",), ["nobody sleeps"], ["a dog reads"], [known]])
+    said = call("tune", write(), "-o", tmp_path / "out", "--set", f"{setting}={tmp_path / 'mixed.csv'}")
+    assert said.code == 2, said
+    assert "mixed.csv: 1 of the 3 texts are test prompts" in said.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_set_leads_nowhere_either(write: Callable[..., Path], tmp_path: Path):
     for override in ("evaluate.split=test", "tune.split=test", "tune.split=all"):
         said = call("tune", write(), "-o", tmp_path / "out", "--set", override)

@@ -15,7 +15,7 @@ from unidetox import distillation
 from unidetox.costs import Cost, Rates, Shape
 from unidetox.data import TextSet
 from unidetox.models import check_lm, check_same_tokens, unique_slugs
-from unidetox.registry import load_method
+from unidetox.registry import load_method, title_of
 from unidetox.settings import Base, MethodOptions, Recipe, Source
 from unidetox.stages import Stage
 
@@ -101,9 +101,8 @@ class Job:
 
     @property
     def title(self) -> str:
-        """What results call the method: ``dexperts``, or ``dexperts (KEY)`` where the key is another."""
-        more = self.key.removeprefix(self.method).strip("-_")
-        return f"{self.method} ({more})" if more else self.method
+        """What results call the method."""
+        return title_of(self.method, self.key)
 
 
 @dataclass(frozen=True)

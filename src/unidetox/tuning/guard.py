@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 from unidetox import hub
 from unidetox.candidates import read_starts
 from unidetox.data.files import find_column, load_table
 from unidetox.data.formats import Table, read_table
-from unidetox.data.prompts import PROMPT_COLUMNS, TOXIGEN_NAMES, TOXIGEN_TEST_GROUPS, PromptSet, load_prompts
+from unidetox.data.prompts import PROMPT_COLUMNS, TOXIGEN_NAMES, TOXIGEN_TEST_GROUPS, Prompt, PromptSet, load_prompts
 from unidetox.data.remote import choose_files
+from unidetox.data.texts import Text, read_texts
+from unidetox.distillation import civil_texts, toxic_corpus
 from unidetox.errors import UsageError
 from unidetox.settings import Evaluate, Recipe
 from unidetox.sources import resolve_source, sandbox_name
@@ -40,25 +43,37 @@ def validation_prompts(chosen: Evaluate, reported: Evaluate) -> PromptSet:
         _check_table(chosen)
     prompts = load_prompts(chosen.prompts, split=chosen.split, num_prompts=chosen.num_prompts)
     if chosen.prompts not in TOXIGEN_NAMES:
-        _check_texts(prompts, _known_tests())
+        _check_texts(prompts.source, prompts.prompts, _known_tests(), "prompts")
     if (chosen.prompts, chosen.split) != (reported.prompts, reported.split):
-        _check_texts(prompts, _reported(chosen, reported))
+        _check_texts(prompts.source, prompts.prompts, _reported(chosen, reported), "prompts")
     return prompts
 
 
-def check_starts_of(recipe: Recipe, reported: Evaluate) -> None:
-    """See that no text of a search starts from a test prompt.
+def check_texts_of(recipe: Recipe, reported: Evaluate) -> None:
+    """See that nothing in a search learns from a test prompt or starts from one, as far as its texts are files here.
 
     Args:
         recipe: A recipe of the search, with its own prompts.
         reported: What the result will be reported on.
 
     Raises:
-        UsageError: One does.
+        UsageError: Something does.
+        MissingError: A file is not there.
     """
+    toxic, source = recipe.toxic, recipe.texts.source
     starts = read_starts(recipe)
+    found: list[tuple[str, Sequence[Prompt | Text]]] = []
     if starts is not None:
-        _check_texts(starts, _known_tests() | _reported(recipe.evaluate, reported))
+        found.append((starts.source, starts.prompts))
+    if hub.is_local(toxic.corpus):
+        found.append((toxic.corpus, toxic_corpus(recipe).texts))
+    if toxic.civil is not None and hub.is_local(toxic.civil):
+        found.append((toxic.civil, civil_texts(recipe).texts))
+    if source is not None and hub.is_local(source):
+        found.append((source, read_texts(source).texts))
+    tests = (_known_tests() | _reported(recipe.evaluate, reported)) if found else set()
+    for name, texts in found:
+        _check_texts(name, texts, tests, "texts")
 
 
 def _check_split(split: str) -> None:
@@ -91,14 +106,14 @@ _CHANGED = 0.05
 """Share of prompts that may be test prompts but for case, spaces and punctuation: data sets hold a few twins."""
 
 
-def _check_texts(prompts: PromptSet, tests: set[str]) -> None:
+def _check_texts(source: str, texts: Sequence[Prompt | Text], tests: set[str], kind: str) -> None:
     bare = {_bare(text) for text in tests} - {""}
-    same = sum(prompt.text.strip() in tests for prompt in prompts.prompts)
-    alike = sum(_bare(prompt.text) in bare for prompt in prompts.prompts)
-    found = alike if alike > _CHANGED * len(prompts.prompts) else same
+    same = sum(one.text.strip() in tests for one in texts)
+    alike = sum(_bare(one.text) in bare for one in texts)
+    found = alike if alike > _CHANGED * len(texts) else same
     if found:
-        what = f"{found} of the {len(prompts.prompts)} prompts are test prompts, which a search must not see"
-        raise UsageError(f"{Path(sandbox_name(prompts.source))}: {what}", hint=_HINT)
+        what = f"{found} of the {len(texts)} {kind} are test prompts, which a search must not see"
+        raise UsageError(f"{Path(sandbox_name(source))}: {what}", hint=_HINT)
 
 
 def _known_tests() -> set[str]:

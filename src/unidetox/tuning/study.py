@@ -18,7 +18,7 @@ from unidetox.files import JsonlWriter, canonical, read_json, read_jsonl, write_
 from unidetox.provenance import differences, versions
 from unidetox.settings import Evaluate, Recipe, map_sources
 from unidetox.sources import sandbox_name
-from unidetox.tuning.guard import check_starts_of, validation_prompts
+from unidetox.tuning.guard import check_texts_of, validation_prompts
 from unidetox.tuning.measured import Measured
 from unidetox.tuning.search import Objective, Score, Trial, best_trial, load_optuna, propose
 from unidetox.tuning.space import Problem, Tune, Value, own_values, read_problem
@@ -71,7 +71,7 @@ def tune(
     check_directory(folder)
     start = _trial_recipe(problem, {}, limit)
     prompts = validation_prompts(start.evaluate, problem.recipe({}).evaluate)
-    check_starts_of(start, problem.recipe({}).evaluate)
+    check_texts_of(start, problem.recipe({}).evaluate)
     if start.evaluate.ppl_model is None and problem.tune.ceiling != float("inf") and objective is None:
         hint = "Name a language model: evaluate.ppl_model; or do without a ceiling: tune.ceiling = inf"
         raise UsageError("no perplexity is measured, so no ceiling can hold", hint=hint)
