@@ -129,11 +129,6 @@ class Stage:
         record = read_json(path)
         return record if record is not None or not path.exists() else {}
 
-    def output_hash(self) -> str:
-        """Return a hash of the committed outputs, for the ``inputs`` of a later stage; ``""`` where there are none."""
-        record = self.record()
-        return hash_of(record["outputs"]) if record and "outputs" in record else ""
-
     def status(self) -> StageStatus:
         """Say where the stage stands; what a kill left undone of a decided commit is done first."""
         self._tidy()

@@ -174,7 +174,7 @@ def environment(**more: str) -> dict[str, str]:
 
 def start(*arguments: object, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> subprocess.Popen[str]:
     """Start a command line in a process of its own, as at a prompt: what a shell runs in the background ignores ^C."""
-    command = [sys.executable, "-m", "unidetox.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "unidetox", *map(str, arguments)]
     streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen(command, env=env or environment(), cwd=cwd, preexec_fn=heard, **streams)

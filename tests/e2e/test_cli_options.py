@@ -375,7 +375,7 @@ def test_help_loads_nothing_heavy():
 
 def test_exit_codes_are_those_of_the_process(tmp_path: Path):
     def code(*arguments: str) -> int:
-        command = [sys.executable, "-m", "unidetox.cli", *arguments]
+        command = [sys.executable, "-m", "unidetox", *arguments]
         return subprocess.run(command, capture_output=True, check=False, env=environment()).returncode
 
     assert code("--version") == 0

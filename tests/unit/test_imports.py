@@ -95,7 +95,7 @@ MODULES = dict(modules())
 
 
 def room(name: str) -> str:
-    return name.split(".")[0]
+    return "cli" if name == "__main__" else name.split(".")[0]
 
 
 def imported(tree: ast.AST, *, only_at_run_time: bool = False) -> Iterator[str]:

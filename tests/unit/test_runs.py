@@ -187,17 +187,6 @@ def test_changed_or_lost_outputs_make_a_stage_stale(tmp_path):
     assert stage.status().state == "fresh"
 
 
-def test_output_hash_follows_the_outputs(tmp_path):
-    stage = make_stage(tmp_path)
-    assert stage.output_hash() == ""
-    fill(stage, {"a.txt": "1"})
-    first = stage.output_hash()
-    fill(stage, {"a.txt": "2"})
-    assert stage.output_hash() != first
-    fill(stage, {"a.txt": "1"})
-    assert stage.output_hash() == first
-
-
 def test_redoing_removes_what_only_the_older_commit_had(tmp_path):
     fill(make_stage(tmp_path), {"old.txt": "x", "deep/er/old.txt": "x", "model": "file"})
     (tmp_path / "mine.txt").write_text("a note of the user")

@@ -7,7 +7,6 @@ so that whatever works here across models does not do so by accident.
 from __future__ import annotations
 
 import math
-import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -219,10 +218,3 @@ def save(model: Any, tokenizer: Any, directory: Path) -> None:
     """Write an ordinary Hugging Face directory with bf16 weights."""
     model.to(torch.bfloat16).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
-
-
-def shuffled(items: Iterable[Any], seed: int) -> list[Any]:
-    """The items in an order drawn from the seed."""
-    found = list(items)
-    random.Random(seed).shuffle(found)
-    return found
