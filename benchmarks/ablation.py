@@ -226,7 +226,7 @@ def run(options: argparse.Namespace) -> tuple[list[str], str]:
     per = len(next(iter(base_rows.values()))) // (n * len(options.seeds))
     about = (
         f"{n} validation prompts, {per} continuations each, seeds {', '.join(map(str, options.seeds))}; "
-        f"{len(wanted)} variants, {time.monotonic() - began:.0f} s."
+        f"{len(wanted) - 1} variants."
     )
     return lines(sorted(found, key=lambda f: f.target), bases), about
 
