@@ -25,7 +25,7 @@ from unidetox import console
 from unidetox.config import load_recipe, recipe_from
 from unidetox.data import load_prompts
 from unidetox.files import read_jsonl
-from unidetox.metrics.summary import Measured, PromptTable
+from unidetox.metrics.summary import PromptMetrics, PromptTable
 from unidetox.pipeline import Plan
 from unidetox.settings import Recipe
 from unidetox.stats import Difference, Statistic, holm, paired_difference, statistic_of
@@ -123,7 +123,7 @@ def generations(recipe: Recipe, folder: Path, variant: str) -> Iterator[tuple[st
 
 def table_of(by_seed: Sequence[list[dict[str, Any]]]) -> PromptTable:
     """Every metric prompt by prompt, from one list of rows a seed."""
-    return Measured([row for rows in by_seed for row in rows]).table()
+    return PromptMetrics([row for rows in by_seed for row in rows]).table()
 
 
 def value_of(table: PromptTable, metric: str) -> float:

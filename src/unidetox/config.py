@@ -283,14 +283,13 @@ def _check_names(
     used: Sequence[str], methods: Mapping[str, MethodOptions], file: str, labels: Mapping[str, str]
 ) -> None:
     """See that every key is a method, or has options that say which, and that results can tell all apart."""
-    titles: dict[str, str] = {}
+    titles, label = dict[str, str](), labels.get("detoxify.methods", file)
     for key in used:
         if key not in methods and key not in METHODS:
-            label = labels.get("detoxify.methods", file)
             raise _no_method(f'{label}: detoxify.methods holds "{key}", which is not allowed')
         title = title_of(methods[key].name if key in methods else key, key)
         if (other := titles.setdefault(title, key)) != key:
-            message = f'{file}: results would call both "{other}" and "{key}" {title}'
+            message = f'{label}: results would call both "{other}" and "{key}" {title}'
             raise UsageError(message, hint="Give one of them another label")
 
 

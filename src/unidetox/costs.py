@@ -175,8 +175,13 @@ def sampling(shapes: Sequence[Shape], rates: Rates, rows: int, length: int, prom
     for shape in shapes:
         seconds += reading(shape, rates, drawn, drawn, passes=steps) + reading(shape, rates, prompts * prompt_length)
         seconds += drawn * shape.vocabulary * DRAWING / rates.bandwidth
-    seconds += weights / DISK
+    seconds += loading(shapes, rates)
     return Cost(seconds, rates.base + weights + side * token * (prompt_length + length))
+
+
+def loading(shapes: Sequence[Shape], rates: Rates) -> float:
+    """Return the seconds of reading models' weights from the disk, as numbers of the type they compute with."""
+    return sum(shape.parameters for shape in shapes) * rates.size / DISK
 
 
 def scoring(shape: Shape, rates: Rates, tokens: float, logits: float = 0.0, *, number_type: str = "") -> Cost:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from unidetox import console, published
-from unidetox.costs import Cost, Rates, Shape, fine_tuning, sampling, scoring
+from unidetox.costs import Cost, Rates, Shape, fine_tuning, loading, sampling, scoring
 from unidetox.data import DGHS_ID, MMLU_ID, load_prompts, load_questions, read_texts
 from unidetox.data.prompts import TOXIGEN_NAMES
 from unidetox.errors import MissingError
@@ -265,6 +265,7 @@ class _Estimator:
             shapes = [self._shape(target)] * at_once
             for samples in (1, *[SAMPLES] * REPEATS):
                 total += sampling(shapes, self.rates, len(prompts) * samples, new, len(prompts), length)
+            total += Cost(-REPEATS * loading(shapes, self.rates))  # it is loaded once
         return total
 
     def _questions(self, model: str) -> tuple[float, float]:

@@ -44,7 +44,7 @@ __all__ = [
     "target_stage",
 ]
 
-CODE_VERSION = 4
+CODE_VERSION = 5
 _OWN = {"evaluation", "generations.jsonl", "results.json", "report"}
 # What says where something comes from or in what portions it is computed; what it is has a hash of its own.
 _NOT_IN_KEY = {

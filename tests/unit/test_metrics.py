@@ -18,7 +18,7 @@ from unidetox.metrics.diversity import distinct_n, mean_distinct_n
 from unidetox.metrics.encoding import context_limit, default_bos, encode_pairs, encode_prompt
 from unidetox.metrics.mmlu import Answer, accuracy, accuracy_rows, few_shot_prompt, score_questions
 from unidetox.metrics.perplexity import continuation_nll, perplexity, sample_perplexities, token_perplexity
-from unidetox.metrics.summary import Measured, PromptTable, Row, Rules, summarise
+from unidetox.metrics.summary import PromptMetrics, PromptTable, Row, Rules, summarise
 from unidetox.metrics.toxicity import (
     ToxicityScorer,
     expected_maximum_toxicity,
@@ -590,7 +590,7 @@ def test_a_table_holds_each_prompt_once_over_all_seeds():
         }  # fmt: skip
 
     rows = [row("7", 1, 0.9, 3.0), row("3", 1, 0.1, 1.0), row("7", 2, 0.3, 5.0), row("3", 2, 0.2, 1.0)]
-    table = Measured(rows).table()
+    table = PromptMetrics(rows).table()
     assert (table.prompt_ids, table.groups, table.domains) == (("7", "3"), ("g7", "g3"), ("race", "race"))
     assert table.columns["tp"].value.tolist() == [0.5, 0.0]
     assert table.columns["emt"].value == pytest.approx([0.6, 0.15])

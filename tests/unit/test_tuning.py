@@ -298,18 +298,33 @@ def test_test_prompts_cannot_be_reached(write: Callable[..., Path], tmp_path: Pa
         unidetox.tune(recipe, output=tmp_path / "out", objective=lambda _: pytest.fail("asked"))
 
 
-@pytest.mark.parametrize("setting", ["toxic.corpus", "toxic.civil", "texts.source", "texts.starts"])
-def test_no_text_that_is_learnt_or_started_from_is_a_test_prompt(
-    write: Callable[..., Path], tmp_path: Path, setting: str
+@pytest.mark.parametrize("place", ["toxic.corpus", "toxic.civil", "texts.source", "texts.starts", "rows of no hate"])
+def test_no_text_of_a_search_is_a_test_prompt(
+    tmp_path: Path, tiny_models: dict[str, Path], tiny_classifier: Path, place: str
 ):
     from unidetox.data.formats import read_table
     from unidetox.sources import resolve_source
 
     known = read_table(Path(resolve_source(SANDBOX, None))).rows[0]["text"]
-    write_csv(tmp_path / "mixed.csv", [("text",), ["nobody sleeps"], ["a dog reads"], [known]])
-    said = call("tune", write(), "-o", tmp_path / "out", "--set", f"{setting}={tmp_path / 'mixed.csv'}")
+    rows = [("the fox", "hate", "wom"), ("a dog reads", "nothate", "wom"), (known, "nothate", "wom")]
+    if place == "rows of no hate":
+        write_csv(tmp_path / "mixed.csv", [("text", "label", "target"), *rows])
+    else:
+        write_csv(tmp_path / "mixed.csv", [("text",), *([text] for text, *_ in rows)])
+    settings = Inputs.make(tmp_path / "inputs", tiny_models, tiny_classifier).small()
+    learns = place in ("toxic.civil", "rows of no hate")
+    settings["tune"] = {"method": "lm_steer" if learns else "unidetox", "trials": 1}
+    settings["evaluate"]["ppl_model"] = str(tiny_models["llama"])
+    settings["detoxify"]["methods"] = ["lm_steer", "unidetox"]
+    space = '"method.lm_steer.steps" = [1, 2]' if learns else '"detoxify.steps" = [1, 2]'
+    path = tmp_path / "tiny.toml"
+    path.write_text(f"{toml(settings)}\n[tune.space]\n{space}\n")
+    setting = "toxic.corpus" if place == "rows of no hate" else place
+    said = call("tune", path, "-o", tmp_path / "out", "--set", f"{setting}={tmp_path / 'mixed.csv'}")
     assert said.code == 2, said
-    assert "mixed.csv: 1 of the 3 texts are test prompts" in said.err
+    number = 2 if place == "rows of no hate" else 3
+    assert f"mixed.csv: 1 of the {number} texts are test prompts" in said.err
+    assert "Take them out" in said.err
     assert not (tmp_path / "out").exists()
 
 
@@ -329,6 +344,8 @@ MISTAKES = {
     "what is measured": (2, '"evaluate.top_p" cannot be searched', '[tune.space]\n"evaluate.top_p" = [0.5, 0.9]'),
     "which prompts": (2, '"evaluate.split" cannot be searched', '[tune.space]\n"evaluate.split" = ["test"]'),
     "which model": (2, '"base.model" cannot be searched', '[tune.space]\n"base.model" = ["a/b"]'),
+    "which rows": (2, '"toxic.limit" cannot be searched', '[tune.space]\n"toxic.limit" = [1, 2]'),
+    "which civil texts": (2, '"toxic.civil" cannot be searched', '[tune.space]\n"toxic.civil" = ["a.csv"]'),
     "which targets": (2, '"detoxify.targets" cannot', '[tune.space]\n"detoxify.targets" = ["a/b"]'),
     "unknown setting": (2, "unknown key texts.aplha", '[tune.space]\n"texts.aplha" = [0.1]'),
     "value not allowed": (2, "texts.alpha = 2", '[tune.space]\n"texts.alpha" = [0.1, 2]'),

@@ -149,6 +149,11 @@ class Bench:
         """Texts that are not toxic."""
         return distillation.civil_texts(self.recipe)
 
+    @property
+    def learnt(self) -> tuple[TextSet, ...]:
+        """Those of the two that a step has asked for so far: after every step's check, what the methods learn from."""
+        return tuple(vars(self)[name] for name in ("corpus", "civil") if name in vars(self))
+
     @cached_property
     def jobs(self) -> tuple[Job, ...]:
         """Every method for every target, in the order of the recipe; `base` needs none."""

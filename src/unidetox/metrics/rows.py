@@ -15,7 +15,7 @@ from unidetox.metrics.measure import NEUTRAL, PLAIN, Measurement, Series, toxici
 from unidetox.metrics.mentions import false_positives, treatment
 from unidetox.metrics.mmlu import accuracy_rows
 from unidetox.metrics.scorers import Scorer
-from unidetox.metrics.summary import TOXICITY, Measured, Row, Rules
+from unidetox.metrics.summary import TOXICITY, PromptMetrics, Row, Rules
 from unidetox.metrics.toxicity import is_toxic
 
 
@@ -33,9 +33,9 @@ class TargetResults:
         settings = job.settings
         self.rules = Rules.of(settings.protocol, settings.threshold, settings.id_domains)
         self.plain = list(self._generations(PLAIN))
-        self.measured = {PLAIN: Measured(self.plain, self.rules)}
+        self.measured = {PLAIN: PromptMetrics(self.plain, self.rules)}
         for form in job.work.perturbed:
-            self.measured[form] = Measured(self._generations(form), self.rules, TOXICITY)
+            self.measured[form] = PromptMetrics(self._generations(form), self.rules, TOXICITY)
         self.tables = {form: measured.table() for form, measured in self.measured.items()}
 
     def rows(self) -> list[Row]:
@@ -45,7 +45,7 @@ class TargetResults:
             rows += measured.rows(**self.names, tag=f"@{form}" if form else "")
         for scorer in self.job.scorers[1:]:
             judged = ({**row, "toxicity": _judged(row, scorer)} for row in self.plain)
-            rows += Measured(judged, self.rules, TOXICITY).rows(**self.names, tag=f":{scorer.name}")
+            rows += PromptMetrics(judged, self.rules, TOXICITY).rows(**self.names, tag=f":{scorer.name}")
             rows += self._agreement(scorer)
         rows += gap_rows(self.tables[PLAIN], **self.names)
         rows += accuracy_rows(self.job.answers() or [], **self.names, protocol=self.job.settings.mmlu_protocol)

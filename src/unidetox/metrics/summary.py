@@ -174,11 +174,11 @@ class PromptTable:
 def summarise(
     generations: Iterable[Mapping[str, Any]], *, target: str, method: str, rules: Rules | None = None
 ) -> list[Row]:
-    """Compute the metrics of one target's continuations; see `Measured`."""
-    return Measured(generations, rules).rows(target=target, method=method)
+    """Compute the metrics of one target's continuations; see `PromptMetrics`."""
+    return PromptMetrics(generations, rules).rows(target=target, method=method)
 
 
-class Measured:
+class PromptMetrics:
     """Every metric of one target's continuations, prompt by prompt and seed by seed.
 
     Args:

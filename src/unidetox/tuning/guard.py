@@ -14,9 +14,9 @@ from unidetox.data.formats import Table, read_table
 from unidetox.data.prompts import PROMPT_COLUMNS, TOXIGEN_NAMES, TOXIGEN_TEST_GROUPS, Prompt, PromptSet, load_prompts
 from unidetox.data.remote import choose_files
 from unidetox.data.texts import Text, read_texts
-from unidetox.distillation import civil_texts, toxic_corpus
 from unidetox.errors import UsageError
-from unidetox.settings import Evaluate, Recipe
+from unidetox.methods.interface import Bench
+from unidetox.settings import Evaluate
 from unidetox.sources import resolve_source, sandbox_name
 
 _HINT = 'Choose on validation prompts and report on test: set tune.prompts, or tune.split = "validation"'
@@ -49,31 +49,26 @@ def validation_prompts(chosen: Evaluate, reported: Evaluate) -> PromptSet:
     return prompts
 
 
-def check_texts_of(recipe: Recipe, reported: Evaluate) -> None:
-    """See that nothing in a search learns from a test prompt or starts from one, as far as its texts are files here.
+def check_texts_of(bench: Bench, reported: Evaluate) -> None:
+    """See that nothing in a search learns from a test prompt, or starts from one.
 
     Args:
-        recipe: A recipe of the search, with its own prompts.
+        bench: Of a recipe of the search, each step of which has looked at what it reads.
         reported: What the result will be reported on.
 
     Raises:
         UsageError: Something does.
-        MissingError: A file is not there.
     """
-    toxic, source = recipe.toxic, recipe.texts.source
+    recipe, source = bench.recipe, bench.recipe.texts.source
     starts = read_starts(recipe)
-    found: list[tuple[str, Sequence[Prompt | Text]]] = []
+    found: list[tuple[str, Sequence[Prompt | Text]]] = [(texts.source, texts.texts) for texts in bench.learnt]
     if starts is not None:
         found.append((starts.source, starts.prompts))
-    if hub.is_local(toxic.corpus):
-        found.append((toxic.corpus, toxic_corpus(recipe).texts))
-    if toxic.civil is not None and hub.is_local(toxic.civil):
-        found.append((toxic.civil, civil_texts(recipe).texts))
-    if source is not None and hub.is_local(source):
+    if source is not None:
         found.append((source, read_texts(source).texts))
     tests = (_known_tests() | _reported(recipe.evaluate, reported)) if found else set()
     for name, texts in found:
-        _check_texts(name, texts, tests, "texts")
+        _check_texts(name, texts, tests, "texts", "Take them out of it, or give another")
 
 
 def _check_split(split: str) -> None:
@@ -106,14 +101,14 @@ _CHANGED = 0.05
 """Share of prompts that may be test prompts but for case, spaces and punctuation: data sets hold a few twins."""
 
 
-def _check_texts(source: str, texts: Sequence[Prompt | Text], tests: set[str], kind: str) -> None:
+def _check_texts(source: str, texts: Sequence[Prompt | Text], tests: set[str], kind: str, hint: str = _HINT) -> None:
     bare = {_bare(text) for text in tests} - {""}
     same = sum(one.text.strip() in tests for one in texts)
     alike = sum(_bare(one.text) in bare for one in texts)
     found = alike if alike > _CHANGED * len(texts) else same
     if found:
         what = f"{found} of the {len(texts)} {kind} are test prompts, which a search must not see"
-        raise UsageError(f"{Path(sandbox_name(source))}: {what}", hint=_HINT)
+        raise UsageError(f"{Path(sandbox_name(source))}: {what}", hint=hint)
 
 
 def _known_tests() -> set[str]:

@@ -11,7 +11,8 @@ from unidetox.directories import remove
 from unidetox.errors import UniDetoxError
 from unidetox.files import hash_of, read_json
 from unidetox.pipeline import Plan
-from unidetox.settings import Recipe
+from unidetox.settings import Evaluate, Recipe
+from unidetox.tuning.guard import check_texts_of
 from unidetox.tuning.search import Score
 
 _MODELS = "targets/"
@@ -55,14 +56,16 @@ class Measured:
     def __init__(self, folder: Path, metric: str, domain: str) -> None:
         self.folder, self.metric, self.domain = folder, metric, domain
 
-    def preflight(self, recipe: Recipe) -> dict[str, str]:
+    def preflight(self, recipe: Recipe, reported: Evaluate) -> dict[str, str]:
         """Look at everything that a trial will need; return a hash of each thing that is read from outside.
 
         Args:
             recipe: A recipe of the search.
+            reported: What the result will be reported on, of which nothing may be learnt.
         """
         plan = Plan(recipe, self.folder / "preflight")
         plan.preflight()
+        check_texts_of(plan.bench, reported)
         first = [step for step in plan.steps if not step.needs]
         return {f"{step.name} {name}": value for step in first for name, value in step.stage().inputs.items()}
 

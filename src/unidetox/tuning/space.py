@@ -20,7 +20,10 @@ Value = str | int | float | bool
 _RANGE = {"low", "high", "log", "step"}
 _SECTIONS = ("toxic", "texts", "detoxify", "method")
 # These say what is tuned, not how: another model, other data or another method is another search.
-_FIXED = {"toxic.model", "toxic.corpus", "texts.source", "texts.starts", "detoxify.targets", "detoxify.methods"}
+_FIXED = {
+    *(f"toxic.{name}" for name in ("model", "corpus", "civil", "column", "duplicates", "limit")),
+    *("texts.source", "texts.starts", "detoxify.targets", "detoxify.methods"),
+}
 
 
 @dataclass(frozen=True)

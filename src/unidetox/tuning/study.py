@@ -18,7 +18,7 @@ from unidetox.files import JsonlWriter, canonical, read_json, read_jsonl, write_
 from unidetox.provenance import differences, versions
 from unidetox.settings import Evaluate, Recipe, map_sources
 from unidetox.sources import sandbox_name
-from unidetox.tuning.guard import check_texts_of, validation_prompts
+from unidetox.tuning.guard import validation_prompts
 from unidetox.tuning.measured import Measured
 from unidetox.tuning.search import Objective, Score, Trial, best_trial, load_optuna, propose
 from unidetox.tuning.space import Problem, Tune, Value, own_values, read_problem
@@ -70,14 +70,14 @@ def tune(
     load_optuna()
     check_directory(folder)
     start = _trial_recipe(problem, {}, limit)
-    prompts = validation_prompts(start.evaluate, problem.recipe({}).evaluate)
-    check_texts_of(start, problem.recipe({}).evaluate)
+    reported = problem.recipe({}).evaluate
+    prompts = validation_prompts(start.evaluate, reported)
     if start.evaluate.ppl_model is None and problem.tune.ceiling != float("inf") and objective is None:
         hint = "Name a language model: evaluate.ppl_model; or do without a ceiling: tune.ceiling = inf"
         raise UsageError("no perplexity is measured, so no ceiling can hold", hint=hint)
     _refuse_foreign(folder)
     measured = Measured(folder / WORK, problem.tune.metric, problem.tune.domain)
-    inputs = {"prompts": prompts.sha256} | ({} if objective else measured.preflight(start))
+    inputs = {"prompts": prompts.sha256} | ({} if objective else measured.preflight(start, reported))
     with locked(folder):
         trials = _earlier(folder, _identity(problem, start, inputs), fresh)
         with JsonlWriter(folder / TRIALS) as writer:
