@@ -1,7 +1,7 @@
 """What moves the frontier of toxicity and perplexity: each option beside the default, on validation prompts.
 
     python benchmarks/ablation.py -o runs/ablation --write docs/ablation.md
-    python benchmarks/ablation.py -o runs/ablation-real --real ../shared
+    python benchmarks/ablation.py -o runs/ablation-real --real
 
 One setting is changed at a time. Every seed draws a toxic model, texts, a fine-tuned model and an evaluation of its
 own; stages that two variants have in common are done once. A difference from the default is paired: the same prompts,
@@ -83,12 +83,10 @@ def sandbox(seed: int, targets: Sequence[str]) -> Recipe:
     )  # fmt: skip
 
 
-def real(seed: int, shared: Path) -> Recipe:
+def real(seed: int) -> Recipe:
     """The recipe of real-text.toml, whose prompts are rows of ToxiGen's train split that no model saw."""
     path = ROOT / "examples" / "real-text.toml"
-    recipe = load_recipe(path, [f"seed={seed}", f"evaluate.seeds=[{seed}]", 'detoxify.methods=["unidetox"]'])
-    assert shared.is_dir(), shared
-    return recipe
+    return load_recipe(path, [f"seed={seed}", f"evaluate.seeds=[{seed}]", 'detoxify.methods=["unidetox"]'])
 
 
 def sandbox_starts(path: Path) -> Path:
@@ -210,7 +208,7 @@ def run(options: argparse.Namespace) -> tuple[list[str], str]:
     wanted = {name: c for name, c in variants(starts).items() if not options.only or name in ("default", *options.only)}
     for seed in options.seeds:
         for name, change in wanted.items():
-            recipe = real(seed, options.real) if options.real else sandbox(seed, options.targets)
+            recipe = real(seed) if options.real else sandbox(seed, options.targets)
             console.info(f"--- seed {seed}: {name} ({time.monotonic() - began:.0f} s)")
             for slug, rows in generations(with_change(recipe, change), folder, name):
                 short = slug.removesuffix("-unidetox")
@@ -247,7 +245,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
     parser.add_argument("--targets", nargs="+", default=["opt", "llama"], help="models of the sandbox")
     parser.add_argument("--only", nargs="*", default=[], help="names of variants")
-    parser.add_argument("--real", type=Path, help="the folder shared: real-text models and data")
+    parser.add_argument("--real", action="store_true", help="models and data of examples/real-text.toml")
     parser.add_argument("--write", type=Path, help="document whose table is replaced")
     options = parser.parse_args()
     table, about = run(options)

@@ -154,7 +154,7 @@ def fine_tuning(shape: Shape, rates: Rates, steps: int, tokens: float, *, lora: 
 
 
 def sampling(shapes: Sequence[Shape], rates: Rates, rows: int, length: int, prompts: int, prompt_length: float) -> Cost:
-    """Return the cost of sampling, as if no text ended early.
+    """Return the cost of sampling with models that are loaded, as if no text ended early.
 
     Args:
         shapes: The models whose logits are mixed; one for plain sampling.
@@ -175,13 +175,13 @@ def sampling(shapes: Sequence[Shape], rates: Rates, rows: int, length: int, prom
     for shape in shapes:
         seconds += reading(shape, rates, drawn, drawn, passes=steps) + reading(shape, rates, prompts * prompt_length)
         seconds += drawn * shape.vocabulary * DRAWING / rates.bandwidth
-    seconds += loading(shapes, rates)
     return Cost(seconds, rates.base + weights + side * token * (prompt_length + length))
 
 
-def loading(shapes: Sequence[Shape], rates: Rates) -> float:
-    """Return the seconds of reading models' weights from the disk, as numbers of the type they compute with."""
-    return sum(shape.parameters for shape in shapes) * rates.size / DISK
+def loading(shapes: Sequence[Shape], rates: Rates) -> Cost:
+    """Return the cost of reading models' weights from the disk, as numbers of the type they compute with."""
+    weights = sum(shape.parameters for shape in shapes) * rates.size
+    return Cost(weights / DISK, rates.base + weights)
 
 
 def scoring(shape: Shape, rates: Rates, tokens: float, logits: float = 0.0, *, number_type: str = "") -> Cost:

@@ -212,7 +212,8 @@ class _Estimator:
     def _texts(self, name: str) -> Cost:
         chosen, shape = self.recipe.texts, self._shape(self.recipe.base.model)
         models = [shape] if "samples" in name else [shape, shape]
-        return sampling(models, self.rates, chosen.num_texts, chosen.max_length, 1, 1)
+        drawn = sampling(models, self.rates, chosen.num_texts, chosen.max_length, 1, 1)
+        return loading(models, self.rates) + drawn
 
     def _target(self, name: str) -> Cost | None:
         job = next(job for job in self.plan.bench.jobs if job.folder.name == name)
@@ -242,7 +243,8 @@ class _Estimator:
         prompts = self.prompts
         length = self._mean_length(model, prompts)
         rows = len(prompts) * chosen.samples * len(chosen.seeds) * (1 + len(chosen.perturbations))
-        total = sampling(shapes, rates, rows, chosen.max_new_tokens, len(prompts) * len(chosen.seeds), length)
+        total = loading(shapes, rates)
+        total += sampling(shapes, rates, rows, chosen.max_new_tokens, len(prompts) * len(chosen.seeds), length)
         for scorer in (chosen.scorer, *chosen.other_scorers):
             total += scoring(self._scorer(scorer), rates, rows * (chosen.max_new_tokens + 2), number_type="float32")
         if chosen.ppl_model is not None:
@@ -263,9 +265,9 @@ class _Estimator:
         total = Cost()
         for at_once in (1, *map(self._models_at_once, jobs), 1):
             shapes = [self._shape(target)] * at_once
+            total += loading(shapes, self.rates)
             for samples in (1, *[SAMPLES] * REPEATS):
                 total += sampling(shapes, self.rates, len(prompts) * samples, new, len(prompts), length)
-            total += Cost(-REPEATS * loading(shapes, self.rates))  # it is loaded once
         return total
 
     def _questions(self, model: str) -> tuple[float, float]:

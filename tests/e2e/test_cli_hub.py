@@ -81,7 +81,6 @@ def test_a_whole_run_by_ids_from_the_cache(inputs: Inputs, home: Path, tmp_path:
     assert list(secrets(said, tmp_path)) == []
 
 
-@pytest.mark.slow  # it waits for the network to give up
 def test_texts_by_id_where_the_hub_does_not_answer(inputs: Inputs, home: Path, tmp_path: Path):
     """Without --offline: what is in the cache is taken from there."""
     given = ["--texts", "tiny/texts", "--steps", 2, "--max-length", 32, "--device", "cpu"]

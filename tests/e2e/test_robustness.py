@@ -95,7 +95,6 @@ def civil(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return api.detoxify(asset("gpt2"), output=folder / "model", texts=texts, preset="sandbox", **told)
 
 
-@pytest.mark.slow
 def test_robustness_and_fairness_of_a_model_made_civil(civil: Path, tmp_path: Path):
     names = ("leetspeak", "spacing")
     results = measure(civil, tmp_path / "out", samples=4, perturbations=list(names))
