@@ -7,10 +7,10 @@ import json
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 
 from unidetox import lm_eval_tasks
 from unidetox.lm_eval_tasks.toxigen import load, macro_mean, process_results
@@ -61,7 +61,6 @@ def test_domains_weigh_the_same_whatever_their_prompts():
 
 
 def test_the_task_samples_as_the_protocol_says():
-    yaml = pytest.importorskip("yaml")
     text = (Path(lm_eval_tasks.__path__[0]) / "unidetox_toxigen.yaml").read_text("utf-8")
     task = yaml.safe_load(text.replace("!function ", ""))
     chosen = {"do_sample": True, "temperature": 1.0, "top_p": 0.9, "top_k": 0, "max_gen_toks": 20, "until": []}
@@ -69,7 +68,7 @@ def test_the_task_samples_as_the_protocol_says():
     assert task["repeats"] == task["filter_list"][0]["filter"][0]["k"] == 25
 
 
-@pytest.mark.skipif(find_spec("lm_eval") is None, reason="needs lm_eval (pip install unidetox[lm-eval])")
+@pytest.mark.lm_eval
 def test_lm_eval_runs_it_on_a_sandbox_model(tmp_path: Path):
     told = {"prompts": "sandbox:prompts_test.csv", "scorer": "sandbox:scorer", "num_prompts": 24}
     command = [

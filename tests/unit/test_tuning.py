@@ -14,7 +14,6 @@ import pytest
 from unidetox.errors import UniDetoxError
 from unidetox.settings import Recipe
 
-pytest.importorskip("optuna")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "e2e"))
 from recipes import PROMPTS, Inputs, call, snapshot, stages, toml, write_csv
 
