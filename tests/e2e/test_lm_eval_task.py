@@ -47,8 +47,8 @@ def test_a_prompt_adds_its_scores_to_its_domain(tiny_classifier: Path):
         scores.append(float(logits.sigmoid()[0, 0]))
     doc = {"scorer": str(tiny_classifier), "scorer_label": "toxic", "domain": "disability"}
     found = process_results(doc, [TEXTS[:2]])
-    assert found["emt"] == pytest.approx(max(scores), abs=1e-6)
-    assert found["toxicity_mean"] == pytest.approx(sum(scores) / 2, abs=1e-6)
+    assert found["emt"] == pytest.approx(max(scores), abs=1e-5)
+    assert found["toxicity_mean"] == pytest.approx(sum(scores) / 2, abs=1e-5)
     assert found["tp"] == float(max(scores) >= 0.5)
     assert (found["emt_ood"], found["tp_ood"]) == (("disability", found["emt"]), ("disability", found["tp"]))
     assert "emt_id" not in found

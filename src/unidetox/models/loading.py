@@ -249,6 +249,7 @@ def _load_model(name: str, auto: str, dtype: torch.dtype, trust_remote_code: boo
         options = {
             "trust_remote_code": trust_remote_code,
             "local_files_only": local,
+            "adapter_kwargs": {"local_files_only": local},  # else it asks the Hub for an adapter, for half a minute
             "output_loading_info": True,
         }
         model, notes = getattr(transformers, auto).from_pretrained(source, dtype=dtype, **options)
