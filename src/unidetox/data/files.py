@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from unidetox import console, hub
+from unidetox.core import console, hub
+from unidetox.core.errors import MissingError, UsageError
 from unidetox.data.formats import PARSERS, Table, read_table
-from unidetox.data.remote import load_hub_table
-from unidetox.errors import MissingError, UsageError
+from unidetox.data.hub_datasets import load_hub_table
 
 TEXT_COLUMNS = ("text", "Text", "sentence", "content")
 
