@@ -89,8 +89,9 @@ def detoxify(
     Args:
         model: A directory or a Hub id; any model that transformers loads as a causal LM.
         output: Where the result goes: an ordinary checkpoint, or an adapter with ``lora=True``.
-        texts: ``"published"`` (those of the paper's authors), a file, a directory or a Hub id. Without it the texts are made as the preset says, and kept for the next
-            model (in ``$UNIDETOX_HOME``, by default ``~/.cache/unidetox``).
+        texts: ``"published"`` (those of the paper's authors), a file, a directory or a Hub id. Without it the texts are
+            made as the preset says, and kept for the next model (in ``$UNIDETOX_HOME``, by default
+            ``~/.cache/unidetox``).
         preset: Where the texts come from, and what settings hold that the options leave open.
         fresh: Start over where the result exists.
         limit: Use only so many texts; where texts are made, also at most so many toxic texts and steps for them.
