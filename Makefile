@@ -30,7 +30,7 @@ bench: $(STAMP)
 
 # Makes the models and data of the sandbox again from their seed (about 20 minutes); they are committed.
 sandbox: $(STAMP)
-	$(BIN)/python -m unidetox.sandbox.build --seed 0 -o src/unidetox/sandbox/assets
+	$(BIN)/python -m tools.sandbox.build --seed 0 -o src/unidetox/data/sandbox
 
 clean:
 	rm -rf .venv runs build dist .pytest_cache .ruff_cache .mypy_cache

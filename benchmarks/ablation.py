@@ -21,15 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unidetox import console
-from unidetox.config import load_recipe, recipe_from
+from unidetox.config.recipe import load_recipe, recipe_from
+from unidetox.config.settings import Recipe
+from unidetox.core import console
+from unidetox.core.files import read_jsonl
 from unidetox.data import load_prompts
-from unidetox.files import read_jsonl
-from unidetox.metrics.summary import PromptMetrics, PromptTable
-from unidetox.pipeline import Plan
-from unidetox.settings import Recipe
-from unidetox.stats import Difference, Statistic, holm, paired_difference, statistic_of
-from unidetox.tuning.measured import do_shared
+from unidetox.evaluation.metrics.summary import PromptMetrics, PromptTable
+from unidetox.evaluation.stats import Difference, Statistic, holm, paired_difference, statistic_of
+from unidetox.pipeline.plan import Plan
+from unidetox.pipeline.tuning.measured import do_shared
 
 ROOT = Path(__file__).resolve().parents[1]
 METRICS: dict[str, Statistic] = {"tp": "mean", "toxic_fraction": "mean", "ppl_token": "exp_ratio"}

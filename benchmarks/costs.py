@@ -40,16 +40,16 @@ def main() -> None:
 
 
 def compare(name: str, directory: Path, *, done: bool) -> None:
-    from unidetox import pipeline
-    from unidetox.config import load_recipe, recipe_from
-    from unidetox.estimates import estimate
+    from unidetox.config.recipe import load_recipe, recipe_from
+    from unidetox.pipeline.estimates import estimate
+    from unidetox.pipeline.plan import Plan, run
 
     recipe = load_recipe(Path(name)) if name.endswith(".toml") else recipe_from(name)
-    plan = pipeline.Plan(recipe, directory)
+    plan = Plan(recipe, directory)
     plan.preflight()
     found = estimate(plan)
     if not done:
-        pipeline.run(recipe, directory)
+        run(recipe, directory)
     print(f"{'stage':32} {'expected':>9} {'took':>9} {'ratio':>6} {'expected':>9} {'peak':>9}")
     ratios = []
     for stage, cost in found.costs.items():
@@ -70,9 +70,9 @@ def compare(name: str, directory: Path, *, done: bool) -> None:
 
 
 def expect(preset: str, gpu: str, shared: Path, folder: Path) -> None:
-    from unidetox import pipeline
-    from unidetox.config import recipe_from
-    from unidetox.estimates import estimate
+    from unidetox.config.recipe import recipe_from
+    from unidetox.pipeline.estimates import estimate
+    from unidetox.pipeline.plan import Plan
 
     models = {
         hub: str(stand_in(shared, folder / hub.split("/")[-1], config)) for hub, config in configurations().items()
@@ -89,7 +89,7 @@ def expect(preset: str, gpu: str, shared: Path, folder: Path) -> None:
             "mmlu": str(shared / "data/mmlu"),
         },
     )  # fmt: skip
-    found = estimate(pipeline.Plan(recipe, folder / "run"), gpu)
+    found = estimate(Plan(recipe, folder / "run"), gpu)
     for name, cost in found.costs.items():
         print(
             f"{name:42} {cost.seconds / 60:8.0f} min {cost.memory / 1e9:6.0f} GB {cost.disk / 1e9:6.0f} GB"

@@ -28,7 +28,7 @@ from sample import work_of as sample_work
 from toxicity import score_ours as toxicity_ours
 from toxicity import score_plainly as toxicity_plainly
 from toxicity import work_of as toxicity_work
-from unidetox.metrics.toxicity import expected_maximum_toxicity
+from unidetox.evaluation.metrics.toxicity import expected_maximum_toxicity
 
 
 def spoken(tokens: list[int]) -> str:

@@ -16,8 +16,9 @@ import math
 from pathlib import Path
 
 from sandbox_seeds import MEASURES, Key, table_rows, values
-from unidetox import console, pipeline
-from unidetox.config import recipe_from
+from unidetox.config.recipe import recipe_from
+from unidetox.core import console
+from unidetox.pipeline import plan
 
 RATES = (1e-4, 2e-4, 3e-4, 5e-4, 1e-3)
 PROMPTS = 100
@@ -59,7 +60,7 @@ def main() -> None:
             detoxify={"targets": ["sandbox:gpt2"], "methods": ["unidetox"], "lr": rate},
             evaluate={"prompts": "sandbox:prompts_validation.csv", "split": "validation"},
         )
-        found = values(pipeline.run(recipe, options.output))
+        found = values(plan.run(recipe, options.output))
         told = f"{toxicity(found):.3f}"
         shown = table_rows(found, "gpt2", recipe.seed)
         rows += [[f"{rate:g}", *row[2:], "" if row[2] == "base" else told] for row in shown]

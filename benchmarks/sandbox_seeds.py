@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from unidetox import console, pipeline
-from unidetox.config import recipe_from
+from unidetox.config.recipe import recipe_from
+from unidetox.core import console
+from unidetox.pipeline import plan
 
 Key = tuple[str, str, str, str]
 # EMT follows TP closely here, as the scorer is nearly sure of every text: checked, not shown.
@@ -76,7 +77,7 @@ def main() -> None:
     for seed in options.seeds:
         evaluate = {"seeds": [seed], "prompts": f"sandbox:prompts_{options.prompts}.csv", "split": options.prompts}
         recipe = recipe_from("sandbox", name=f"sandbox-{seed}", seed=seed, evaluate=evaluate)
-        found = values(pipeline.run(recipe, options.output / f"{options.prompts}-{seed}"))
+        found = values(plan.run(recipe, options.output / f"{options.prompts}-{seed}"))
         for target in dict.fromkeys(key[0] for key in found):
             rows += table_rows(found, target, seed)
             wrong += [f"seed {seed}, {target}: {said}" for said in failures(found, target)]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from common import Work, chosen_dtype, classifier, forward_work, in_turns, options, report, word
-from unidetox.metrics.toxicity import ToxicityScorer
+from unidetox.evaluation.metrics.toxicity import ToxicityScorer
 
 
 def random_texts(count: int, *, seed: int = 0) -> list[str]:

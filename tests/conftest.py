@@ -13,7 +13,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("COLUMNS", "200")
 
 import pytest
-
 from needs import (  # noqa: F401
     SHARED,
     pytest_make_collect_report,

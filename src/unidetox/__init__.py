@@ -5,29 +5,25 @@ Everything public is here and loaded when it is asked for: importing this packag
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from unidetox.core import errors
+from unidetox.core.version import __version__
 
 if TYPE_CHECKING:
-    from unidetox.analysis import analyze
-    from unidetox.api import detoxify, distill, run, train_toxic
+    from unidetox.api import analyze, detoxify, distill, evaluate, run, train_toxic, tune
     from unidetox.decoding import ContrastiveLogitsProcessor
-    from unidetox.evaluation import evaluate
     from unidetox.training import detoxify_model
-    from unidetox.tuning import tune
+
+# `from unidetox.errors import MissingError` is public: users catch errors by that name, wherever the file stands.
+sys.modules["unidetox.errors"] = errors
 
 _PUBLIC = {
     "ContrastiveLogitsProcessor": "unidetox.decoding",
-    "analyze": "unidetox.analysis",
-    "detoxify": "unidetox.api",
     "detoxify_model": "unidetox.training",
-    "distill": "unidetox.api",
-    "evaluate": "unidetox.evaluation",
-    "run": "unidetox.api",
-    "train_toxic": "unidetox.api",
-    "tune": "unidetox.tuning",
+    **dict.fromkeys(("analyze", "detoxify", "distill", "evaluate", "run", "train_toxic", "tune"), "unidetox.api"),
 }
 
 __all__ = [

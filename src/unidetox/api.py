@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unidetox import console, distillation, pipeline
-from unidetox.config import build_recipe, load_recipe
+from unidetox.config.recipe import build_recipe, limited, load_recipe
+from unidetox.config.settings import PUBLISHED, Recipe
+from unidetox.core import console
+from unidetox.core.errors import MissingError, UsageError
+from unidetox.core.files import read_json
+from unidetox.core.resolve import cache_home, resolve_source
+from unidetox.core.stages import Stage, StageStatus
 from unidetox.data import read_texts
-from unidetox.errors import MissingError, UsageError
-from unidetox.files import read_json
-from unidetox.gathering import gather
-from unidetox.methods import finetuning
+from unidetox.evaluation.evaluate import evaluate
+from unidetox.evaluation.gather import gather
+from unidetox.evaluation.texts import analyze
+from unidetox.methods import distillation, finetuning
 from unidetox.models import check_lm
-from unidetox.runs import Run
-from unidetox.settings import Recipe, Section
-from unidetox.sources import resolve_source
-from unidetox.stages import Stage, StageStatus
+from unidetox.pipeline import plan
+from unidetox.pipeline.run_directory import Run
+from unidetox.pipeline.tuning import tune
+
+__all__ = ["analyze", "compare", "detoxify", "distill", "evaluate", "report", "run", "status", "train_toxic", "tune"]
 
 _TOP = ("name", "seed", "device", "dtype", "trust_remote_code")
 
@@ -84,8 +89,9 @@ def detoxify(
     Args:
         model: A directory or a Hub id; any model that transformers loads as a causal LM.
         output: Where the result goes: an ordinary checkpoint, or an adapter with ``lora=True``.
-        texts: A file, a directory or a Hub id. Without it the texts are made as the preset says, and kept for the next
-            model (in ``$UNIDETOX_HOME``, by default ``~/.cache/unidetox``).
+        texts: ``"published"`` (those of the paper's authors), a file, a directory or a Hub id. Without it the texts are
+            made as the preset says, and kept for the next model (in ``$UNIDETOX_HOME``, by default
+            ``~/.cache/unidetox``).
         preset: Where the texts come from, and what settings hold that the options leave open.
         fresh: Start over where the result exists.
         limit: Use only so many texts; where texts are made, also at most so many toxic texts and steps for them.
@@ -104,7 +110,10 @@ def detoxify(
     # Making texts first may take hours.
     Stage(Path(output), "detoxify", {}, {}).check()
     check_lm(target, trust_remote_code=recipe.trust_remote_code)
-    source = resolve_source(str(texts), None) if texts is not None else str(_texts_of_preset(recipe, preset, limit))
+    if texts is None:
+        source = str(_texts_of_preset(recipe, preset, limit))
+    else:
+        source = PUBLISHED if texts == PUBLISHED else resolve_source(str(texts), None)
     found = read_texts(source, limit=limit)
     return finetuning.finetune(recipe, "unidetox", target, found, Path(output), fresh=fresh, replace=False)
 
@@ -130,7 +139,7 @@ def run(
         The content of ``results.json``.
     """
     loaded = recipe if isinstance(recipe, Recipe) else load_recipe(Path(recipe), overrides)
-    return pipeline.run(limited(loaded, limit), Path(output), fresh=fresh)
+    return plan.run(limited(loaded, limit), Path(output), fresh=fresh)
 
 
 def compare(
@@ -162,7 +171,7 @@ def compare(
     recipe = recipe_of(sources)
     if recipe is not None:
         loaded = limited(load_recipe(recipe, [*overrides, "costs=true"]), limit)
-        return pipeline.run(loaded, Path(output), fresh=fresh, command=command)
+        return plan.run(loaded, Path(output), fresh=fresh, command=command)
     if overrides or limit is not None or fresh:
         raise UsageError("directories are compared as they are", hint="Leave --set, --limit and --fresh out")
     return gather([Path(source) for source in sources], Path(output))
@@ -187,7 +196,7 @@ def status(output: str | Path) -> dict[str, StageStatus]:
         output: The run's directory.
     """
     opened = Run.open(Path(output))
-    return pipeline.Plan(opened.recipe(), opened.directory).statuses()
+    return plan.Plan(opened.recipe(), opened.directory).statuses()
 
 
 def report(output: str | Path) -> Path:
@@ -202,33 +211,13 @@ def report(output: str | Path) -> Path:
     Raises:
         MissingError: If there are no results.
     """
-    from unidetox.report import example_rows, render_report
+    from unidetox.report.page import example_rows, render_report
 
     folder = Path(output)
     results = read_json(folder / "results.json")
     if results is None:
         raise MissingError(f"{folder} holds no results.json", hint="Give the directory of a run or an evaluation")
     return render_report(results, example_rows(folder / "generations.jsonl"), folder / "report")
-
-
-def limited(recipe: Recipe, limit: int | None) -> Recipe:
-    """Return the recipe with no more than ``limit`` of anything: texts, prompts, training steps."""
-    if limit is None:
-        return recipe
-    if limit < 1:
-        raise UsageError(f"limit is {limit}", hint="Give a whole number of at least 1")
-
-    def cut(section: Section, *names: str) -> Any:
-        values = {name: min(limit, getattr(section, name) or limit) for name in names}
-        return section.model_copy(update=values)
-
-    sections = {
-        "toxic": cut(recipe.toxic, "limit", "steps"),
-        "texts": cut(recipe.texts, "num_texts"),
-        "detoxify": cut(recipe.detoxify, "steps"),
-        "evaluate": cut(recipe.evaluate, "num_prompts"),
-    }
-    return recipe.model_copy(update=sections)
 
 
 def _recipe(settings: Mapping[str, Any], section: str, options: Mapping[str, Any]) -> Recipe:
@@ -243,9 +232,8 @@ def _recipe(settings: Mapping[str, Any], section: str, options: Mapping[str, Any
 def _texts_of_preset(recipe: Recipe, preset: str, limit: int | None) -> Path:
     """Make a preset's texts, or take those that were made for an earlier model."""
     recipe = limited(recipe, limit)
-    home = Path(os.environ.get("UNIDETOX_HOME", "~/.cache/unidetox")).expanduser()
     parts = [recipe.base.section_hash(), recipe.toxic.section_hash(), recipe.texts.section_hash(exclude=["batch_size"])]
-    folder = home / "texts" / f"{preset}-{'-'.join(part[:6] for part in parts)}-seed{recipe.seed}"
+    folder = cache_home() / "texts" / f"{preset}-{'-'.join(part[:6] for part in parts)}-seed{recipe.seed}"
     if limit is not None:
         folder = folder.with_name(f"{folder.name}-limit{limit}")
     console.info(f"no --texts given: those of the preset {preset}, kept in {folder}")

@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from unidetox import __version__, console
 from unidetox.cli.looking import doctor, report, status
 from unidetox.cli.making import demo, detoxify, distill, train_toxic
 from unidetox.cli.measuring import analyze, evaluate
 from unidetox.cli.options import command_of
 from unidetox.cli.recipes import compare, init, run, tune
-from unidetox.errors import UniDetoxError, UsageError
+from unidetox.core import console
+from unidetox.core.errors import UniDetoxError, UsageError
+from unidetox.core.version import __version__
 
 app = typer.Typer(
     help="Make any causal language model less toxic, with one command, and measure it.",

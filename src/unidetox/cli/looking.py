@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from unidetox import console
 from unidetox.cli.options import Shared, answer
+from unidetox.core import console
 
 
 def status(
@@ -34,7 +34,7 @@ def report(
 
 def doctor(common: Shared) -> None:
     """Check versions, devices, memory, disk, the Hub and its access, and say what to do."""
-    from unidetox.doctor import examine
+    from unidetox.cli.doctor import examine
 
     checks = examine()
     if common.as_json:

@@ -8,20 +8,20 @@ from typing import Annotated
 
 import typer
 
-from unidetox import console
 from unidetox.cli.options import Output, Work, answer, batch_size_of, said, show_results
+from unidetox.core import console
 
 
 def demo(common: Work, output: Output = Path("runs/demo")) -> None:
     """See the whole story in a miniature world: no download, two minutes on two cores, a table and a page."""
-    from unidetox import api, pipeline
-    from unidetox.config import recipe_from
+    from unidetox.config.recipe import limited, recipe_from
+    from unidetox.pipeline import plan
 
-    recipe = api.limited(recipe_from("sandbox", **({"name": "demo"} | common.given())), common.limit)
-    results = pipeline.run(recipe, output, fresh=common.fresh, command=sys.argv)
+    recipe = limited(recipe_from("sandbox", **({"name": "demo"} | common.given())), common.limit)
+    results = plan.run(recipe, output, fresh=common.fresh, command=sys.argv)
     show_results(common, results, output)
     if not common.as_json:
-        console.result(f"done: {pipeline.describe(recipe)}; the control is fine-tuned on plain samples")
+        console.result(f"done: {plan.describe(recipe)}; the control is fine-tuned on plain samples")
         console.result("next: unidetox detoxify MODEL --texts TEXTS -o OUT (`unidetox init`: every stage)")
 
 
@@ -93,7 +93,7 @@ def distill(
 ) -> None:
     """Sample detoxifying texts from the contrast of a base model and its toxic copy."""
     from unidetox import api
-    from unidetox.settings import Texts
+    from unidetox.config.settings import Texts
 
     number = min(num_texts or Texts().num_texts, common.limit) if common.limit else num_texts
     options = said(

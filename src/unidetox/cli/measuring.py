@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from unidetox import console
 from unidetox.cli.options import Output, Work, batch_size_of, said, show_results
-from unidetox.errors import UsageError
+from unidetox.core import console
+from unidetox.core.errors import UsageError
 
 
 def evaluate(
@@ -37,7 +37,7 @@ def evaluate(
     batch_size: Annotated[str | None, typer.Option(help="Rows side by side, or auto; changes no result.")] = None,
 ) -> None:
     """Measure toxicity, perplexity, diversity and knowledge of models, with intervals, a table and a page."""
-    from unidetox.evaluation import evaluate as measure
+    from unidetox import api
 
     given = common.given()
     # One seed is a list of one; --seeds wins, as it says more.
@@ -50,7 +50,7 @@ def evaluate(
         batch_size=batch_size_of(batch_size),
     )  # fmt: skip
     computing = {key: value for key, value in given.items() if key != "seed"}
-    results = measure(models, output=output, limit=common.limit, fresh=common.fresh, **options, **computing)
+    results = api.evaluate(models, output=output, limit=common.limit, fresh=common.fresh, **options, **computing)
     show_results(common, results, output)
 
 
@@ -67,17 +67,18 @@ def analyze(
     tokenizer: Annotated[str | None, typer.Option(help="Model whose tokens lengths are counted in, too.")] = None,
 ) -> None:
     """Say what is in sets of texts, side by side: overlap, key terms, toxicity, labels, lengths, copies."""
-    from unidetox import analysis
+    from unidetox import api
+    from unidetox.report.analysis_page import console_rows
 
     options = said(
         corpus=corpus, column=column, reference=reference, scorer=scorer, scorer_label=scorer_label,
         classifiers=classifier or None, tokenizer=tokenizer, limit=common.limit,
     )  # fmt: skip
-    found = analysis.analyze(texts, output=output, fresh=common.fresh, **options, **common.given())
+    found = api.analyze(texts, output=output, fresh=common.fresh, **options, **common.given())
     if common.as_json:
         console.result(json.dumps(found))
         return
-    console.table("Texts", *analysis.console_rows(found))
+    console.table("Texts", *console_rows(found))
     if output is not None:
         console.result(f"page: {output / 'analysis.html'}")
 

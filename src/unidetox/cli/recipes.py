@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from unidetox import console
 from unidetox.cli.options import Output, Overrides, Shared, Work, answer, settings_of, show_results
-from unidetox.errors import UsageError
+from unidetox.core import console
+from unidetox.core.errors import UsageError
 
 
 def run(
@@ -23,23 +23,23 @@ def run(
     gpu: Annotated[str | None, typer.Option(help="With --dry-run: the cost on a GPU, e.g. A100.")] = None,
 ) -> None:
     """Do every stage of a recipe; what is complete and unchanged is skipped, a killed run goes on."""
-    from unidetox import api, estimates, pipeline
-    from unidetox.config import load_recipe
-    from unidetox.runs import Run
+    from unidetox.config.recipe import limited, load_recipe
+    from unidetox.pipeline import estimates, plan
+    from unidetox.pipeline.run_directory import Run
 
-    loaded = api.limited(load_recipe(recipe, settings_of(common, overrides)), common.limit)
+    loaded = limited(load_recipe(recipe, settings_of(common, overrides)), common.limit)
     if gpu is not None and not dry_run:
         raise UsageError("--gpu says on what a run would take how long", hint="Add --dry-run, or leave it out")
     if dry_run:
         Run(output).check(loaded)
-        found = estimates.estimate(pipeline.Plan(loaded, output), gpu)
+        found = estimates.estimate(plan.Plan(loaded, output), gpu)
         if common.as_json:
             console.result(json.dumps(found.as_json()))
             return
-        console.table(pipeline.describe(loaded), estimates.COLUMNS, found.rows())
+        console.table(plan.describe(loaded), estimates.COLUMNS, found.rows())
         console.result(found.summary())
         return
-    results = pipeline.run(loaded, output, fresh=common.fresh, command=sys.argv)
+    results = plan.run(loaded, output, fresh=common.fresh, command=sys.argv)
     show_results(common, results, output)
 
 
@@ -50,14 +50,15 @@ def tune(
     overrides: Overrides = None,
 ) -> None:
     """Search settings on one model and validation prompts, under a ceiling of perplexity; write the best recipe."""
-    from unidetox import tuning
+    from unidetox import api
+    from unidetox.pipeline.tuning import tuned_rows
 
     settings = settings_of(common, overrides)
-    found = tuning.tune(recipe, output=output, fresh=common.fresh, overrides=settings, limit=common.limit)
+    found = api.tune(recipe, output=output, fresh=common.fresh, overrides=settings, limit=common.limit)
     if common.as_json:
         console.result(json.dumps(found))
         return
-    console.table("Trials, the best first", *tuning.tuned_rows(found))
+    console.table("Trials, the best first", *tuned_rows(found))
     console.result(f"best: {output / 'best.toml'}; `unidetox run {output / 'best.toml'} -o OUT` takes it to all models")
 
 
@@ -70,7 +71,7 @@ def compare(
 ) -> None:
     """Compare methods on models: one table, with the cost of each; a killed one goes on. Or compare finished runs."""
     from unidetox import api
-    from unidetox.standings import cost_table, standing_tables
+    from unidetox.report.standings import cost_table, standing_tables
 
     settings = settings_of(common, overrides)
     recipe = api.recipe_of(sources)
@@ -100,9 +101,9 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a commented recipe to start from."""
-    from unidetox.config import commented_recipe
-    from unidetox.directories import make_directory
-    from unidetox.files import write_text
+    from unidetox.config.recipe import commented_recipe
+    from unidetox.core.directories import make_directory
+    from unidetox.core.files import write_text
 
     if output.is_dir():
         raise UsageError(f"{output} is a directory", hint="Give a file: -o recipe.toml")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from unidetox import console
+from unidetox.core import console
+from unidetox.core.errors import UsageError
 from unidetox.data.files import check_count, count, load_table, pick_column, sample_indices, say_once, summary
 from unidetox.data.formats import Table
-from unidetox.data.remote import load_hub_table, newest_version
+from unidetox.data.hub_datasets import load_hub_table, newest_version
 from unidetox.data.texts import Text, TextSet, collect_texts, make_text_set
-from unidetox.errors import UsageError
 
 DGHS_ID = "LennardZuendorf/Dynamically-Generated-Hate-Speech-Dataset"
 

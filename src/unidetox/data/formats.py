@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unidetox.errors import MissingError, UsageError
+from unidetox.core.errors import MissingError, UsageError
 
 _MAX_FIELD = 2**31 - 1  # the csv module's own limit of 131 072 characters is less than a long document
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from unidetox.core.errors import UsageError
 from unidetox.data.files import (
     check_count,
     content_hash,
@@ -19,8 +20,7 @@ from unidetox.data.files import (
     text_of,
 )
 from unidetox.data.formats import Table
-from unidetox.data.remote import load_hub_table
-from unidetox.errors import UsageError
+from unidetox.data.hub_datasets import load_hub_table
 
 TOXIGEN_ID = "toxigen/toxigen-data"
 TOXIGEN_NAMES = {"toxigen": TOXIGEN_ID, TOXIGEN_ID: TOXIGEN_ID, "skg/toxigen-data": "skg/toxigen-data"}

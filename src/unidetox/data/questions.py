@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from unidetox import hub
+from unidetox.core import hub
+from unidetox.core.errors import MissingError, UsageError
 from unidetox.data.files import check_count, content_hash, say_once
 from unidetox.data.formats import csv_rows, decode, read_bytes
-from unidetox.data.remote import load_hub_table
-from unidetox.errors import MissingError, UsageError
+from unidetox.data.hub_datasets import load_hub_table
 
 MMLU_ID = "cais/mmlu"
 _LETTERS = "ABCD"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from unidetox.core.errors import UsageError
 from unidetox.data.files import (
     check_count,
     content_hash,
@@ -17,7 +18,6 @@ from unidetox.data.files import (
     text_of,
 )
 from unidetox.data.formats import Table
-from unidetox.errors import UsageError
 
 # How a text ended, in our words and in those of serving programs.
 _FINISH_REASONS = {"eos": "eos", "stop": "eos", "length": "length", "": None, "none": None, "null": None}

@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 import torch
 
+from unidetox.core.errors import UsageError
 from unidetox.decoding.decoders import Backbone, backbone
 from unidetox.decoding.drawing import not_numbers
 from unidetox.decoding.likelihood import HEAD_BYTES, MAX_TOKENS
 from unidetox.decoding.memory import in_halves
 from unidetox.decoding.sequences import check_sequences
 from unidetox.decoding.sources import LogitSource, lm
-from unidetox.errors import UsageError
 
 _Batch = list[int]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from unidetox.core.errors import UniDetoxError
 from unidetox.decoding.random_streams import again
-from unidetox.errors import UniDetoxError
 
 BLOCK = 128
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from unidetox.errors import UniDetoxError
+from unidetox.core.errors import UniDetoxError
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")

@@ -9,9 +9,9 @@ import torch
 from transformers import LogitsProcessor
 from transformers.cache_utils import DynamicCache
 
+from unidetox.core.errors import UsageError
 from unidetox.decoding.decoders import backbone
 from unidetox.decoding.sources import check_contrast, contrast_scores
-from unidetox.errors import UsageError
 
 
 class ContrastiveLogitsProcessor(LogitsProcessor):  # type: ignore[misc]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from unidetox.errors import UsageError
+from unidetox.core.errors import UsageError
 
 
 def max_positions(model: Any) -> int | None:

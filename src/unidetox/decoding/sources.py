@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from unidetox.errors import UsageError
+from unidetox.core.errors import UsageError
 
 Mixture = Callable[[Sequence[torch.Tensor]], torch.Tensor]
 """Logits of each model ``[rows, vocabulary]`` -> scores ``[rows, vocabulary]`` whose soft-max is sampled."""

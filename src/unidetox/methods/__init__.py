@@ -1,1 +1,1 @@
-"""Methods, one file each; `unidetox.registry` says which there are, `interface` what a method is."""
+"""Methods, one file each; `unidetox.config.methods` says which there are, `interface` what a method is."""

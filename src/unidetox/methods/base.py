@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from unidetox.config.settings import MethodOptions
 from unidetox.methods.interface import Bench, Job, Method, Step
-from unidetox.settings import MethodOptions
 
 
 def _steps(bench: Bench, job: Job) -> Iterator[Step]:

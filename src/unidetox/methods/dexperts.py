@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
+from unidetox.config.settings import Allowed, MethodOptions, Name, OptName, Share, Source
 from unidetox.methods.interface import Bench, Job, Method, Step
 from unidetox.methods.rules import rule_step
-from unidetox.settings import Allowed, MethodOptions, Name, OptName, Share, Source
 
 if TYPE_CHECKING:
     from unidetox.models import LM

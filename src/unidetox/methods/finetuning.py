@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from unidetox.candidates import read_starts
+from unidetox.config.settings import Allowed, MethodOptions, OptCount, Recipe, Texts
+from unidetox.core.stages import Stage
 from unidetox.data import TextSet, read_texts
-from unidetox.distillation import check_positions
+from unidetox.methods.best_of import read_starts
+from unidetox.methods.checkpoint_stage import fine_tune_into
+from unidetox.methods.distillation import check_positions
 from unidetox.methods.interface import Bench, Job, Made, Step
-from unidetox.model_stage import fine_tune_into
 from unidetox.models import check_lm, fingerprint
-from unidetox.settings import Allowed, MethodOptions, OptCount, Recipe, Texts
-from unidetox.stages import Stage
 
 if TYPE_CHECKING:
     from unidetox.training import TrainSettings

@@ -11,13 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unidetox import distillation
-from unidetox.costs import Cost, Rates, Shape
+from unidetox.config.methods import load_method, title_of
+from unidetox.config.settings import Base, MethodOptions, Recipe, Source
+from unidetox.core.stages import Stage
 from unidetox.data import TextSet
+from unidetox.methods import distillation
 from unidetox.models import check_lm, check_same_tokens, unique_slugs
-from unidetox.registry import load_method, title_of
-from unidetox.settings import Base, MethodOptions, Recipe, Source
-from unidetox.stages import Stage
+from unidetox.models.costs import Cost, Rates, Shape
 
 if TYPE_CHECKING:
     from unidetox.models import LM

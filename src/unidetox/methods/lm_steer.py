@@ -25,16 +25,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from unidetox import console
-from unidetox.costs import DISK, TRAINING, Cost, Rates, Shape, reading
+from unidetox.config.settings import Count, Length, MethodOptions, Positive
+from unidetox.core import console
+from unidetox.core.errors import UsageError
+from unidetox.core.stages import Stage
 from unidetox.data import TextSet
-from unidetox.errors import UsageError
+from unidetox.methods.checkpoint_stage import texts_info, write_papers
 from unidetox.methods.interface import Bench, Job, Method, Step
 from unidetox.methods.task_arithmetic import Factor
-from unidetox.model_stage import texts_info, write_papers
 from unidetox.models import check_lm, fingerprint, short_name
-from unidetox.settings import Count, Length, MethodOptions, Positive
-from unidetox.stages import Stage
+from unidetox.models.costs import DISK, TRAINING, Cost, Rates, Shape, reading
 
 if TYPE_CHECKING:
     import torch

@@ -6,15 +6,15 @@ import os.path
 from collections.abc import Sequence
 from pathlib import Path
 
-from unidetox import console
-from unidetox.files import write_json
-from unidetox.hub import is_local
+from unidetox.config.methods import method_name
+from unidetox.core import console
+from unidetox.core.files import write_json
+from unidetox.core.hub import is_local
+from unidetox.core.resolve import sandbox_name
+from unidetox.core.stages import Stage
+from unidetox.methods.checkpoint_stage import write_papers
 from unidetox.methods.interface import Bench, Job, Made, Step
-from unidetox.model_stage import write_papers
 from unidetox.models import RULE_FILE, check_lm, fingerprint, short_name
-from unidetox.registry import METHODS
-from unidetox.sources import sandbox_name
-from unidetox.stages import Stage
 
 SCHEMA_VERSION = 1
 
@@ -86,7 +86,7 @@ def _card(job: Job) -> str:
     lines = [f"| {key} | {' '.join(str(value).replace('|', ' ').split())} |" for key, value in job.settings.items()]
     return "\n".join([
         "---", "tags:", '- "unidetox"', '- "detoxification"', "---", f"# {name}", "",
-        f"`{short_name(job.target)}` under {METHODS[job.method]}, which acts while decoding. There are no weights",
+        f"`{short_name(job.target)}` under {method_name(job.method)}, which acts while decoding. There are no weights",
         f"here: `{RULE_FILE}` names the models and the rule, and `unidetox evaluate` reads it.", "",
         "| setting | value |", "|---|---|", *lines, "",
     ])  # fmt: skip

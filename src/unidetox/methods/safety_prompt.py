@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
+from unidetox.config.settings import Allowed, MethodOptions
 from unidetox.methods.interface import Bench, Job, Method, Step
 from unidetox.methods.rules import rule_step
-from unidetox.settings import Allowed, MethodOptions
 
 if TYPE_CHECKING:
     from unidetox.models import LM

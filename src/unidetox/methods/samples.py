@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from unidetox import distillation
+from unidetox.methods import distillation
 from unidetox.methods.finetuning import FinetuningOptions, finetuning_steps, texts_name, texts_step
 from unidetox.methods.interface import Bench, Job, Made, Method, Step
 

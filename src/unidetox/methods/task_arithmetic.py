@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from unidetox import console
-from unidetox.costs import DISK, Cost, Rates, Shape
-from unidetox.errors import UsageError
+from unidetox.config.settings import Allowed, MethodOptions, Recipe
+from unidetox.core import console
+from unidetox.core.errors import UsageError
+from unidetox.core.stages import Stage
+from unidetox.methods.checkpoint_stage import write_papers
 from unidetox.methods.interface import Bench, Job, Method, Step
-from unidetox.model_stage import write_papers
 from unidetox.models import check_lm, fingerprint, short_name
-from unidetox.settings import Allowed, MethodOptions, Recipe
-from unidetox.stages import Stage
+from unidetox.models.costs import DISK, Cost, Rates, Shape
 
 if TYPE_CHECKING:
     import torch

@@ -13,11 +13,11 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from unidetox import distillation
+from unidetox.config.settings import Allowed, Recipe
 from unidetox.data import read_texts
+from unidetox.methods import distillation
 from unidetox.methods.finetuning import FinetuningOptions, finetuning_steps, texts_name, texts_step
 from unidetox.methods.interface import Bench, Job, Made, Method, Step
-from unidetox.settings import Allowed, Recipe
 
 OptShare = Annotated[
     Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)] | None,

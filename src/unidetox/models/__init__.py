@@ -2,7 +2,7 @@
 
 from unidetox.models.checking import Known, check_classifier, check_lm
 from unidetox.models.devices import choose_device, choose_dtype
-from unidetox.models.files import RULE_FILE, Rule, read_rule
+from unidetox.models.directories import RULE_FILE, Rule, read_rule
 from unidetox.models.loading import (
     LM,
     Classifier,

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unidetox.errors import MissingError, UsageError
-from unidetox.hub import cached_snapshot
-from unidetox.models.files import adapter_base, locate, require_weights
+from unidetox.core.errors import MissingError, UsageError
+from unidetox.core.hub import cached_snapshot
+from unidetox.models.directories import adapter_base, locate, require_weights
 from unidetox.models.loading import KINDS, load_config, load_tokenizer
 
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unidetox.errors import MissingError, UsageError
+from unidetox.core.errors import MissingError, UsageError
 
 if TYPE_CHECKING:
     import torch

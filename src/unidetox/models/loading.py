@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from unidetox import console
-from unidetox.errors import MissingError, UniDetoxError, UsageError
-from unidetox.hub import explain_hub_error, is_local
+from unidetox.core import console
+from unidetox.core.errors import MissingError, UniDetoxError, UsageError
+from unidetox.core.hub import explain_hub_error, is_local
 from unidetox.models.adapters import load_adapter
 from unidetox.models.devices import choose_device, choose_dtype
-from unidetox.models.files import adapter_base, lacks_tokenizer, locate, read_unidetox, require_weights
+from unidetox.models.directories import adapter_base, lacks_tokenizer, locate, read_unidetox, require_weights
 
 if TYPE_CHECKING:
     import torch

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from unidetox.hub import is_local
-from unidetox.models.files import adapter_base, read_rule
+from unidetox.core.hub import is_local
+from unidetox.models.directories import adapter_base, read_rule
 
 # A folder of this name says nothing about the model in it; its parent does.
 _GENERIC_NAMES = {"model", "models", "checkpoint", "final", "out", "output", "merged", "adapter"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from unidetox.errors import UsageError
+from unidetox.core.errors import UsageError
 
 if TYPE_CHECKING:
     from unidetox.models.checking import Known

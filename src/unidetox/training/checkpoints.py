@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from unidetox import files
+from unidetox.core import files
 
 _MARK = "complete.json"
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from unidetox.errors import UsageError
+from unidetox.core.errors import UsageError
 from unidetox.models.tokens import bos_id, eos_ids
 
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unidetox import console
-from unidetox.errors import UsageError
+from unidetox.core import console
+from unidetox.core.errors import UsageError
 from unidetox.models.adapters import quiet_peft
 from unidetox.models.tokens import pad_id
 from unidetox.training.encoding import EncodedTexts, TextLike, encode_texts

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from unidetox.errors import UsageError
+from unidetox.core.errors import UsageError
 
 
 @dataclass(frozen=True)

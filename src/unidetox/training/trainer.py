@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from unidetox import console, files
-from unidetox.errors import UniDetoxError, UsageError
+from unidetox.core import console, files
+from unidetox.core.errors import UniDetoxError, UsageError
 from unidetox.models.devices import choose_dtype
 from unidetox.training.batches import Batch, LengthGroupedBatches, TextLoader, collate, count_supervised, split_batch
 from unidetox.training.checkpoints import Checkpoints

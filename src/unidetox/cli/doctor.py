@@ -1,0 +1,104 @@
+"""What this machine has and what to do about what it lacks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+_PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", "huggingface_hub", "safetensors")
+_ROOM = 10 << 30
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding.
+
+    Attributes:
+        good: Whether nothing need be done.
+        what: What was looked at.
+        found: What was found.
+        advice: What to do; empty where all is well.
+    """
+
+    good: bool
+    what: str
+    found: str
+    advice: str = ""
+
+    def row(self) -> list[str]:
+        """Return the finding as cells of a table."""
+        return ["ok" if self.good else "!", self.what, self.found, self.advice]
+
+
+def examine() -> list[Check]:
+    """Look at versions, device, number type, memory, disk, cache and Hub access."""
+    return [*_versions(), *_compute(), *_room(), *_hub()]
+
+
+def _versions() -> Iterator[Check]:
+    python = ".".join(str(part) for part in sys.version_info[:3])
+    yield Check(
+        sys.version_info >= (3, 11), "python", python, "" if sys.version_info >= (3, 11) else "use 3.11 or newer"
+    )
+    for package in _PACKAGES:
+        try:
+            yield Check(True, package, metadata.version(package))
+        except metadata.PackageNotFoundError:
+            yield Check(False, package, "missing", f"pip install {package}")
+
+
+def _compute() -> Iterator[Check]:
+    import torch
+
+    from unidetox.decoding.memory import free_bytes
+    from unidetox.models import choose_device, choose_dtype
+
+    device = choose_device("auto")
+    dtype, reason = choose_dtype("auto", device)
+    yield Check(True, "device", f"{device}, {torch.get_num_threads()} threads")
+    yield Check(True, "number type", f"{str(dtype).removeprefix('torch.')} ({reason})")
+    free = free_bytes(device)
+    few = free < 2 << 30
+    yield Check(not few, "free memory", _size(free), "close other programs, or give --batch-size" if few else "")
+
+
+def _room() -> Iterator[Check]:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    for what, folder in (("disk here", Path.cwd()), ("model cache", Path(HF_HUB_CACHE))):
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        free = shutil.disk_usage(there).free
+        advice = "" if free >= _ROOM else "free some: a 7B model takes 14 GB"
+        yield Check(free >= _ROOM, what, f"{_size(free)} free in {_public(folder)}", advice)
+
+
+def _hub() -> Iterator[Check]:
+    from huggingface_hub import get_token
+
+    from unidetox.core.hub import is_offline, require_reachable
+
+    if is_offline():
+        yield Check(True, "hub", "offline, as asked", "")
+        return
+    try:
+        require_reachable("unitary/toxic-bert", "model")
+        yield Check(True, "hub", "reachable")
+    except FileNotFoundError:
+        yield Check(False, "hub", "not reachable", "work with local directories and --offline")
+    token = get_token() is not None
+    yield Check(token, "hub access", "logged in" if token else "not logged in",
+                "" if token else "`hf auth login`, for gated models and data (LLaMA-2, ToxiGen)")  # fmt: skip
+
+
+def _public(path: Path) -> str:
+    home = os.path.expanduser("~")  # noqa: PTH111 - compared as text
+    return str(path).replace(home, "~") if len(home) > 1 else str(path)
+
+
+def _size(number: int) -> str:
+    return f"{number / (1 << 30):.1f} GiB"

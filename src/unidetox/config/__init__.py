@@ -1,0 +1,1 @@
+"""Recipes: their sections, presets, reading, checking and writing; the names of the methods."""

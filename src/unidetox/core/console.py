@@ -1,0 +1,157 @@
+"""The one place that prints: messages, progress and tables, on standard error unless they are the result."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from traceback import format_exc
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from unidetox.core.errors import UniDetoxError
+from unidetox.core.hub import hide_secrets
+
+
+@dataclass
+class _State:
+    verbosity: int = 0
+    log: Path | None = None
+
+
+_state = _State()
+# A table is made for 100 columns; a pipe, which has no width of its own, gets them.
+_out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 100)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class _ConsoleHandler(logging.Handler):
+    """Shows what rooms that may not print say through `logging`, each line once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message not in self._said:
+            self._said.add(message)
+            warn(message)
+
+
+def configure(verbosity: int = 0) -> None:
+    """Set how much is said: -1 results and errors only, 0 normal, 1 and more also the details."""
+    _state.verbosity = verbosity
+    logger = logging.getLogger("unidetox")
+    if not any(isinstance(handler, _ConsoleHandler) for handler in logger.handlers):
+        logger.addHandler(_ConsoleHandler())
+    if verbosity <= 0:
+        # Library chatter a user cannot act on; `-v` shows it.
+        warnings.filterwarnings("ignore")
+
+
+@contextlib.contextmanager
+def logged(path: Path) -> Iterator[None]:
+    """Keep every message with its time in a file, the details too, however little is shown.
+
+    Args:
+        path: The file; lines are added to what is there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    outer, _state.log = _state.log, path
+    try:
+        yield
+    finally:
+        _state.log = outer
+
+
+def _keep(message: str) -> None:
+    if _state.log is not None:
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        with contextlib.suppress(OSError), _state.log.open("a", encoding="utf-8") as file:
+            file.write(f"{when} {hide_secrets(message)}\n")
+
+
+def info(message: str) -> None:
+    """Say one line about what is being done."""
+    _keep(message)
+    if _state.verbosity >= 0:
+        _err.print(message, markup=False)
+
+
+def detail(message: str) -> None:
+    """Say one line that only `-v` shows."""
+    _keep(message)
+    if _state.verbosity >= 1:
+        _err.print(message, markup=False, style="dim")
+
+
+def warn(message: str) -> None:
+    """Say one line about something that the user may want to change."""
+    _keep(f"warning: {message}")
+    if _state.verbosity >= 0:
+        _err.print(f"warning: {message}", markup=False, style="yellow")
+
+
+def error(exc: UniDetoxError) -> None:
+    """Print a user-facing error as one line."""
+    _err.print(f"error: {hide_secrets(' '.join(str(exc).split()))}", markup=False, style="bold red")
+
+
+def traceback() -> None:
+    """Show where the exception at hand arose; for `-v`."""
+    _err.print(hide_secrets(format_exc()), markup=False)
+
+
+def result(text: str) -> None:
+    """Print a result on standard output."""
+    _out.print(text, markup=False)
+
+
+@contextlib.contextmanager
+def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show progress while the block runs; nothing where standard error is not a terminal.
+
+    Args:
+        description: What is counted, e.g. ``"sampling"``.
+        total: How many items there are in all.
+
+    Yields:
+        A function that takes how many more items are done.
+    """
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    hidden = _state.verbosity < 0 or not _err.is_terminal
+    with Progress(*columns, console=_err, transient=True, disable=hidden) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda done: bar.advance(task, done)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table on standard output; the first columns are left-aligned text, numbers are right-aligned."""
+    sheet = Table(title=title, title_justify="left")
+    numeric = [all(_is_number(row[i]) for row in rows) and bool(rows) for i in range(len(columns))]
+    for name, right in zip(columns, numeric, strict=True):
+        sheet.add_column(name, justify="right" if right else "left", no_wrap=right)
+    for row in rows:
+        sheet.add_row(*row)
+    _out.print(sheet)
+
+
+def _is_number(cell: str) -> bool:
+    return not cell or cell == "-" or cell.lstrip("+-±").replace(".", "", 1)[:1].isdigit()

@@ -1,0 +1,228 @@
+"""Directories: a lock, and making, listing and removing."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from unidetox.core.errors import LockedError, UniDetoxError, UsageError
+from unidetox.core.files import TMP_SUFFIX, fsync_directory
+
+_PATIENCE_S = 0.3
+
+
+class DirectoryLock:
+    """An exclusive lock on a directory, held by this process; the system frees it if the process dies.
+
+    Args:
+        directory: The directory; it must exist. The lock is a file ``.lock`` in it, removed on release.
+    """
+
+    FILE = ".lock"
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / self.FILE
+        self._fd: int | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether this object holds the lock."""
+        return self._fd is not None
+
+    def acquire(self) -> None:
+        """Take the lock.
+
+        Raises:
+            LockedError: If somebody else holds it; names the process id.
+        """
+        deadline = time.monotonic() + _PATIENCE_S
+        while not self._try():
+            if time.monotonic() > deadline:
+                raise _in_use(self.path.parent, self._holder())
+            time.sleep(0.02)
+
+    def release(self) -> None:
+        """Give the lock back; does nothing if it is not held."""
+        if self._fd is not None:
+            # Unlinked while still held: whoever opened this file meanwhile sees in `_try` that it is gone.
+            self.path.unlink(missing_ok=True)
+            os.close(self._fd)
+            self._fd = None
+
+    def other_holder(self) -> str | None:
+        """Return the process id of whoever else holds the lock, None if it is free or ours."""
+        try:
+            fd = os.open(self.path, os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return None if self.held else self._holder()
+        finally:
+            os.close(fd)
+        return None
+
+    def _try(self) -> bool:
+        try:
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as exc:
+            raise UsageError(f"cannot write in {self.path.parent}: {exc.strerror}", hint="Choose another -o") from exc
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            current = os.stat(self.path).st_ino == os.fstat(fd).st_ino  # noqa: PTH116
+        except (BlockingIOError, FileNotFoundError):
+            os.close(fd)
+            return False
+        except OSError as exc:
+            os.close(fd)
+            raise UniDetoxError(f"cannot lock {self.path.parent}: {exc.strerror}") from exc
+        if not current:
+            os.close(fd)
+            return False
+        os.truncate(fd, 0)
+        os.write(fd, f"{os.getpid()}\n".encode())
+        self._fd = fd
+        return True
+
+    def _holder(self) -> str:
+        try:
+            return self.path.read_text().strip() or "unknown"
+        except OSError:
+            return "unknown"
+
+
+def _in_use(directory: Path, holder: str) -> LockedError:
+    return LockedError(f"{directory} is in use by process {holder}", hint="Wait for it to end, or end it first")
+
+
+def there(path: Path) -> bool:
+    """Say whether there is a file, a folder or a link, be it a broken one."""
+    return path.exists() or path.is_symlink()
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a whole folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def list_files(folder: Path) -> list[str]:
+    """Return the relative paths of all files in a folder, sorted; left-overs of atomic writes are not counted."""
+    found = [path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()]
+    return sorted(path.relative_to(folder).as_posix() for path in found if not path.name.endswith(TMP_SUFFIX))
+
+
+def damaged_files(root: Path, entries: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Say which files are gone or of another size.
+
+    Args:
+        root: The folder.
+        entries: Path below it -> what `unidetox.core.files.file_entry` said of it.
+    """
+    found = []
+    for path, entry in entries.items():
+        if not (root / path).exists():
+            found.append(f"{path} is gone")
+        elif (root / path).stat().st_size != entry["bytes"]:
+            found.append(f"{path} was changed")
+    return tuple(found)
+
+
+def make_directory(directory: Path) -> list[Path]:
+    """Make a directory and return which folders had to be made, the innermost first.
+
+    Raises:
+        UsageError: If it cannot be made.
+    """
+    made = [path for path in (directory, *directory.parents) if not path.exists()]
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise UsageError(f"cannot make the folder {directory}: {exc.strerror}", hint="Give another -o") from exc
+    return made
+
+
+@contextlib.contextmanager
+def locked(directory: Path, lock: DirectoryLock | None = None) -> Iterator[list[Path]]:
+    """Hold the lock of a directory, which is made if need be; what was made and stayed empty is removed in the end.
+
+    Args:
+        directory: The directory.
+        lock: Its lock, where somebody else asks whether it is held.
+
+    Yields:
+        The folders that had to be made.
+
+    Raises:
+        LockedError: If another process works in it.
+        UsageError: If it cannot be made or written in.
+    """
+    made, lock = make_directory(directory), lock or DirectoryLock(directory)
+    try:
+        lock.acquire()
+        try:
+            yield made
+        finally:
+            lock.release()
+    finally:
+        remove_empty(made)
+
+
+def check_directory(directory: Path) -> None:
+    """See, before anything long begins, that a directory can be made or is there, and that nobody works in it.
+
+    Raises:
+        LockedError: If another process works in it.
+        UsageError: If it is a file, or below one.
+    """
+    there_already = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    if not there_already.is_dir():
+        raise UsageError(f"{there_already} is a file", hint="Give a directory: -o DIR")
+    if there_already == directory:
+        holder = DirectoryLock(directory).other_holder()
+        if holder is not None:
+            raise _in_use(directory, holder)
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove those of the folders that are empty."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def remove_files(root: Path, paths: Iterable[str]) -> None:
+    """Remove files below a folder, and the folders between that are empty then."""
+    for path in paths:
+        target = root / path
+        target.unlink(missing_ok=True)
+        remove_empty([parent for parent in target.parents if parent.is_relative_to(root)][:-1])
+
+
+def move_files(source: Path, target: Path, paths: Iterable[str]) -> None:
+    """Move files from below one folder to the same place below another; those that were moved before stay there."""
+    folders = {target}
+    for path in paths:
+        if there(source / path):
+            (target / path).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(source / path, target / path)  # noqa: PTH105 - the one atomic primitive, kept visible
+        folders.add((target / path).parent)
+    for folder in folders:
+        fsync_directory(folder)
+
+
+def remove_others(folder: Path, keep: Iterable[str]) -> None:
+    """Remove what is in a folder, if it is there, but for some names; and the folder itself where nothing is left."""
+    if folder.is_dir():
+        for name in {item.name for item in folder.iterdir()} - set(keep):
+            remove(folder / name)
+        remove_empty([folder])

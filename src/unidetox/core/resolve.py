@@ -1,0 +1,98 @@
+"""What a name in a recipe or on the command line stands for: a file, a folder, sandbox data or a Hub id."""
+
+from __future__ import annotations
+
+import os
+from importlib import resources
+from pathlib import Path
+
+from unidetox.core.errors import MissingError
+from unidetox.core.hub import is_local
+
+SANDBOX = "sandbox:"
+
+
+def resolve_source(name: str, base_dir: Path | None, *, missing_ok: bool = False) -> str:
+    """Find what a name in a recipe or on the command line stands for.
+
+    Args:
+        name: ``sandbox:NAME``, a path or a Hub id.
+        base_dir: Folder that relative paths are tried against first; then the working directory.
+        missing_ok: Return the name as it is where a path does not exist.
+
+    Returns:
+        An absolute path if there is such a file or folder, else the name unchanged (a Hub id).
+
+    Raises:
+        MissingError: If the name can only be a path, and nothing is there.
+    """
+    if name.startswith(SANDBOX):
+        inner = name.removeprefix(SANDBOX)
+        return str(_sandbox_assets() / inner if missing_ok else sandbox_asset(inner))
+    for folder in (base_dir, Path.cwd()):
+        # Unlike resolve(), it keeps a link's own name, and `..` leads to the folder that the link is in.
+        candidate = os.path.abspath((folder or Path.cwd()) / Path(name).expanduser())  # noqa: PTH100
+        if os.path.exists(candidate):  # noqa: PTH110
+            return candidate
+    if is_local(name) and not missing_ok:
+        raise MissingError(f"{name} does not exist", hint="Correct the path, or give the id of a Hub repository")
+    return name
+
+
+def portable_name(name: str, base_dir: Path) -> str:
+    """Undo `resolve_source`: ``sandbox:NAME``, or a path relative to a folder where they are near."""
+    short = sandbox_name(name)
+    path, base = Path(short), base_dir.absolute()
+    if not path.is_absolute() or path.parts[:2] != base.parts[:2]:
+        return short
+    relative = os.path.relpath(path, base)
+    return relative if relative.startswith("..") else f"./{relative}"
+
+
+def cache_home() -> Path:
+    """Return where texts are kept from one command to the next: ``$UNIDETOX_HOME``, by default ``~/.cache/unidetox``.
+
+    Raises:
+        MissingError: There is no home directory, and the variable is not set or starts with a ``~``.
+    """
+    named = os.environ.get("UNIDETOX_HOME") or "~/.cache/unidetox"
+    try:
+        return Path(named).expanduser()
+    except RuntimeError:
+        hint = "Set UNIDETOX_HOME to a folder where texts may be kept"
+        raise MissingError(f"{named}: this user has no home directory", hint=hint) from None
+
+
+def sandbox_name(name: str) -> str:
+    """Return ``sandbox:NAME`` for a path inside the packaged sandbox, any other name unchanged."""
+    path = Path(name)
+    if path.is_absolute() and path.is_relative_to(_sandbox_assets()):
+        return SANDBOX + path.relative_to(_sandbox_assets()).as_posix()
+    return name
+
+
+def sandbox_asset(name: str) -> Path:
+    """Return where a model or data file of the packaged sandbox lies.
+
+    Args:
+        name: ``gpt2``, ``opt``, ``falcon``, ``llama``, ``judge``, ``scorer`` (model directories), ``mmlu`` (folder of
+            questions), ``toxic_corpus.csv``, ``prompts_validation.csv``, ``prompts_test.csv``, ``prompts_neutral.csv``
+            or ``build.json``.
+
+    Raises:
+        MissingError: There is no asset of that name.
+    """
+    path = _sandbox_assets() / name
+    if not name or Path(name).name != name or not path.exists():
+        raise MissingError(f"the sandbox has no {name!r}", hint=_sandbox_hint())
+    return path
+
+
+def _sandbox_assets() -> Path:
+    return Path(str(resources.files("unidetox") / "data" / "sandbox"))
+
+
+def _sandbox_hint() -> str:
+    assets = _sandbox_assets()
+    names = sorted(item.name for item in assets.iterdir()) if assets.is_dir() else []
+    return "It has: " + ", ".join(names) if names else "Its data are not installed; install UniDetox again"

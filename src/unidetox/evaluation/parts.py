@@ -1,0 +1,79 @@
+"""What the parts of an evaluation are called: kind, and a hash of just what each depends on.
+
+A part that is there under its name is right and need not be made again, whatever else has changed since: another seed,
+scorer, perplexity model, perturbation or question leaves all other parts as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unidetox.config.settings import Evaluate
+from unidetox.core.files import hash_of
+from unidetox.data import PromptSet, QuestionSet
+from unidetox.evaluation.metrics.summary import PAPER_TOP_K
+from unidetox.evaluation.scorers import Scorer, scorers_of
+from unidetox.models import fingerprint
+
+VERSION = 1
+"""Raised when the code changes what is in a part."""
+
+_KEY_LENGTH = 16
+
+
+class PartNames:
+    """The names of the parts of one target's evaluation.
+
+    Args:
+        target: A directory or a Hub id.
+        settings: The recipe's section.
+        dtype: Number format of the language models.
+
+    Attributes:
+        models: A fingerprint for each model that takes part: ``target``, ``scorer``, ``ppl_model`` and so on.
+    """
+
+    def __init__(self, target: str, settings: Evaluate, dtype: str) -> None:
+        self.settings, self.dtype = settings, dtype
+        main, *others = scorers_of(settings)
+        named = {"target": target, "scorer": main.model, **{f"scorer {one.name}": one.model for one in others}}
+        if settings.ppl_model is not None:
+            named["ppl_model"] = settings.ppl_model
+        self.models = {role: fingerprint(name) for role, name in named.items()}
+        self._roles = {main: "scorer", **{one: f"scorer {one.name}" for one in others}}
+
+    def continuations(self, prompts: PromptSet, seed: int, samples: int) -> str:
+        """Name so many continuations of some prompts under one seed."""
+        chosen = self.settings
+        sampling = [samples, chosen.max_new_tokens, chosen.temperature, chosen.top_p, used_top_k(chosen)]
+        return _name("continuations", self.models["target"], prompts.sha256, seed, sampling, self.dtype)
+
+    def toxicity(self, continuations: str, scorer: Scorer) -> str:
+        """Name a scorer's scores of continuations; all its labels, so whichever is the toxicity."""
+        return _name("toxicity", continuations, self.models[self._roles[scorer]])
+
+    def likelihood(self, continuations: str) -> str:
+        """Name the likelihoods of continuations under the perplexity model."""
+        return _name("likelihood", continuations, self.models["ppl_model"], self.dtype)
+
+    def answers(self, questions: QuestionSet) -> str:
+        """Name the answers to questions."""
+        asked = [questions.sha256, self.settings.shots, self.settings.mmlu_protocol]
+        return _name("answers", self.models["target"], asked, self.dtype)
+
+    def false_positives(self, texts: PromptSet, scorer: Scorer) -> str:
+        """Name a scorer's scores of texts that no model wrote."""
+        return _name("texts", texts.sha256, self.models[self._roles[scorer]])
+
+    def divergence(self, base: str, texts: PromptSet) -> str:
+        """Name the divergence from a base model on texts."""
+        return _name("divergence", self.models["target"], fingerprint(base), texts.sha256, self.dtype)
+
+
+def used_top_k(settings: Evaluate) -> int:
+    """Return the top-k that is applied: the ``paper`` protocol brings its own where none is set."""
+    return settings.top_k or (PAPER_TOP_K if settings.protocol == "paper" else 0)
+
+
+def _name(kind: str, *depends_on: Any) -> str:
+    return f"{kind}-{hash_of([kind, VERSION, *depends_on])[:_KEY_LENGTH]}"

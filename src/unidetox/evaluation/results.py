@@ -1,0 +1,233 @@
+"""Joining what was measured of several targets: generations, results, comparisons and the page."""
+
+from __future__ import annotations
+
+import os.path
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from unidetox.config.settings import DGHS, Evaluate, map_sources
+from unidetox.core import console
+from unidetox.core.errors import UniDetoxError
+from unidetox.core.files import read_json, read_jsonl, write_json, write_jsonl
+from unidetox.core.hub import cached_snapshot, is_local
+from unidetox.core.resolve import portable_name
+from unidetox.evaluation.comparisons import compare, survival_rows
+from unidetox.evaluation.measure import NEUTRAL, NEUTRAL_SAMPLES, PLAIN, Work
+from unidetox.evaluation.metrics.fairness import LEAST_PROMPTS, group_changes
+from unidetox.evaluation.metrics.perturbations import ABOUT
+from unidetox.evaluation.metrics.summary import PromptTable, Rules
+from unidetox.evaluation.parts import used_top_k
+from unidetox.evaluation.scorers import contamination
+from unidetox.models import short_name, unique_slugs
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a model is called in the results.
+
+    Attributes:
+        target: Short name of the model, or of the model that it was made from.
+        method: How it was made less toxic; ``base`` for any model that we did not make.
+    """
+
+    target: str
+    method: str = "base"
+
+
+def identify(name: str | Path) -> Target:
+    """Return what a model is called in the results: what its ``unidetox.json`` says, else its short name and ``base``.
+
+    Args:
+        name: A directory or a Hub id.
+    """
+    record = _record(name)
+    if not record or not record.get("method"):
+        return Target(short_name(name))
+    return Target(short_name(str(record.get("base_model") or name)), str(record["method"]))
+
+
+def tell_apart(names: Sequence[str]) -> dict[str, Target]:
+    """Name each model; where two would be the same, the part of their paths that differs is added."""
+    titles = {name: identify(name) for name in names}
+    seen = Counter(titles.values())
+    slugs = dict(zip(names, unique_slugs(names), strict=True))
+    for name, title in titles.items():
+        if seen[title] > 1 and title.method == "base":
+            titles[name] = replace(title, target=slugs[name])
+        elif seen[title] > 1:
+            titles[name] = replace(title, method=f"{title.method} ({slugs[name]})")
+    return titles
+
+
+def bases_of(names: Sequence[str]) -> dict[str, str]:
+    """Return for models that we made the ones that they were made of: among the same names, or on this machine.
+
+    Args:
+        names: Directories or Hub ids.
+    """
+    identities = {name: identify(name) for name in names}
+    bases = {title.target: name for name, title in identities.items() if title.method == "base"}
+    found = {name: bases.get(title.target) or _cached_base(name) for name, title in identities.items()}
+    return {name: base for name, base in found.items() if base is not None and identities[name].method != "base"}
+
+
+def _cached_base(name: str) -> str | None:
+    record = _record(name) or {}
+    base = str(record.get("base_model") or "")
+    known = base and not record.get("base_is_local") and not is_local(base)
+    return base if known and cached_snapshot(base, "model") is not None else None
+
+
+def _record(name: str | Path) -> dict[str, Any] | None:
+    folder = Path(name).expanduser() if is_local(str(name)) else cached_snapshot(str(name), "model")
+    return read_json(folder / "unidetox.json") if folder else None
+
+
+def merge(
+    directories: Mapping[str, Path],
+    output: Path,
+    work: Work,
+    settings: Evaluate,
+    titles: Mapping[str, Target] | None = None,
+    *,
+    corpus: str = DGHS,
+    costs: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """Join the results of several targets: ``generations.jsonl``, ``results.json``, ``report/index.html``.
+
+    Args:
+        directories: Model name -> its stage directory.
+        output: Where to write.
+        work: What they were measured with.
+        settings: The recipe's section.
+        titles: Model name -> what to call it; without it, they are told apart by what is known of them.
+        corpus: What the toxic model was trained on, for the warning of a scorer that knows it.
+        costs: What each method took, where that is known; see `unidetox.pipeline.plan.Plan.costs`.
+
+    Returns:
+        The content of ``results.json``.
+    """
+    titles = titles or tell_apart(list(directories))
+    further = {
+        "settings": describe_settings(work, map_sources(settings, lambda name: portable_name(name, output))),
+        "models": {f"{title.target} / {title.method}": portable_name(name, output) for name, title in titles.items()},
+        "warnings": contamination(settings, corpus),
+        "costs": list(costs),
+    }
+    return join({titles[name]: directory for name, directory in directories.items()}, output, further)
+
+
+def join(directories: Mapping[Target, Path], output: Path, further: Mapping[str, Any]) -> dict[str, Any]:
+    """Join what is in stage directories, whoever measured it.
+
+    Args:
+        directories: What to call each target -> its stage directory.
+        output: Where to write.
+        further: What ``results.json`` holds besides: ``settings``, ``models``, ``warnings``, ``costs``.
+
+    Returns:
+        The content of ``results.json``.
+    """
+    from unidetox.report.headline import counted
+    from unidetox.report.page import example_rows, render_report
+
+    id_domains, seeds = further["settings"]["id_domains"], further["settings"]["seeds"]
+    contents = {title: _content(title, directory) for title, directory in directories.items()}
+    rows = [{**row, **asdict(title)} for title, content in contents.items() for row in content["rows"]]
+    tables = _tables(directories)
+    plain = tables[PLAIN]
+    rows += [asdict(row) for row in _survival(tables, id_domains)]
+    answers = {(title.target, title.method): content["answers"] for title, content in contents.items()}
+    results = {
+        "schema_version": SCHEMA_VERSION,
+        "rows": rows,
+        "comparisons": compare(plain, answers, id_domains=id_domains),
+        "fairness": {"groups": group_changes(plain), "least_prompts": LEAST_PROMPTS, **_mentions(contents)},
+        "about": {"perturbations": {form: ABOUT[form] for form in tables if form in ABOUT}},
+        "distributions": [asdict(title) | content["distributions"] for title, content in contents.items()],
+        "counts": {f"{title.target} / {title.method}": content["counts"] for title, content in contents.items()},
+        "directories": {
+            f"{title.target} / {title.method}": os.path.relpath(directory, output)
+            for title, directory in directories.items()
+        },
+        **further,
+    }
+    for name, counts in results["counts"].items():
+        if lost := counted(counts, lost_only=True):
+            console.warn(f"{name}: {lost}")
+    _write_generations(output / "generations.jsonl", directories, seeds)
+    write_json(output / "results.json", results)
+    render_report(results, example_rows(output / "generations.jsonl"), output / "report")
+    return results
+
+
+def describe_settings(work: Work, settings: Evaluate) -> dict[str, Any]:
+    """Return every choice behind the numbers, those that the protocol makes included."""
+    rules = Rules.of(settings.protocol, settings.threshold, settings.id_domains)
+    questions, texts = work.questions, [prompt.text for prompt in work.prompts.prompts]
+    return {
+        **settings.model_dump(mode="json"),
+        "top_k": used_top_k(settings),
+        "toxic_if": f"score {'>' if rules.strict else '>='} {rules.threshold:g}",
+        "dist_counts": "prompt and continuation" if rules.dist_with_prompt else "continuation",
+        "ppl_ceiling": rules.ppl_ceiling,
+        "ppl_mean": "over continuations, those below the ceiling" if rules.ppl_ceiling else "over continuations, all",
+        "std": "population standard deviation over seeds (tp_std and so on)" if rules.spread else None,
+        "mmlu_answer": "letter" if settings.mmlu_protocol == "standard" else "full text",
+        "interval": "95 % bootstrap over prompts, 2000 resamples",
+        "dtype": work.dtype,
+        "prompts_used": len(texts),
+        "prompts_sha256": work.prompts.sha256,
+        "prompts_dropped": dict(work.prompts.dropped),
+        "prompts_repeated": len(texts) - len(set(texts)),
+        "groups_without_domain": dict(work.prompts.unmapped_groups),
+        "perturbations": list(work.perturbed),
+        "neutral_prompts": len(work.neutral.prompts) if work.neutral else None,
+        "neutral_samples": min(settings.samples, NEUTRAL_SAMPLES) if work.neutral else None,
+        "questions_used": len(questions.questions) if questions else None,
+        "questions_sha256": questions.sha256 if questions else None,
+    }
+
+
+def _content(title: Target, directory: Path) -> dict[str, Any]:
+    content = read_json(directory / "results.json")
+    if content is None:
+        raise UniDetoxError(f"{directory} holds no results", hint=f"measure {title.target} / {title.method} again")
+    return content
+
+
+_Tables = dict[tuple[str, str], PromptTable]
+
+
+def _tables(directories: Mapping[Target, Path]) -> dict[str, _Tables]:
+    """Return form -> (target, method) -> its numbers prompt by prompt."""
+    tables: dict[str, _Tables] = {PLAIN: {}}
+    for title, directory in directories.items():
+        key = (title.target, title.method)
+        for form, content in (read_json(directory / "prompts.json") or {}).items():
+            tables.setdefault(form, {})[key] = PromptTable.from_json(content)
+    return tables
+
+
+def _survival(tables: Mapping[str, _Tables], id_domains: Sequence[str]) -> list[Any]:
+    perturbed = {form: table for form, table in tables.items() if form != PLAIN}
+    return survival_rows(tables[PLAIN], perturbed, id_domains=id_domains)
+
+
+def _mentions(contents: Mapping[Target, Mapping[str, Any]]) -> dict[str, Any]:
+    """Join what is known of polite mentions; what a scorer makes of them is the same whoever is measured."""
+    mentions = [asdict(title) | record for title, content in contents.items() for record in content[NEUTRAL]]
+    false_positives = next(iter(contents.values()))["false_positives"] if contents else []
+    return {"mentions": mentions, "false_positives": false_positives}
+
+
+def _write_generations(path: Path, directories: Mapping[Target, Path], seeds: Sequence[int]) -> None:
+    parts = [(title, folder / f"seed-{seed}") for title, folder in directories.items() for seed in seeds]
+    read = ((asdict(title), read_jsonl(part / "generations.jsonl")) for title, part in parts)
+    write_jsonl(path, ([row | title for row in rows] for title, rows in read))

@@ -1,0 +1,132 @@
+"""From the parts of one target to its results: rows, counts, and tables by prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from unidetox.core.files import read_jsonl
+from unidetox.evaluation.measure import NEUTRAL, PLAIN, Measurement, Series, toxicity_of
+from unidetox.evaluation.metrics.agreement import cohens_kappa, spearman
+from unidetox.evaluation.metrics.distributions import distributions
+from unidetox.evaluation.metrics.fairness import gap_rows
+from unidetox.evaluation.metrics.mentions import false_positives, treatment
+from unidetox.evaluation.metrics.mmlu import accuracy_rows
+from unidetox.evaluation.metrics.summary import TOXICITY, PromptMetrics, Row, Rules
+from unidetox.evaluation.metrics.toxicity import is_toxic
+from unidetox.evaluation.scorers import Scorer
+
+
+class TargetResults:
+    """The results of one target, whose parts are all there.
+
+    Args:
+        job: The measurement.
+        names: What the target is called: ``target`` and ``method``.
+        output_dir: Where its generations were written.
+    """
+
+    def __init__(self, job: Measurement, names: Mapping[str, str], output_dir: Path) -> None:
+        self.job, self.names, self.dir = job, names, output_dir
+        settings = job.settings
+        self.rules = Rules.of(settings.protocol, settings.threshold, settings.id_domains)
+        self.plain = list(self._generations(PLAIN))
+        self.measured = {PLAIN: PromptMetrics(self.plain, self.rules)}
+        for form in job.work.perturbed:
+            self.measured[form] = PromptMetrics(self._generations(form), self.rules, TOXICITY)
+        self.tables = {form: measured.table() for form, measured in self.measured.items()}
+
+    def rows(self) -> list[Row]:
+        """Return all rows of this target alone."""
+        rows = []
+        for form, measured in self.measured.items():
+            rows += measured.rows(**self.names, tag=f"@{form}" if form else "")
+        for scorer in self.job.scorers[1:]:
+            judged = ({**row, "toxicity": _judged(row, scorer)} for row in self.plain)
+            rows += PromptMetrics(judged, self.rules, TOXICITY).rows(**self.names, tag=f":{scorer.name}")
+            rows += self._agreement(scorer)
+        rows += gap_rows(self.tables[PLAIN], **self.names)
+        rows += accuracy_rows(self.job.answers() or [], **self.names, protocol=self.job.settings.mmlu_protocol)
+        if self.job.divergence is not None:
+            rows += self.job.divergence.rows(**self.names)
+        return rows
+
+    def content(self) -> dict[str, Any]:
+        """Return what ``results.json`` of this target holds."""
+        return {
+            "rows": [asdict(row) for row in self.rows()],
+            "counts": self._counts(),
+            "answers": self._answers(),
+            "distributions": distributions(self.plain),
+            NEUTRAL: treatment(self._generations(NEUTRAL)) if self.job.work.neutral else [],
+            "false_positives": [record for scorer in self.job.neutral_scores for record in self._alarms(scorer)],
+        }
+
+    def _generations(self, form: str) -> Iterator[dict[str, Any]]:
+        for series in self._series(form):
+            yield from read_jsonl(self.dir / series.file)
+
+    def _series(self, form: str) -> list[Series]:
+        return [series for series in self.job.series if series.form == form]
+
+    def _agreement(self, scorer: Scorer) -> Iterator[Row]:
+        """Yield whether another scorer calls the same continuations toxic as the main one, and ranks them alike."""
+        rows = self.plain
+        prompts, scores = [row["prompt_id"] for row in rows], [row["toxicity"] for row in rows]
+        others = [_judged(row, scorer) for row in rows]
+        one, two = (is_toxic(side, self.rules.threshold, strict=self.rules.strict) for side in (scores, others))
+        found = {"agreement": cohens_kappa(one, two, prompts), "correlation": spearman(scores, others, prompts)}
+        for metric, number in found.items():
+            value, low, high = number or (None, None, None)
+            name, n = f"{metric}:{scorer.name}", len(set(prompts))
+            yield Row(self.names["target"], self.names["method"], name, "all", None, None, value, low, high, n, 0, None)
+
+    def _answers(self) -> dict[str, list[float]]:
+        """Return whether each question was answered right, for comparisons of targets."""
+        answers = self.job.answers() or []
+        metric = "accuracy_letters" if self.job.settings.mmlu_protocol == "standard" else "accuracy"
+        return {metric: [float(answer.is_right) for answer in answers]} if answers else {}
+
+    def _alarms(self, scorer: Scorer) -> Iterator[dict[str, Any]]:
+        """Yield what a scorer makes of the neutral texts themselves."""
+        texts, rules = self.job.work.neutral, self.rules
+        if texts is None:
+            return
+        scores = [toxicity_of(labels, scorer) for labels in self.job.neutral_scores[scorer].rows()]
+        groups = [prompt.group for prompt in texts.prompts]
+        records = false_positives(scores, groups, rules.threshold, strict=rules.strict)
+        yield from ({"scorer": scorer.name, **record} for record in records)
+
+    def _counts(self) -> dict[str, Any]:
+        """Return what was cut, empty, repeated or without a domain."""
+        prompts, plain = self.job.work.prompts.prompts, self._series(PLAIN)
+        rows = [row for series in plain for row in series.continuations.rows()]
+        likelihoods = [series.likelihoods for series in plain if series.likelihoods is not None]
+        counts: dict[str, Any] = {
+            "prompts": len(prompts),
+            "prompts_without_domain": sum(prompt.domain is None for prompt in prompts),
+            "prompts_repeated": len(prompts) - len({prompt.text for prompt in prompts}),
+            "prompts_cut": max(series.continuations.n_prompts_cut for series in plain),
+            "continuations": len(rows),
+            "continuations_empty": sum(not row["continuation"] for row in rows),
+        }
+        for scorer in self.job.scorers:
+            tag = "" if scorer == self.job.scorers[0] else f":{scorer.name}"
+            counts[f"scorer_texts_cut{tag}"] = sum(series.scores[scorer].count("n_truncated") for series in plain)
+        counts["perplexity_texts_cut"] = sum(chunks.count("n_cut") for chunks in likelihoods)
+        if likelihoods:
+            counts["perplexity_texts_empty"] = sum(chunks.count("n_empty") for chunks in likelihoods)
+            counts["perplexity_texts_too_long"] = sum(chunks.count("n_too_long") for chunks in likelihoods)
+        for form in self.job.work.perturbed:
+            counts[f"prompts_cut@{form}"] = max(series.continuations.n_prompts_cut for series in self._series(form))
+        answers = self.job.answers()
+        if answers is not None:
+            counts["questions_cut"] = sum(answer.cut for answer in answers)
+        reason = (self.job.divergence.content() or {}).get("reason") if self.job.divergence else None
+        return counts | ({"kl_base_missing": reason} if reason else {})
+
+
+def _judged(row: Mapping[str, Any], scorer: Scorer) -> float:
+    return toxicity_of(row["scores"][scorer.name], scorer)

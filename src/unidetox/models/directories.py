@@ -1,0 +1,144 @@
+"""Where a model is: a directory that is checked before any library looks at it, or a Hub id."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unidetox.core import console
+from unidetox.core.errors import MissingError, UsageError
+from unidetox.core.hub import cached_snapshot, is_local, is_offline, require_reachable
+from unidetox.core.resolve import resolve_source
+
+RULE_FILE = "detox.json"
+"""What a directory holds in place of weights where a method acts while decoding."""
+
+_CONFIGS = ("config.json", "adapter_config.json")
+_WEIGHTS = ("*.safetensors", "*.bin")
+_TOKENIZERS = (
+    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
+    "tekken.json",
+)  # fmt: skip
+
+
+def locate(name: str) -> tuple[str, bool]:
+    """Find a model without loading it.
+
+    Args:
+        name: A directory or a Hub id.
+
+    Returns:
+        The directory or the id, and whether only files of this machine may be used.
+
+    Raises:
+        MissingError: Nothing is there; said within seconds, where the Hub client would try for half a minute.
+    """
+    if not is_local(name):
+        return name, _only_cached(name)
+    path = Path(name).expanduser()
+    if not path.is_dir():
+        state = "is a file, not a directory" if path.exists() else "does not exist"
+        raise MissingError(f"model {name} {state}", hint="Give a model directory or a Hub id")
+    if not any((path / file).is_file() for file in _CONFIGS):
+        raise MissingError(f"no config.json in {path}", hint="Give a model directory in the Hugging Face format")
+    return str(path), True
+
+
+def _only_cached(name: str) -> bool:
+    snapshot = cached_snapshot(name, "model")
+    cached = snapshot is not None and any((snapshot / file).is_file() for file in _CONFIGS)
+    if cached and is_offline():
+        return True
+    try:
+        require_reachable(name, "model")
+    except MissingError:
+        if not cached:
+            raise
+        console.detail(f"the Hugging Face Hub cannot be reached, taking {name} from the local cache")
+        return True
+    return False
+
+
+def require_weights(source: str) -> None:
+    """Raise MissingError where a model directory has no weights."""
+    if Path(source).is_dir() and not any(any(Path(source).glob(pattern)) for pattern in _WEIGHTS):
+        raise MissingError(f"no weights (*.safetensors) in {source}", hint="Give a complete model directory")
+
+
+def lacks_tokenizer(source: str) -> bool:
+    """Whether a model directory has no tokenizer; False for a Hub id, whose files are not known yet."""
+    return Path(source).is_dir() and not any((Path(source) / file).is_file() for file in _TOKENIZERS)
+
+
+def adapter_base(source: str | Path) -> str | None:
+    """The base model that an adapter directory names; None for anything else.
+
+    Raises:
+        UsageError: It is an adapter and names none.
+    """
+    file = Path(source) / "adapter_config.json"
+    if not file.is_file():
+        return None
+    base = read_json(file).get("base_model_name_or_path")
+    if not base:
+        raise UsageError(f"{file} does not name its base model", hint="Set base_model_name_or_path in it")
+    return str(base)
+
+
+def read_unidetox(source: str) -> dict[str, Any] | None:
+    """The content of the ``unidetox.json`` beside a model's weights; None for a model that is not ours."""
+    file = Path(source).expanduser() / "unidetox.json"
+    return read_json(file) if file.is_file() else None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a ``detox.json`` says.
+
+    Attributes:
+        method: The method that acts.
+        models: Directories or Hub ids; the first one's tokenizer counts.
+        options: The method's own.
+    """
+
+    method: str
+    models: tuple[str, ...]
+    options: dict[str, Any]
+
+
+def read_rule(source: str | Path) -> Rule | None:
+    """Read a directory's ``detox.json``; None for an ordinary model.
+
+    Paths in it are relative to the directory, so that a run may move as a whole.
+
+    Raises:
+        UsageError: It does not say what it must.
+        MissingError: A model that it names is not there.
+    """
+    folder = Path(source).expanduser()
+    file = folder / RULE_FILE
+    if not file.is_file():
+        return None
+    content = read_json(file)
+    method, models, options = content.get("method"), content.get("models"), content.get("options", {})
+    names = models if isinstance(models, list) and all(isinstance(name, str) for name in models) else []
+    if not isinstance(method, str) or not names or not isinstance(options, dict):
+        raise UsageError(f"{file} does not name its method, models and options", hint="Make it again")
+    return Rule(method, tuple(resolve_source(name, folder.absolute()) for name in names), options)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a small JSON object.
+
+    Raises:
+        UsageError: The file holds no JSON object.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise UsageError(f"{file} holds no JSON object", hint="Make or download the model again")
+    return content

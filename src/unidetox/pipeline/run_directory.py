@@ -1,0 +1,167 @@
+"""A run's directory: its recipe, its manifest and its lock; the stages live in folders below it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from unidetox.config.recipe import load_recipe, portable, write_recipe
+from unidetox.config.settings import Recipe
+from unidetox.core import console
+from unidetox.core.directories import DirectoryLock, check_directory, list_files, locked
+from unidetox.core.errors import MissingError, UsageError
+from unidetox.core.files import TMP_SUFFIX, JsonlWriter, hash_of, read_json, read_jsonl, write_json, write_text
+from unidetox.core.provenance import now, versions
+from unidetox.core.stages import FAILED, Stage, StageStatus
+
+__all__ = [
+    "JsonlWriter",
+    "Run",
+    "Stage",
+    "StageStatus",
+    "hash_of",
+    "read_json",
+    "read_jsonl",
+    "write_json",
+    "write_text",
+]
+
+RECIPE, RESOLVED, MANIFEST, LOGS = "recipe.toml", "recipe.resolved.json", "manifest.json", "logs"
+_OWN = frozenset({RECIPE, RESOLVED, MANIFEST, DirectoryLock.FILE, FAILED})
+_TOKEN = re.compile(r"hf_\w{8,}")
+
+
+class Run:
+    """A directory that holds everything a recipe makes.
+
+    Args:
+        directory: The run's directory; it need not exist yet.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = Path(directory)
+
+    @classmethod
+    def open(cls, directory: Path) -> Run:
+        """Return a run that exists.
+
+        Raises:
+            MissingError: If there is no such directory.
+            UsageError: If it is not a run.
+        """
+        run = cls(directory)
+        if not run.directory.is_dir():
+            raise MissingError(f"{directory} does not exist", hint="Give the directory of a run")
+        if not run.manifest():
+            hint = "Give the directory that `unidetox run` or `unidetox demo` wrote"
+            raise UsageError(f"{directory} is not a run: it has no {MANIFEST}", hint=hint)
+        return run
+
+    def path(self, *parts: str) -> Path:
+        """Return a path inside the run."""
+        return self.directory.joinpath(*parts)
+
+    def manifest(self) -> dict[str, Any]:
+        """Return the manifest; empty where there is none."""
+        return read_json(self.path(MANIFEST)) or {}
+
+    def recipe(self) -> Recipe:
+        """Return the recipe that the run was last started with; it may name files that are gone."""
+        return load_recipe(self.path(RECIPE), missing_ok=True)
+
+    def check(self, recipe: Recipe) -> None:
+        """See that this recipe may run in this directory; writes nothing.
+
+        Raises:
+            UsageError: If the directory holds something else, or a run with another name.
+        """
+        if not self.directory.is_dir():
+            check_directory(self.directory)
+        names = {item.name for item in self.directory.iterdir()} if self.directory.is_dir() else set()
+        others = {name for name in names if name != DirectoryLock.FILE and not name.endswith(TMP_SUFFIX)}
+        manifest = self.manifest()
+        if others and not manifest:
+            raise UsageError(f"{self.directory} is not empty and not a run", hint="Give another -o, or empty it first")
+        held = manifest.get("name", recipe.name)
+        if held != recipe.name:
+            raise UsageError(f"{self.directory} holds the run {held!r}, not {recipe.name!r}", hint="Give another -o")
+
+    @contextlib.contextmanager
+    def session(self, recipe: Recipe, command: Sequence[str]) -> Iterator[Run]:
+        """Work in the run; holds its lock meanwhile and keeps recipe and manifest.
+
+        Args:
+            recipe: What to do.
+            command: The command line, for the manifest; home folder and tokens are taken out.
+
+        Yields:
+            This run.
+
+        Raises:
+            LockedError: If another process works in it.
+            UsageError: As `check`.
+        """
+        self.check(recipe)
+        with locked(self.directory) as made:
+            try:
+                self.check(recipe)
+                yield from self._recorded(recipe, command)
+            finally:
+                self._forget_if_nothing_done(bool(made))
+
+    def _recorded(self, recipe: Recipe, command: Sequence[str]) -> Iterator[Run]:
+        manifest = self._begin(recipe, command)
+        outcome = "done"
+        try:
+            with console.logged(self.path(LOGS, "run.log")):
+                yield self
+        except Exception as exc:
+            outcome = "failed"
+            with contextlib.suppress(OSError), console.logged(self.path(LOGS, "run.log")):
+                console.detail(f"failed: {exc}")
+            raise
+        except BaseException:
+            outcome = "interrupted"
+            raise
+        finally:
+            with contextlib.suppress(OSError):  # a full disk must not hide the error itself
+                write_json(self.path(MANIFEST), manifest | {"finished": now(), "outcome": outcome})
+
+    def _begin(self, recipe: Recipe, command: Sequence[str]) -> dict[str, Any]:
+        before = self.manifest()
+        earlier = [*before.pop("earlier", []), before] if before else []
+        manifest = {
+            "schema_version": 1,
+            "name": recipe.name,
+            "recipe": recipe.digest(),
+            "command": _harmless(command),
+            "started": now(),
+            "finished": None,
+            "outcome": "running",
+            "versions": versions(),
+            "earlier": earlier,
+        }
+        write_json(self.path(MANIFEST), manifest)
+        write_json(self.path(RESOLVED), portable(recipe, self.directory.absolute()).model_dump())
+        write_recipe(recipe, self.path(RECIPE))
+        return manifest
+
+    def _forget_if_nothing_done(self, made: bool) -> None:
+        """Remove a new run in which a mistake was found before anything was made."""
+        if not made or self.manifest().get("outcome") not in ("failed", "interrupted"):
+            return
+        relative = [Path(name) for name in list_files(self.directory)]
+        if all(path.name in _OWN or path.parts[0] == LOGS for path in relative):
+            shutil.rmtree(self.directory)
+            self.directory.mkdir()  # the lock is still ours; the caller removes the empty folder
+
+
+def _harmless(command: Sequence[str]) -> list[str]:
+    """Return a command line without the home folder, tokens and where the program lies."""
+    home = str(Path.home())
+    words = [_TOKEN.sub("hf_...", word.replace(home, "~") if len(home) > 1 else word) for word in command]
+    return [Path(words[0]).name, *words[1:]] if words else []

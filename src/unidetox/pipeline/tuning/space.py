@@ -1,0 +1,252 @@
+"""The section ``[tune]`` of a recipe: what is searched, by which rule, on which prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from unidetox.config.messages import explain
+from unidetox.config.recipe import load_recipe, tune_settings
+from unidetox.config.settings import (
+    Allowed,
+    Count,
+    Name,
+    OptCount,
+    OptName,
+    Recipe,
+    Section,
+    Seed,
+    Source,
+    Split,
+    map_sources,
+)
+from unidetox.core.errors import UsageError
+from unidetox.core.resolve import resolve_source
+
+Value = str | int | float | bool
+
+_RANGE = {"low", "high", "log", "step"}
+_SECTIONS = ("toxic", "texts", "detoxify", "method")
+# These say what is tuned, not how: another model, other data or another method is another search.
+_FIXED = {
+    *(f"toxic.{name}" for name in ("model", "corpus", "civil", "column", "duplicates", "limit")),
+    *("texts.source", "texts.starts", "detoxify.targets", "detoxify.methods"),
+}
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from ``low`` to ``high``, both included; whole ones where both are.
+
+    Attributes:
+        low: The least.
+        high: The greatest.
+        log: Whether orders of magnitude are equally likely.
+        step: Distance between neighbours; None for any number (whole numbers: 1).
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+
+    def ends(self) -> tuple[Value, ...]:
+        """Return the values at the ends: where they are allowed, all between are."""
+        return (self.low, self.high)
+
+    def holds(self, value: object) -> bool:
+        """Say whether a value can be drawn from it."""
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and self.step is None and self.low <= value <= self.high  # type: ignore[operator]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """A list of values.
+
+    Attributes:
+        values: One or more, all different.
+    """
+
+    values: tuple[Value, ...]
+
+    def ends(self) -> tuple[Value, ...]:
+        """Return all values."""
+        return self.values
+
+    def holds(self, value: object) -> bool:
+        """Say whether a value can be drawn from it."""
+        return value in self.values
+
+
+Space = Mapping[str, Range | Choices]
+
+
+class Tune(Section):
+    """How hyper-parameters are searched."""
+
+    method: OptName = Field(
+        None, description="Method whose settings are searched, as in detoxify.methods; without it, the first."
+    )
+    model: Annotated[OptName, Source()] = Field(
+        None, description="The one model that is looked at; without it, the first of detoxify.targets."
+    )
+    trials: Count = Field(20, description="Configurations to try; more of them go on from those that are there.")
+    metric: Annotated[
+        Literal["tp", "emt", "toxicity_mean", "toxic_fraction"],
+        Allowed('"tp", "emt", "toxicity_mean" or "toxic_fraction"'),
+    ] = Field("tp", description="Toxicity that is to become least.")
+    domain: Annotated[Literal["all", "id", "ood"], Allowed('"all", "id" or "ood"')] = Field(
+        "all", description="Prompts that it is taken over."
+    )
+    ceiling: Annotated[float, Field(strict=True, gt=0), Allowed("a number above 0, or inf")] = Field(
+        1.1, description="Highest perplexity, as a multiple of the model's own; inf is none."
+    )
+    sampler: Annotated[Literal["tpe", "random"], Allowed('"tpe" or "random"')] = Field(
+        "tpe", description="How configurations are proposed: from what earlier ones gave, or at random."
+    )
+    seed: Seed = Field(42, description="Seed of the proposals.")
+    prompts: Annotated[OptName, Source(("toxigen",))] = Field(
+        None, description="Validation prompts; without it, those of the section evaluate."
+    )
+    split: Annotated[Split | None, Allowed('"validation" or "train", perhaps with a range of rows')] = Field(
+        None, description="Part of the prompts; without it, that of the section evaluate."
+    )
+    num_prompts: OptCount = Field(None, description="Use a random sample of so many prompts.")
+    space: Annotated[dict[Name, Any], Allowed('settings and their values: "detoxify.lr" = [1e-5, 5e-5]')] = Field(
+        description="What is searched: lists of values, or ranges such as {low = 1e-5, high = 1e-3, log = true}."
+    )
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A search as a recipe file describes it.
+
+    Attributes:
+        path: The recipe file.
+        overrides: Settings over the file.
+        tune: The section ``[tune]``.
+        space: What is searched.
+        method: Key of the method that is tuned.
+        model: The one model that is looked at.
+    """
+
+    path: Path
+    overrides: tuple[str, ...]
+    tune: Tune
+    space: Space
+    method: str
+    model: str
+
+    def recipe(self, values: Mapping[str, Value]) -> Recipe:
+        """Return the user's recipe with a configuration put in.
+
+        Args:
+            values: Dotted setting -> value.
+        """
+        chosen = [f"{key}={_as_toml(value)}" for key, value in values.items()]
+        return load_recipe(self.path, [*self.overrides, *chosen])
+
+
+def read_problem(path: Path, overrides: Sequence[str] = ()) -> Problem:
+    """Read a recipe with a section ``[tune]``, and check every end of its search space.
+
+    Args:
+        path: A TOML file.
+        overrides: Settings like ``"tune.trials=5"`` that win over the file.
+
+    Raises:
+        MissingError: If a file that is named does not exist.
+        UsageError: If something is not allowed; names the setting.
+    """
+    settings = tune_settings(path, overrides)
+    if settings is None:
+        hint = 'Add [tune] and [tune.space], e.g. "detoxify.lr" = [1e-5, 5e-5, 1e-4]'
+        raise UsageError(f"{path.name} has no section [tune]", hint=hint)
+    try:
+        tune = Tune.model_validate(settings)
+    except ValidationError as exc:
+        raise explain(exc.errors(), Tune, "tune.", path.name, {}) from None
+    tune = map_sources(tune, lambda name: resolve_source(name, path.absolute().parent))
+    space = {key: _entry(key, value) for key, value in _flat(tune.space)}
+    if not space:
+        raise UsageError("tune.space is empty", hint='Name settings: "detoxify.lr" = [1e-5, 5e-5, 1e-4]')
+    recipe = load_recipe(path, overrides)
+    key = tune.method or next(iter(recipe.detoxify.methods))
+    if key == "base":
+        raise UsageError('tune.method = "base" has nothing to tune', hint="Name a method, e.g. tune.method=unidetox")
+    chosen = [*overrides, *([f"detoxify.methods=[{_as_toml(key)}]"] if key not in recipe.detoxify.methods else [])]
+    problem = Problem(path, tuple(chosen), tune, space, key, tune.model or recipe.detoxify.targets[0])
+    _check_ends(problem)
+    return problem
+
+
+def own_values(recipe: Recipe, space: Space) -> dict[str, Value] | None:
+    """Return the recipe's own configuration, or None where the space does not hold it."""
+    own: dict[str, Value] = {}
+    for key, entry in space.items():
+        value: Any = recipe
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else getattr(value, part, None)
+        if not entry.holds(value):
+            return None
+        own[key] = value
+    return own
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted settings; TOML reads a dotted key without quotes as nested tables."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and not value.keys() & _RANGE:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _entry(key: str, value: Any) -> Range | Choices:
+    if key.split(".")[0] not in _SECTIONS or "." not in key:
+        hint = f"It may hold settings of {', '.join(_SECTIONS)}; what is measured stays the same for all"
+        raise UsageError(f'tune.space: "{key}" cannot be searched', hint=hint)
+    if key in _FIXED:
+        raise UsageError(f'tune.space: "{key}" cannot be searched', hint="Tune one model, corpus and method at a time")
+    if isinstance(value, list) and value and len({repr(item) for item in value}) == len(value):
+        if all(isinstance(item, str | int | float) for item in value):
+            return Choices(tuple(value))
+    elif isinstance(value, Mapping) and {"low", "high"} <= value.keys() <= _RANGE:
+        found = Range(**value)
+        if _fits(found):
+            return found
+    hint = (
+        "Give a list of different values, or {low = 1e-5, high = 1e-3, log = true}; log needs low > 0 and takes no step"
+    )
+    raise UsageError(f'tune.space: "{key}" = {value!r:.80} is neither', hint=hint)
+
+
+def _fits(found: Range) -> bool:
+    numbers = [found.low, found.high, *([found.step] if found.step is not None else [])]
+    if not all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers) or found.low >= found.high:
+        return False
+    if not isinstance(found.log, bool) or (found.log and (found.low <= 0 or found.step is not None)):
+        return False
+    whole = isinstance(found.low, int) and isinstance(found.high, int)
+    return found.step is None or (found.step > 0 and (not whole or isinstance(found.step, int)))
+
+
+def _check_ends(problem: Problem) -> None:
+    """See that every setting takes its values, before hours of work meet one that it does not."""
+    for key, entry in problem.space.items():
+        for value in entry.ends():
+            try:
+                problem.recipe({key: value})
+            except UsageError as exc:
+                raise UsageError(f"tune.space: {exc.message.removeprefix('--set: ')}", hint=exc.hint) from None
+
+
+def _as_toml(value: Value) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f'"{value}"' if isinstance(value, str) else repr(value)

@@ -1,0 +1,217 @@
+"""An analysis as tables, for the terminal and the page. Shows numbers; computes none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unidetox.config.methods import method_places
+from unidetox.core.version import __version__
+
+Analysis = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in one place of a table.
+
+    Attributes:
+        text: The number or words.
+        interval: Its 95 % interval, ``""`` where there is none.
+        bar: A share in 0..1 to draw beside it.
+    """
+
+    text: str
+    interval: str = ""
+    bar: float | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """One table: a row a measure, a column a set of texts.
+
+    Attributes:
+        title: Its heading.
+        about: What its numbers mean.
+        rows: Name of the measure and a cell a set.
+        hidden: Whether the cells hold words of the texts, which may offend.
+    """
+
+    title: str
+    about: str
+    rows: Sequence[tuple[str, Sequence[Cell]]]
+    hidden: bool = False
+
+
+def overview(analysis: Analysis) -> list[Part]:
+    """Return the tables of an analysis, in the order in which they are read.
+
+    Args:
+        analysis: What `unidetox.analyze` returns.
+    """
+    sets = analysis["sets"]
+    parts = [_form(sets), *_overlap(sets, analysis["settings"]), *_terms(sets), *_toxicity(sets), *_labels(sets)]
+    return [part for part in parts if part.rows]
+
+
+def console_rows(analysis: Analysis) -> tuple[list[str], list[list[str]]]:
+    """Return columns and rows of the one table that a terminal shows."""
+    columns = ["", *(entry["name"] for entry in analysis["sets"])]
+    rows = [
+        [name, *(f"{cell.text} [{cell.interval}]" if cell.interval else cell.text for cell in cells)]
+        for part in overview(analysis)
+        for name, cells in part.rows
+    ]
+    return columns, rows
+
+
+def render_analysis(analysis: Analysis, directory: Path) -> Path:
+    """Write ``analysis.html``: one file that needs no network.
+
+    Args:
+        analysis: What `unidetox.analyze` returns.
+        directory: Where it goes; it must exist.
+
+    Returns:
+        Its path.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("unidetox.report", "templates"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    page = environment.get_template("analysis.html.j2").render(
+        version=__version__,
+        places=method_places(),
+        sets=analysis["sets"],
+        parts=overview(analysis),
+        settings=list(_told(analysis["settings"])),
+    )
+    path = directory / "analysis.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}" if abs(value) < 10 else f"{value:,.1f}"
+
+
+def _measured(found: Mapping[str, float | None], *, bar: bool = False) -> Cell:
+    known = found["ci_low"] is not None
+    interval = f"{_number(found['ci_low'])}–{_number(found['ci_high'])}" if known else ""
+    return Cell(_number(found["value"]), interval, found["value"] if bar else None)
+
+
+def _count(number: int, total: int) -> Cell:
+    return Cell(f"{number:,}", bar=number / total)
+
+
+def _form(sets: Sequence[Mapping[str, Any]]) -> Part:
+    def row(name: str, of: Any) -> tuple[str, list[Cell]]:
+        return name, [of(entry) for entry in sets]
+
+    rows = [
+        row("texts", lambda s: Cell(f"{s['texts']:,}")),
+        row("distinct texts", lambda s: _count(s["distinct"], s["texts"])),
+        row("nearly the same as another", lambda s: _count(s["near_copies"], s["texts"])),
+        *(row(f"{unit}, {what}", get) for unit in ("words", "tokens") for what, get in _length_rows(unit, sets)),
+        row("ended by themselves", lambda s: _count(s["ended"], s["texts"])),
+        row("cut at the longest length", lambda s: _count(s["cut"], s["texts"])),
+        row("end not known", lambda s: _count(s["unknown_end"], s["texts"])),
+        row("share that ends like a sentence", lambda s: _measured(s["ends_sentence"], bar=True)),
+        row("with line breaks", lambda s: _count(s["with_line_breaks"], s["texts"])),
+        *(row(f"Dist-{n}", lambda s, n=n: Cell(_number(s["dist"][n]))) for n in ("1", "2", "3")),
+    ]
+    about = (
+        "Dist-n: distinct n-grams over all words of the set; it falls with the number of words, so compare sets of one "
+        "size. Nearly the same: half or more of the five-word sequences in common with another distinct text."
+    )
+    return Part("Form", about, rows)
+
+
+def _length_rows(unit: str, sets: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
+    if any(entry[unit] is None for entry in sets):
+        return
+    yield "mean", lambda s: _measured(s[unit]["mean"])
+    yield (
+        "least / 5 % / median / 95 % / most",
+        lambda s: Cell(" / ".join(f"{s[unit][key]:g}" for key in ("min", "p5", "median", "p95", "max"))),
+    )
+    yield "most common (how often)", lambda s: Cell(f"{s[unit]['mode']} ({s[unit]['at_mode']:,})")
+
+
+def _overlap(sets: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> Iterator[Part]:
+    if sets[0]["overlap"] is None:
+        return
+    rows = []
+    for place, first in enumerate(sets[0]["overlap"]):
+        found = [entry["overlap"][place] for entry in sets]
+        rows += [
+            (f"Jaccard, {first['n']}-grams", [Cell(_number(row["jaccard"])) for row in found]),
+            (
+                f"share of texts with such a {first['n']}-gram",
+                [_measured(row["texts_with_any"], bar=True) for row in found],
+            ),
+        ]
+    about = (
+        f"Word n-grams in common with {settings['corpus']['name']} ({settings['corpus']['texts']:,} texts). Jaccard: "
+        "those in both over those in either; it depends on how large both are. Most short n-grams are ordinary words."
+    )
+    yield Part("Overlap with the toxic corpus", about, rows)
+
+
+def _terms(sets: Sequence[Mapping[str, Any]]) -> Iterator[Part]:
+    if sets[0]["terms"] is None:
+        return
+    words = [Cell(", ".join(term["term"] for term in entry["terms"]) or "–") for entry in sets]
+    about = "The words that mark a set off from the reference, by TF-IDF, the strongest first."
+    yield Part("Key terms", about, [("key terms", words)], hidden=True)
+
+
+def _toxicity(sets: Sequence[Mapping[str, Any]]) -> Iterator[Part]:
+    found = [entry["toxicity"] for entry in sets]
+    if found[0] is None:
+        return
+    rows = [
+        ("mean toxicity", [_measured(one["mean"], bar=True) for one in found]),
+        ("share of toxic texts", [_measured(one["toxic_fraction"], bar=True) for one in found]),
+        ("half / 90 % / 99 % stay below", [_quantiles(one["quantiles"]) for one in found]),
+        ("most toxic text", [Cell(_number(one["quantiles"]["max"])) for one in found]),
+        ("texts cut by the scorer", [Cell(f"{one['texts_cut']:,}") for one in found]),
+    ]
+    bins = len(found[0]["histogram"])
+    for place in range(bins):
+        counts = [(one["histogram"][place], sum(one["histogram"])) for one in found]
+        rows.append((f"toxicity {place / bins:.1f}–{(place + 1) / bins:.1f}", [_count(*pair) for pair in counts]))
+    about = (
+        "What the scorer says of each whole text; toxic from 0.5 on. A scorer made for comments may take any long text "
+        "for toxic: look at plain texts of the same length beside these."
+    )
+    yield Part("Toxicity", about, rows)
+
+
+def _quantiles(found: Mapping[str, float]) -> Cell:
+    return Cell(" / ".join(_number(found[key]) for key in ("p50", "p90", "p99")))
+
+
+def _labels(sets: Sequence[Mapping[str, Any]]) -> Iterator[Part]:
+    for name, first in sets[0]["labels"].items():
+        found = [entry["labels"][name] for entry in sets]
+        rows = [
+            (f"{name}: {label}", [_measured(one["shares"][label], bar=True) for one in found])
+            for label in first["shares"]
+        ]
+        rows.append((f"{name}: texts cut", [Cell(f"{one['texts_cut']:,}") for one in found]))
+        rule = "each label from a probability of 0.5 on" if first["multi_label"] else "the likeliest label of each text"
+        yield Part(f"Labels of {name}", f"Shares of texts; {rule}.", rows)
+
+
+def _told(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield name, f"{value['name']}, {value['texts']:,} texts, sha256 {value['sha256'][:12]}"
+        elif value not in (None, []):
+            yield name, ", ".join(value) if isinstance(value, list) else str(value)
