@@ -9,13 +9,13 @@ from typing import Any
 from unidetox.config.recipe import build_recipe, limited, load_recipe
 from unidetox.config.settings import PUBLISHED, Recipe
 from unidetox.core import console
-from unidetox.core.errors import MissingError, UsageError
-from unidetox.core.files import read_json
+from unidetox.core.errors import UsageError
 from unidetox.core.resolve import cache_home, resolve_source
-from unidetox.core.stages import Stage, StageStatus
+from unidetox.core.stages import StageStatus, check_stage_directory
 from unidetox.data import read_texts
 from unidetox.evaluation.evaluate import evaluate
 from unidetox.evaluation.gather import gather
+from unidetox.evaluation.results import read_results
 from unidetox.evaluation.texts import analyze
 from unidetox.methods import distillation, finetuning
 from unidetox.models import LoadOptions, check_lm
@@ -108,7 +108,7 @@ def detoxify(
     recipe = _recipe(settings, "detoxify", options)
     target = recipe.detoxify.targets[0]
     # Making texts first may take hours.
-    Stage(Path(output), "detoxify", {}, {}).check()
+    check_stage_directory(Path(output), "detoxify")
     check_lm(target, LoadOptions.of(recipe))
     if texts is None:
         source = str(_texts_of_preset(recipe, preset, limit))
@@ -214,10 +214,7 @@ def report(output: str | Path) -> Path:
     from unidetox.report.page import example_rows, render_report
 
     folder = Path(output)
-    results = read_json(folder / "results.json")
-    if results is None:
-        raise MissingError(f"{folder} holds no results.json", hint="Give the directory of a run or an evaluation")
-    return render_report(results, example_rows(folder / "generations.jsonl"), folder / "report")
+    return render_report(read_results(folder), example_rows(folder / "generations.jsonl"), folder / "report")
 
 
 def _recipe(settings: Mapping[str, Any], section: str, options: Mapping[str, Any]) -> Recipe:
