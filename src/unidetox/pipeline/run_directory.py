@@ -13,7 +13,7 @@ from unidetox.config.recipe import load_recipe, portable, write_recipe
 from unidetox.config.settings import Recipe
 from unidetox.core import console
 from unidetox.core.directories import DirectoryLock, check_directory, list_files, locked
-from unidetox.core.errors import MissingError, UsageError
+from unidetox.core.errors import MissingError, UsageError, was_interrupted
 from unidetox.core.files import TMP_SUFFIX, JsonlWriter, hash_of, read_json, read_jsonl, write_json, write_text
 from unidetox.core.provenance import now, versions
 from unidetox.core.stages import FAILED, Stage, StageStatus
@@ -120,7 +120,7 @@ class Run:
             with console.logged(self.path(LOGS, "run.log")):
                 yield self
         except Exception as exc:
-            outcome = "failed"
+            outcome = "interrupted" if was_interrupted(exc) else "failed"
             with contextlib.suppress(OSError), console.logged(self.path(LOGS, "run.log")):
                 console.detail(f"failed: {exc}")
             raise
