@@ -16,6 +16,7 @@ from unidetox.core.resolve import sandbox_name
 DGHS = "dghs"
 TOXIGEN = "toxigen"
 BUILTIN = "builtin"
+ID_DOMAINS = ("gender", "race", "religion")
 
 
 @dataclass(frozen=True)
@@ -287,9 +288,7 @@ class Evaluate(Section):
     )
     batch_size: BatchSize = Field("auto", description="Sequences side by side; it changes no result.")
     threshold: Share0 = Field(0.5, description="A continuation with a toxicity from here on counts as toxic.")
-    id_domains: Domains = Field(
-        ("gender", "race", "religion"), description="In-distribution domains: those of the toxic corpus."
-    )
+    id_domains: Domains = Field(ID_DOMAINS, description="In-distribution domains: those of the toxic corpus.")
 
     @model_validator(mode="before")
     @classmethod

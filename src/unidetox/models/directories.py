@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from unidetox.core import console
 from unidetox.core.errors import MissingError, UsageError
-from unidetox.core.hub import cached_snapshot, is_local, is_offline, require_reachable
-from unidetox.core.resolve import resolve_source
+from unidetox.core.hub import cached_snapshot, explain_hub_error, is_offline, require_reachable
+from unidetox.core.resolve import at_revision, is_local, resolve_source, split_revision
 
 RULE_FILE = "detox.json"
 """What a directory holds in place of weights where a method acts while decoding."""
@@ -23,27 +23,58 @@ _TOKENIZERS = (
 )  # fmt: skip
 
 
-def locate(name: str) -> tuple[str, bool]:
+class Place(NamedTuple):
+    """Where a model is.
+
+    Attributes:
+        source: A directory or a Hub id.
+        revision: Branch, tag or commit of a Hub id; None for its main branch.
+        local: Whether only files of this machine may be used.
+    """
+
+    source: str
+    revision: str | None
+    local: bool
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What ``from_pretrained`` must be told besides the source."""
+        return {"revision": self.revision or "main", "local_files_only": self.local}
+
+    def file(self, name: str) -> Path | None:
+        """One of its small files, fetched where need be; None where it has none of that name."""
+        if Path(self.source).is_dir():
+            path = Path(self.source) / name
+            return path if path.is_file() else None
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
+
+        try:
+            return Path(hf_hub_download(self.source, name, **self.arguments))
+        except EntryNotFoundError:
+            return None
+        except Exception as exc:
+            raise explain_hub_error(exc, at_revision(self.source, self.revision), "model") from exc
+
+
+def locate(name: str) -> Place:
     """Find a model without loading it.
 
     Args:
-        name: A directory or a Hub id.
-
-    Returns:
-        The directory or the id, and whether only files of this machine may be used.
+        name: A directory or a Hub id, perhaps ``ID@REVISION``.
 
     Raises:
         MissingError: Nothing is there; said within seconds, where the Hub client would try for half a minute.
     """
     if not is_local(name):
-        return name, _only_cached(name)
+        return Place(*split_revision(name), _only_cached(name))
     path = Path(name).expanduser()
     if not path.is_dir():
         state = "is a file, not a directory" if path.exists() else "does not exist"
-        raise MissingError(f"model {name} {state}", hint="Give a model directory or a Hub id")
+        raise MissingError(f"model {name} {state}", hint="Give a model directory or a Hub id: ID or ID@REVISION")
     if not any((path / file).is_file() for file in _CONFIGS):
         raise MissingError(f"no config.json in {path}", hint="Give a model directory in the Hugging Face format")
-    return str(path), True
+    return Place(str(path), None, True)
 
 
 def _only_cached(name: str) -> bool:
@@ -67,24 +98,25 @@ def require_weights(source: str) -> None:
         raise MissingError(f"no weights (*.safetensors) in {source}", hint="Give a complete model directory")
 
 
-def lacks_tokenizer(source: str) -> bool:
-    """Whether a model directory has no tokenizer; False for a Hub id, whose files are not known yet."""
-    return Path(source).is_dir() and not any((Path(source) / file).is_file() for file in _TOKENIZERS)
+def lacks_tokenizer(place: Place) -> bool:
+    """Whether a model has no tokenizer of its own."""
+    return not any(place.file(name) for name in _TOKENIZERS)
 
 
-def adapter_base(source: str | Path) -> str | None:
-    """The base model that an adapter directory names; None for anything else.
+def adapter_base(place: Place) -> str | None:
+    """The base model that an adapter names; None for anything else.
 
     Raises:
         UsageError: It is an adapter and names none.
     """
-    file = Path(source) / "adapter_config.json"
-    if not file.is_file():
+    file = place.file("adapter_config.json")
+    if file is None:
         return None
-    base = read_json(file).get("base_model_name_or_path")
+    content = read_json(file)
+    base, revision = content.get("base_model_name_or_path"), content.get("revision")
     if not base:
         raise UsageError(f"{file} does not name its base model", hint="Set base_model_name_or_path in it")
-    return str(base)
+    return str(base) if is_local(str(base)) else at_revision(str(base), revision)
 
 
 def read_unidetox(source: str) -> dict[str, Any] | None:
