@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, get_origin
+from typing import Annotated, Any, Final, Literal, TypeVar, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 from pydantic.fields import FieldInfo
@@ -16,7 +16,7 @@ from unidetox.core.resolve import sandbox_name
 DGHS = "dghs"
 TOXIGEN = "toxigen"
 BUILTIN = "builtin"
-ID_DOMAINS = ("gender", "race", "religion")
+ID_DOMAINS: Final = ("gender", "race", "religion")
 
 
 @dataclass(frozen=True)
