@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from unidetox.models.directories import Place
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -19,11 +16,11 @@ def quiet_peft() -> Iterator[None]:
         yield
 
 
-def load_adapter(place: Place, model: Any) -> Any:
-    """Add an adapter to the weights of its base model.
+def load_adapter(directory: str, model: Any) -> Any:
+    """Add the adapter in a directory to the weights of its base model.
 
     Args:
-        place: Where what `PeftModel.save_pretrained` wrote is.
+        directory: What `PeftModel.save_pretrained` wrote.
         model: The base model; it is changed.
 
     Returns:
@@ -33,4 +30,4 @@ def load_adapter(place: Place, model: Any) -> Any:
     from peft import PeftModel
 
     with quiet_peft():
-        return PeftModel.from_pretrained(model, place.source, **place.arguments).merge_and_unload()
+        return PeftModel.from_pretrained(model, directory).merge_and_unload()

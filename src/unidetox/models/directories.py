@@ -17,6 +17,7 @@ RULE_FILE = "detox.json"
 
 _CONFIGS = ("config.json", "adapter_config.json")
 _WEIGHTS = ("*.safetensors", "*.bin")
+_ADAPTER_FILES = ["*.json", "*.model", "*.txt", "*.jinja", *_WEIGHTS]
 _TOKENIZERS = (
     "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
     "tekken.json",
@@ -41,21 +42,6 @@ class Place(NamedTuple):
         """What ``from_pretrained`` must be told besides the source."""
         return {"revision": self.revision or "main", "local_files_only": self.local}
 
-    def file(self, name: str) -> Path | None:
-        """One of its small files, fetched where need be; None where it has none of that name."""
-        if Path(self.source).is_dir():
-            path = Path(self.source) / name
-            return path if path.is_file() else None
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError
-
-        try:
-            return Path(hf_hub_download(self.source, name, **self.arguments))
-        except EntryNotFoundError:
-            return None
-        except Exception as exc:
-            raise explain_hub_error(exc, at_revision(self.source, self.revision), "model") from exc
-
 
 def locate(name: str) -> Place:
     """Find a model without loading it.
@@ -67,7 +53,9 @@ def locate(name: str) -> Place:
         MissingError: Nothing is there; said within seconds, where the Hub client would try for half a minute.
     """
     if not is_local(name):
-        return Place(*split_revision(name), _only_cached(name))
+        place = Place(*split_revision(name), _only_cached(name))
+        adapter = _fetched_adapter(name, place)
+        return Place(adapter, None, True) if adapter else place
     path = Path(name).expanduser()
     if not path.is_dir():
         state = "is a file, not a directory" if path.exists() else "does not exist"
@@ -92,31 +80,44 @@ def _only_cached(name: str) -> bool:
     return False
 
 
+def _fetched_adapter(name: str, place: Place) -> str | None:
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        hf_hub_download(place.source, "adapter_config.json", **place.arguments)
+        return str(snapshot_download(place.source, allow_patterns=_ADAPTER_FILES, **place.arguments))
+    except EntryNotFoundError:
+        return None
+    except Exception as exc:
+        raise explain_hub_error(exc, name, "model") from exc
+
+
 def require_weights(source: str) -> None:
     """Raise MissingError where a model directory has no weights."""
     if Path(source).is_dir() and not any(any(Path(source).glob(pattern)) for pattern in _WEIGHTS):
         raise MissingError(f"no weights (*.safetensors) in {source}", hint="Give a complete model directory")
 
 
-def lacks_tokenizer(place: Place) -> bool:
-    """Whether a model has no tokenizer of its own."""
-    return not any(place.file(name) for name in _TOKENIZERS)
+def lacks_tokenizer(source: str) -> bool:
+    """Whether a model directory has no tokenizer; False for a Hub id, whose files are not known yet."""
+    return Path(source).is_dir() and not any((Path(source) / file).is_file() for file in _TOKENIZERS)
 
 
-def adapter_base(place: Place) -> str | None:
-    """The base model that an adapter names; None for anything else.
+def adapter_base(source: str | Path) -> str | None:
+    """The base model that an adapter directory names, with its revision; None for anything else.
 
     Raises:
         UsageError: It is an adapter and names none.
     """
-    file = place.file("adapter_config.json")
-    if file is None:
+    file = Path(source) / "adapter_config.json"
+    if not file.is_file():
         return None
     content = read_json(file)
-    base, revision = content.get("base_model_name_or_path"), content.get("revision")
+    base = str(content.get("base_model_name_or_path") or "")
     if not base:
         raise UsageError(f"{file} does not name its base model", hint="Set base_model_name_or_path in it")
-    return str(base) if is_local(str(base)) else at_revision(str(base), revision)
+    return base if is_local(base) else at_revision(base, content.get("revision"))
 
 
 def read_unidetox(source: str) -> dict[str, Any] | None:

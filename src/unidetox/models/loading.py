@@ -156,8 +156,8 @@ def load_tokenizer(name: str | Path, options: LoadOptions = DEFAULTS) -> Any:
     """
     name = str(name)
     place = locate(name)
-    base = adapter_base(place)
-    if (base is not None or Path(place.source).is_dir()) and lacks_tokenizer(place):
+    if lacks_tokenizer(place.source):
+        base = adapter_base(place.source)
         if base is not None:
             return load_tokenizer(base, options)
         raise MissingError(f"no tokenizer in {name}", hint="Copy tokenizer.json and tokenizer_config.json there")
@@ -189,7 +189,7 @@ def saved_dtype(name: str | Path, options: LoadOptions = DEFAULTS) -> torch.dtyp
     """
     import torch
 
-    base = adapter_base(locate(str(name)))
+    base = adapter_base(locate(str(name)).source)
     if base is not None:
         return saved_dtype(base, options)
     dtype = load_config(name, options).dtype
@@ -219,11 +219,11 @@ def load_config(name: str | Path, options: LoadOptions = DEFAULTS) -> Any:
 def _load_model(name: str, auto: str, dtype: torch.dtype, options: LoadOptions) -> Any:
     """A model of one of transformers' auto classes; refuses one whose head would be made up at random."""
     place = locate(name)
-    base = adapter_base(place)
+    base = adapter_base(place.source)
     if base is not None:
         model = _load_model(base, auto, dtype, options)
         with _loading(name):
-            return load_adapter(place, model)
+            return load_adapter(place.source, model)
     require_weights(place.source)
     with _loading(name):
         import transformers

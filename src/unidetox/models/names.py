@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from unidetox.core.resolve import at_revision, is_local, split_revision
-from unidetox.models.directories import Place, adapter_base, read_rule
+from unidetox.models.directories import adapter_base, read_rule
 
 # A folder of this name says nothing about the model in it; its parent does.
 _GENERIC_NAMES = {"model", "models", "checkpoint", "final", "out", "output", "merged", "adapter"}
@@ -66,7 +66,7 @@ def fingerprint(name: str | Path) -> str:
             digest.update(file.name.encode() + b"\0")
             for block in _sampled_blocks(file):
                 digest.update(block)
-    base, rule = adapter_base(Place(str(path), None, True)), read_rule(path)
+    base, rule = adapter_base(path), read_rule(path)
     for other in (*([base] if base else []), *(rule.models if rule else ())):
         digest.update(fingerprint(other).encode())
     return digest.hexdigest()
