@@ -79,7 +79,7 @@ def test_scores_do_not_depend_on_batches_order_or_repeats(classifier: Classifier
     alone = [ToxicityScorer(classifier, "toxic", tokens_per_batch=1).score([text])[0] for text in texts]
     backwards = ToxicityScorer(classifier, "TOXIC").score(texts[::-1])[::-1]
     for a, b, c in zip(together, alone, backwards, strict=True):
-        assert a["toxic"] == pytest.approx(b["toxic"], abs=1e-6) == pytest.approx(c["toxic"], abs=1e-6)
+        assert a["toxic"] == pytest.approx(b["toxic"], abs=1e-5) == pytest.approx(c["toxic"], abs=1e-5)
         assert 0 <= a["toxic"] <= 1
     assert together[0] == together[3]
 
@@ -89,7 +89,7 @@ def test_scores_equal_a_plain_forward(classifier: Classifier):
     ids = classifier.tokenizer(text, return_tensors="pt", return_token_type_ids=False)
     with torch.no_grad():
         expected = classifier.model(**ids).logits.sigmoid().item()
-    assert ToxicityScorer(classifier, "toxic").score([text])[0]["toxic"] == pytest.approx(expected, abs=1e-6)
+    assert ToxicityScorer(classifier, "toxic").score([text])[0]["toxic"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_each_distinct_text_is_read_once(classifier: Classifier, monkeypatch: pytest.MonkeyPatch):
@@ -165,7 +165,7 @@ def test_classifier_without_a_pad_token_reads_one_text_at_a_time(tiny_gpt2: Path
     scorer = ToxicityScorer(load_classifier(tmp_path, LoadOptions("cpu", "float32")), "toxic")
     texts = ["the fox", "a small town by the sea", ""]
     assert [row["toxic"] for row in scorer.score(texts)] == pytest.approx(
-        [scorer.score([text])[0]["toxic"] for text in texts], abs=1e-6
+        [scorer.score([text])[0]["toxic"] for text in texts], abs=1e-5
     )
 
 

@@ -80,9 +80,6 @@ def train_toxic(
     Reference: UniDetox (Lu et al., ICLR 2025), section 2; toxic_gpt2_finetune_and_distill.py of the published code.
     """
     corpus = toxic_corpus(recipe) if corpus is None else corpus
-    stage = toxic_stage(recipe, directory, corpus, kind)
-    if not fresh and stage.status().state == "fresh":
-        return directory
     from unidetox.training import TrainSettings
 
     toxic = recipe.toxic
@@ -90,6 +87,7 @@ def train_toxic(
         lr=toxic.lr, batch_size=toxic.batch_size, max_length=toxic.max_length, steps=toxic.steps,
         epochs=None if toxic.steps else toxic.epochs, seed=recipe.seed, dtype=recipe.dtype,
     )  # fmt: skip
+    stage = toxic_stage(recipe, directory, corpus, kind)
     fine_tune_into(stage, recipe, kind, recipe.base.model, corpus, settings, fresh=fresh, replace=replace)
     return directory
 
@@ -161,9 +159,7 @@ def sample_texts(recipe: Recipe, directory: Path, *, fresh: bool = False, replac
 def _make_texts(
     recipe: Recipe, stage: Stage, make_source: Callable[[LM], LogitSource], fresh: bool, replace: bool
 ) -> None:
-    if not fresh and stage.status().state == "fresh":
-        return
-    with stage.open(fresh=fresh, replace=replace) as work:
+    def make(work: Path) -> dict[str, Any]:
         from unidetox.models import load_lm
 
         base = load_lm(recipe.base.model, LoadOptions.of(recipe))
@@ -197,7 +193,9 @@ def _make_texts(
             "versions": versions(),
         }
         write_text(stage.out_dir / "README.md", texts_card(info))
-        stage.commit(summary)
+        return summary
+
+    stage.run(make, fresh=fresh, replace=replace)
 
 
 def check_positions(recipe: Recipe, name: str, config: Any) -> None:

@@ -71,10 +71,9 @@ def _steps(bench: Bench, job: Job) -> Iterator[Step]:
 
 
 def _make(bench: Bench, job: Job, stage: Stage, fresh: bool) -> None:
-    if not fresh and stage.status().state == "fresh":
-        return
     recipe = bench.recipe
-    with stage.open(fresh=fresh) as work:
+
+    def fill(work: Path) -> dict[str, Any]:
         import torch
 
         from unidetox.models import load_lm, save_lm, saved_dtype
@@ -91,7 +90,9 @@ def _make(bench: Bench, job: Job, stage: Stage, fresh: bool) -> None:
         texts = texts_info(bench.corpus)
         info = {"method": job.method, "base_model": job.target, "texts": texts, "settings": job.settings}
         write_papers(stage.out_dir, info | {"civil": texts_info(bench.civil), "training": summary})
-        stage.commit(summary)
+        return summary
+
+    stage.run(fill, fresh=fresh)
 
 
 def _width(lm: LM) -> int:

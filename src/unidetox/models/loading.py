@@ -228,10 +228,13 @@ def _load_model(name: str, auto: str, dtype: torch.dtype, options: LoadOptions) 
     with _loading(name):
         import transformers
 
-        model, notes = getattr(transformers, auto).from_pretrained(
-            place.source, dtype=dtype, trust_remote_code=options.trust_remote_code, output_loading_info=True,
+        arguments = {
             **place.arguments,
-        )  # fmt: skip
+            "trust_remote_code": options.trust_remote_code,
+            "adapter_kwargs": {"local_files_only": place.local},  # else it asks the Hub for half a minute
+            "output_loading_info": True,
+        }
+        model, notes = getattr(transformers, auto).from_pretrained(place.source, dtype=dtype, **arguments)
     missing = [*sorted(notes["missing_keys"]), *(str(key) for key in notes["mismatched_keys"])]
     if missing:
         what = KINDS[auto]
