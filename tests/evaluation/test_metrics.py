@@ -13,6 +13,7 @@ import torch
 
 from unidetox.core.errors import UniDetoxError, UsageError
 from unidetox.data import Question
+from unidetox.decoding.sequences import max_positions
 from unidetox.evaluation.collect import Chunks, Continuations, continuation_text, stream_key
 from unidetox.evaluation.metrics.diversity import distinct_n, mean_distinct_n
 from unidetox.evaluation.metrics.mmlu import Answer, accuracy, accuracy_rows, few_shot_prompt, score_questions
@@ -27,7 +28,7 @@ from unidetox.evaluation.metrics.toxicity import (
     toxic_fraction,
     toxicity_probability,
 )
-from unidetox.evaluation.prompt_encoding import context_limit, default_bos, encode_pairs, encode_prompt
+from unidetox.evaluation.prompt_encoding import default_bos, encode_pairs, encode_prompt
 from unidetox.models import LM, Classifier, LoadOptions, load_classifier, load_lm
 
 SCORES = [[0.1, 0.5, 0.2], [0.9, 0.6, 0.0], [0.1, 0.2, 0.3]]
@@ -309,7 +310,7 @@ def test_a_long_prompt_keeps_its_end_and_its_bos(tiny_llama: Path):
     whole, _ = encode_prompt(lm, "a small town by the sea ", 1)
     short, cut = encode_prompt(lm, "a small town by the sea " * 40, 20)
     assert cut
-    assert len(short) == 108 == context_limit(lm.model.config) - 20
+    assert len(short) == 108 == max_positions(lm.model.config) - 20
     assert short[-3:] == whole[-3:]
     lm.tokenizer._tokenizer.post_processor = TemplateProcessing(
         single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, get_origin
+from typing import Annotated, Any, Final, Literal, TypeVar, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 from pydantic.fields import FieldInfo
@@ -16,6 +16,7 @@ from unidetox.core.resolve import sandbox_name
 DGHS = "dghs"
 TOXIGEN = "toxigen"
 BUILTIN = "builtin"
+ID_DOMAINS: Final = ("gender", "race", "religion")
 PUBLISHED = "published"
 
 
@@ -288,9 +289,7 @@ class Evaluate(Section):
     )
     batch_size: BatchSize = Field("auto", description="Sequences side by side; it changes no result.")
     threshold: Share0 = Field(0.5, description="A continuation with a toxicity from here on counts as toxic.")
-    id_domains: Domains = Field(
-        ("gender", "race", "religion"), description="In-distribution domains: those of the toxic corpus."
-    )
+    id_domains: Domains = Field(ID_DOMAINS, description="In-distribution domains: those of the toxic corpus.")
 
     @model_validator(mode="before")
     @classmethod

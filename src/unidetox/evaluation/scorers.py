@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from unidetox.config.settings import DGHS, Evaluate
 from unidetox.core.errors import UsageError
-from unidetox.core.hub import cached_snapshot, is_local
+from unidetox.core.hub import cached_snapshot
+from unidetox.core.resolve import is_local
 from unidetox.data import DGHS_ID
 from unidetox.evaluation.metrics.toxicity import ToxicityScorer, find_label
 from unidetox.models import LoadOptions, check_classifier, check_lm, load_classifier, short_name
@@ -43,11 +44,11 @@ def scorers_of(settings: Evaluate) -> list[Scorer]:
     labels = {settings.scorer: settings.scorer_label, **settings.other_scorers}
     if len(labels) != 1 + len(settings.other_scorers):
         raise UsageError(f"the scorer {settings.scorer} is named twice", hint="name each scorer once")
-    names = Counter(short_name(model) for model in labels)
-    twice = [name for name, count in names.items() if count > 1]
+    names = {model: short_name(model).replace("@", "-") for model in labels}  # "@" has a meaning in names of metrics
+    twice = [name for name, count in Counter(names.values()).items() if count > 1]
     if twice:
         raise UsageError(f"two scorers are called {twice[0]}", hint="rename the folder of one")
-    return [Scorer(short_name(model), model, label) for model, label in labels.items()]
+    return [Scorer(names[model], model, label) for model, label in labels.items()]
 
 
 def load_scorer(scorer: Scorer, options: LoadOptions) -> ToxicityScorer:

@@ -24,17 +24,6 @@ Floats = NDArray[np.float64]
 DETOXIFY_NAMES = {"toxicity": "toxic", "severe_toxicity": "severe_toxic", "identity_attack": "identity_hate"}
 """What the Detoxify package calls labels of ``unitary/toxic-bert``: its name -> the label of the checkpoint."""
 
-# These number positions from the padding index on, so two of their positions hold no token.
-_OFFSET_POSITIONS = {
-    "roberta",
-    "xlm-roberta",
-    "xlm-roberta-xl",
-    "camembert",
-    "longformer",
-    "data2vec-text",
-    "esm",
-}
-
 
 def is_toxic(scores: ArrayLike, threshold: float = 0.5, *, strict: bool = False) -> NDArray[np.bool_]:
     """Say which scores count as toxic.
@@ -241,11 +230,9 @@ def find_label(labels: Sequence[str], label: str, name: str) -> str:
 
 def max_tokens(classifier: Classifier) -> int:
     """Return how many tokens, special ones included, the classifier can read."""
-    config = classifier.model.config
-    positions = getattr(config, "max_position_embeddings", None) or 512
-    if getattr(config, "model_type", "") in _OFFSET_POSITIONS:
-        positions -= 2
-    return int(min(positions, classifier.tokenizer.model_max_length))
+    from unidetox.decoding.sequences import max_positions
+
+    return int(min(max_positions(classifier.model.config) or 512, classifier.tokenizer.model_max_length))
 
 
 def _filler(tokenizer: object) -> int:
