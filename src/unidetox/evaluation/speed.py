@@ -36,9 +36,8 @@ def speed_stage(models: Mapping[str, str], directory: Path, work: Work, settings
         settings: How continuations are sampled.
     """
     inputs = {method: fingerprint(model) for method, model in models.items()} | {"prompts": work.prompts.sha256}
-    chosen = settings.model_dump(include={"max_new_tokens", "temperature", "top_p", "top_k", "protocol", "batch_size"})
-    chosen |= {"prompts": PROMPTS, "samples": SAMPLES, "repeats": REPEATS, "dtype": work.dtype, "device": work.device}
-    return Stage(directory, "speed", chosen, inputs)
+    chosen = {"prompts": PROMPTS, "samples": SAMPLES, "repeats": REPEATS, "dtype": work.dtype, "device": work.device}
+    return Stage(directory, "speed", settings.key("speed") | chosen, inputs)
 
 
 def measure_speed(
