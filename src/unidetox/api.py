@@ -19,7 +19,7 @@ from unidetox.evaluation.evaluate import evaluate
 from unidetox.evaluation.gather import gather
 from unidetox.evaluation.texts import analyze
 from unidetox.methods import distillation, finetuning
-from unidetox.models import check_lm
+from unidetox.models import LoadOptions, check_lm
 from unidetox.pipeline import plan
 from unidetox.pipeline.run_directory import Run
 from unidetox.pipeline.tuning import tune
@@ -46,7 +46,7 @@ def train_toxic(base: str | Path, *, output: str | Path, fresh: bool = False, **
         UniDetoxError: Any of its children; the message says what to do.
     """
     recipe = _recipe({"base": {"model": str(base)}, "detoxify": {"targets": [str(base)]}}, "toxic", options)
-    check_lm(recipe.base.model, trust_remote_code=recipe.trust_remote_code)
+    check_lm(recipe.base.model, LoadOptions.of(recipe))
     return distillation.train_toxic(recipe, Path(output), fresh=fresh, replace=False)
 
 
@@ -71,7 +71,7 @@ def distill(base: str | Path, *, toxic: str | Path, output: str | Path, fresh: b
     toxic = resolve_source(str(toxic), None)
     # Before the stages are described: what is fetched from the Hub here has another fingerprint from then on.
     for name in (recipe.base.model, toxic):
-        check_lm(name, trust_remote_code=recipe.trust_remote_code)
+        check_lm(name, LoadOptions.of(recipe))
     return distillation.distill(recipe, toxic, Path(output), fresh=fresh, replace=False)
 
 
@@ -109,7 +109,7 @@ def detoxify(
     target = recipe.detoxify.targets[0]
     # Making texts first may take hours.
     Stage(Path(output), "detoxify", {}, {}).check()
-    check_lm(target, trust_remote_code=recipe.trust_remote_code)
+    check_lm(target, LoadOptions.of(recipe))
     source = resolve_source(str(texts), None) if texts is not None else str(_texts_of_preset(recipe, preset, limit))
     found = read_texts(source, limit=limit)
     return finetuning.finetune(recipe, "unidetox", target, found, Path(output), fresh=fresh, replace=False)
@@ -235,6 +235,6 @@ def _texts_of_preset(recipe: Recipe, preset: str, limit: int | None) -> Path:
     if limit is not None:
         folder = folder.with_name(f"{folder.name}-limit{limit}")
     console.info(f"no --texts given: those of the preset {preset}, kept in {folder}")
-    check_lm(recipe.base.model, trust_remote_code=recipe.trust_remote_code)
+    check_lm(recipe.base.model, LoadOptions.of(recipe))
     toxic = distillation.train_toxic(recipe, folder / "toxic_model")
     return distillation.distill(recipe, str(toxic), folder / "texts")

@@ -15,7 +15,7 @@ import pytest
 from unidetox.core.resolve import resolve_source
 from unidetox.evaluation import lm_eval_tasks
 from unidetox.evaluation.lm_eval_tasks.toxigen import load, macro_mean, process_results
-from unidetox.models import load_classifier
+from unidetox.models import LoadOptions, load_classifier
 
 TEXTS = ["the fox", "nobody sleeps", ""]
 
@@ -39,7 +39,7 @@ def test_prompts_come_with_their_scorer(tmp_path: Path, tiny_classifier: Path):
 def test_a_prompt_adds_its_scores_to_its_domain(tiny_classifier: Path):
     import torch
 
-    judge = load_classifier(str(tiny_classifier), device="cpu", dtype="float32")
+    judge = load_classifier(str(tiny_classifier), LoadOptions("cpu", "float32"))
     scores = []
     for text in TEXTS[:2]:
         with torch.no_grad():

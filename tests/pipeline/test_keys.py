@@ -15,6 +15,7 @@ from unidetox.config.settings import Count, Evaluate, InKeys, Key, Later, Recipe
 from unidetox.data import Prompt, PromptSet, QuestionSet
 from unidetox.evaluation import evaluate, measure, parts, speed
 from unidetox.methods import distillation, finetuning
+from unidetox.models import LoadOptions
 from unidetox.pipeline.tuning import study
 
 # Of commit af9e420, which made them from lists kept by hand.
@@ -67,12 +68,10 @@ def prompts(name: str) -> PromptSet:
 def inputs_of(recipe: Recipe) -> measure.Work:
     """What an evaluation reads: everything there is where the recipe names it."""
     if recipe.evaluate.mmlu is None:
-        return measure.Work(prompts("plain"), device=recipe.device, dtype=recipe.dtype)
+        return measure.Work(prompts("plain"), None, LoadOptions.of(recipe))
     questions = QuestionSet((), {}, "q", "sha of questions")
     forms: dict[str, Any] = {"perturbed": {"casing": prompts("casing")}, "neutral": prompts("neutral")}
-    return measure.Work(
-        prompts("plain"), questions, device=recipe.device, dtype=recipe.dtype, bases={"m/a": "m/base"}, **forms
-    )
+    return measure.Work(prompts("plain"), questions, LoadOptions.of(recipe), bases={"m/a": "m/base"}, **forms)
 
 
 def stages(recipe: Recipe) -> Iterator[Any]:

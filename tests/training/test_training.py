@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 from unidetox.core.errors import UniDetoxError, UsageError
 from unidetox.data import Text
 from unidetox.decoding.kernels import fused_gelu
-from unidetox.models import load_lm, save_lm
+from unidetox.models import LoadOptions, load_lm, save_lm
 from unidetox.training import TrainSettings, add_lora, detoxify_model, encode_texts, merge_lora, train_lm
 from unidetox.training.batches import LengthGroupedBatches, collate, count_supervised, split_batch
 from unidetox.training.checkpoints import Checkpoints
@@ -52,7 +52,7 @@ def settings(**changes) -> TrainSettings:
 
 
 def fresh(path: Path):
-    return load_lm(path, device="cpu", dtype="float32")
+    return load_lm(path, LoadOptions("cpu", "float32"))
 
 
 def weights(model) -> dict[str, torch.Tensor]:
@@ -443,13 +443,13 @@ def test_drop_out_is_as_the_model_says(tiny_gpt2):
 
 
 def test_half_precision_keeps_full_masters(tiny_llama):
-    lm = load_lm(tiny_llama, device="cpu", dtype="bfloat16")
+    lm = load_lm(tiny_llama, LoadOptions("cpu", "bfloat16"))
     report = train_lm(lm.model, lm.tokenizer, some_texts(), settings(dtype="bfloat16", lr=1e-5))
     assert report.dtype == "bfloat16 (as asked)"
     exact = fresh(tiny_llama)
     expected = train_lm(exact.model, exact.tokenizer, some_texts(), settings(lr=1e-5))
     assert report.loss_first == pytest.approx(expected.loss_first, rel=0.02)
-    start = weights(load_lm(tiny_llama, device="cpu", dtype="bfloat16").model.float())
+    start = weights(load_lm(tiny_llama, LoadOptions("cpu", "bfloat16")).model.float())
     for name, weight in weights(lm.model).items():
         assert weight.dtype == torch.float32
         moved = (weight != start[name]).float().mean()
@@ -519,7 +519,7 @@ def test_lora_trains_an_adapter_that_merges(tiny_models, name, tmp_path):
     probe = torch.tensor([[0, 5, 9, 33]])
     expected = report.model(probe).logits.detach()
     save_lm(report.model, lm.tokenizer, tmp_path / "adapter")
-    loaded = load_lm(tmp_path / "adapter", device="cpu", dtype="float32")
+    loaded = load_lm(tmp_path / "adapter", LoadOptions("cpu", "float32"))
     torch.testing.assert_close(loaded.model(probe).logits, expected, atol=1e-4, rtol=1e-4)
     merged = merge_lora(report.model)
     assert type(merged) is type(fresh(tiny_models[name]).model)
@@ -528,7 +528,7 @@ def test_lora_trains_an_adapter_that_merges(tiny_models, name, tmp_path):
 
 
 def test_lora_leaves_its_base_in_half_precision(tiny_llama):
-    lm = load_lm(tiny_llama, device="cpu", dtype="bfloat16")
+    lm = load_lm(tiny_llama, LoadOptions("cpu", "bfloat16"))
     model = add_lora(lm.model, settings(lora=True))
     assert {p.dtype for n, p in model.named_parameters() if "lora_" not in n} == {torch.bfloat16}
     assert {p.dtype for n, p in model.named_parameters() if "lora_" in n} == {torch.float32}
