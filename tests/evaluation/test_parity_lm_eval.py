@@ -15,7 +15,8 @@ import pytest
 
 from unidetox.core.resolve import resolve_source
 from unidetox.data import QuestionSet, load_questions
-from unidetox.evaluation.metrics.mmlu import Answer, score_questions
+from unidetox.evaluation.metrics.mmlu import Answer
+from unidetox.evaluation.mmlu import score_questions
 from unidetox.models import LoadOptions, load_lm
 
 pytestmark = pytest.mark.skipif(find_spec("lm_eval") is None, reason="needs lm_eval (pip install unidetox[lm-eval])")

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unidetox.evaluation.metrics.stats import Statistic, bootstrap_of_means, holm, paired_difference
 from unidetox.evaluation.metrics.summary import METRICS, Column, PromptTable, Row
-from unidetox.evaluation.stats import Statistic, bootstrap_of_means, holm, paired_difference
 
 Key = tuple[str, str]
 """Target and method."""
