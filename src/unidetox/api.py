@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unidetox.config.recipe import build_recipe, limited, load_recipe
-from unidetox.config.settings import Recipe
+from unidetox.config.settings import PUBLISHED, Recipe
 from unidetox.core import console
-from unidetox.core.errors import MissingError, UsageError
-from unidetox.core.files import read_json
-from unidetox.core.resolve import resolve_source
-from unidetox.core.stages import Stage, StageStatus
+from unidetox.core.errors import UsageError
+from unidetox.core.resolve import cache_home, resolve_source
+from unidetox.core.stages import StageStatus, check_stage_directory
 from unidetox.data import read_texts
 from unidetox.evaluation.evaluate import evaluate
 from unidetox.evaluation.gather import gather
+from unidetox.evaluation.results import read_results
 from unidetox.evaluation.texts import analyze
 from unidetox.methods import distillation, finetuning
 from unidetox.models import LoadOptions, check_lm
@@ -90,8 +89,9 @@ def detoxify(
     Args:
         model: A directory or a Hub id; any model that transformers loads as a causal LM.
         output: Where the result goes: an ordinary checkpoint, or an adapter with ``lora=True``.
-        texts: A file, a directory or a Hub id. Without it the texts are made as the preset says, and kept for the next
-            model (in ``$UNIDETOX_HOME``, by default ``~/.cache/unidetox``).
+        texts: ``"published"`` (those of the paper's authors), a file, a directory or a Hub id. Without it the texts are
+            made as the preset says, and kept for the next model (in ``$UNIDETOX_HOME``, by default
+            ``~/.cache/unidetox``).
         preset: Where the texts come from, and what settings hold that the options leave open.
         fresh: Start over where the result exists.
         limit: Use only so many texts; where texts are made, also at most so many toxic texts and steps for them.
@@ -108,9 +108,12 @@ def detoxify(
     recipe = _recipe(settings, "detoxify", options)
     target = recipe.detoxify.targets[0]
     # Making texts first may take hours.
-    Stage(Path(output), "detoxify", {}, {}).check()
+    check_stage_directory(Path(output), "detoxify")
     check_lm(target, LoadOptions.of(recipe))
-    source = resolve_source(str(texts), None) if texts is not None else str(_texts_of_preset(recipe, preset, limit))
+    if texts is None:
+        source = str(_texts_of_preset(recipe, preset, limit))
+    else:
+        source = PUBLISHED if texts == PUBLISHED else resolve_source(str(texts), None)
     found = read_texts(source, limit=limit)
     return finetuning.finetune(recipe, "unidetox", target, found, Path(output), fresh=fresh, replace=False)
 
@@ -211,10 +214,7 @@ def report(output: str | Path) -> Path:
     from unidetox.report.page import example_rows, render_report
 
     folder = Path(output)
-    results = read_json(folder / "results.json")
-    if results is None:
-        raise MissingError(f"{folder} holds no results.json", hint="Give the directory of a run or an evaluation")
-    return render_report(results, example_rows(folder / "generations.jsonl"), folder / "report")
+    return render_report(read_results(folder), example_rows(folder / "generations.jsonl"), folder / "report")
 
 
 def _recipe(settings: Mapping[str, Any], section: str, options: Mapping[str, Any]) -> Recipe:
@@ -229,9 +229,8 @@ def _recipe(settings: Mapping[str, Any], section: str, options: Mapping[str, Any
 def _texts_of_preset(recipe: Recipe, preset: str, limit: int | None) -> Path:
     """Make a preset's texts, or take those that were made for an earlier model."""
     recipe = limited(recipe, limit)
-    home = Path(os.environ.get("UNIDETOX_HOME", "~/.cache/unidetox")).expanduser()
     parts = [recipe.base.section_hash(), recipe.toxic.section_hash(), recipe.texts.section_hash("folder")]
-    folder = home / "texts" / f"{preset}-{'-'.join(part[:6] for part in parts)}-seed{recipe.seed}"
+    folder = cache_home() / "texts" / f"{preset}-{'-'.join(part[:6] for part in parts)}-seed{recipe.seed}"
     if limit is not None:
         folder = folder.with_name(f"{folder.name}-limit{limit}")
     console.info(f"no --texts given: those of the preset {preset}, kept in {folder}")

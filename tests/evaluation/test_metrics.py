@@ -13,6 +13,7 @@ import torch
 
 from unidetox.core.errors import UniDetoxError, UsageError
 from unidetox.data import Question
+from unidetox.decoding.sequences import max_positions
 from unidetox.evaluation.collect import Chunks, Continuations, continuation_text, stream_key
 from unidetox.evaluation.likelihoods import continuation_nll
 from unidetox.evaluation.metrics.diversity import distinct_n
@@ -21,7 +22,7 @@ from unidetox.evaluation.metrics.perplexity import sample_perplexities
 from unidetox.evaluation.metrics.summary import PromptMetrics, PromptTable, Row, Rules
 from unidetox.evaluation.metrics.toxicity import toxicity_by_prompt
 from unidetox.evaluation.mmlu import few_shot_prompt, score_questions
-from unidetox.evaluation.prompt_encoding import context_limit, default_bos, encode_pairs, encode_prompt
+from unidetox.evaluation.prompt_encoding import default_bos, encode_pairs, encode_prompt
 from unidetox.evaluation.scorers.classifier import ClassifierScorer, max_tokens
 from unidetox.evaluation.scorers.interface import find_label
 from unidetox.models import LM, Classifier, LoadOptions, load_classifier, load_lm
@@ -76,7 +77,7 @@ def test_scores_do_not_depend_on_batches_order_or_repeats(classifier: Classifier
     alone = [ClassifierScorer(classifier, "toxic", tokens_per_batch=1).score([text])[0] for text in texts]
     backwards = ClassifierScorer(classifier, "TOXIC").score(texts[::-1])[::-1]
     for a, b, c in zip(together, alone, backwards, strict=True):
-        assert a["toxic"] == pytest.approx(b["toxic"], abs=1e-6) == pytest.approx(c["toxic"], abs=1e-6)
+        assert a["toxic"] == pytest.approx(b["toxic"], abs=1e-5) == pytest.approx(c["toxic"], abs=1e-5)
         assert 0 <= a["toxic"] <= 1
     assert together[0] == together[3]
 
@@ -86,7 +87,7 @@ def test_scores_equal_a_plain_forward(classifier: Classifier):
     ids = classifier.tokenizer(text, return_tensors="pt", return_token_type_ids=False)
     with torch.no_grad():
         expected = classifier.model(**ids).logits.sigmoid().item()
-    assert ClassifierScorer(classifier, "toxic").score([text])[0]["toxic"] == pytest.approx(expected, abs=1e-6)
+    assert ClassifierScorer(classifier, "toxic").score([text])[0]["toxic"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_each_distinct_text_is_read_once(classifier: Classifier, monkeypatch: pytest.MonkeyPatch):
@@ -162,7 +163,7 @@ def test_classifier_without_a_pad_token_reads_one_text_at_a_time(tiny_gpt2: Path
     scorer = ClassifierScorer(load_classifier(tmp_path, LoadOptions("cpu", "float32")), "toxic")
     texts = ["the fox", "a small town by the sea", ""]
     assert [row["toxic"] for row in scorer.score(texts)] == pytest.approx(
-        [scorer.score([text])[0]["toxic"] for text in texts], abs=1e-6
+        [scorer.score([text])[0]["toxic"] for text in texts], abs=1e-5
     )
 
 
@@ -312,7 +313,7 @@ def test_a_long_prompt_keeps_its_end_and_its_bos(tiny_llama: Path):
     whole, _ = encode_prompt(lm, "a small town by the sea ", 1)
     short, cut = encode_prompt(lm, "a small town by the sea " * 40, 20)
     assert cut
-    assert len(short) == 108 == context_limit(lm.model.config) - 20
+    assert len(short) == 108 == max_positions(lm.model.config) - 20
     assert short[-3:] == whole[-3:]
     lm.tokenizer._tokenizer.post_processor = TemplateProcessing(
         single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)]

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from unidetox.evaluation.metrics.mmlu import Answer
 from unidetox.evaluation.mmlu import score_questions
 from unidetox.models import LoadOptions, load_lm
 
-pytestmark = pytest.mark.skipif(find_spec("lm_eval") is None, reason="needs lm_eval (pip install unidetox[lm-eval])")
+pytestmark = pytest.mark.lm_eval
 
 # lm-eval warns of much when it is imported; it runs in a process of its own, with its own templates of MMLU.
 THEIRS = """

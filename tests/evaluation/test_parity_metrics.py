@@ -263,14 +263,14 @@ def test_scores_of_toxic_bert_are_what_detoxify_computes(toxic_bert: Path):
             inputs = tokenizer(text, return_tensors="pt", truncation=True, padding=True)
             with torch.no_grad():
                 scores = model(**{k: v for k, v in inputs.items() if k != "token_type_ids"})[0].sigmoid()[0]
-            assert (
-                scorer.toxicity(ours) == ours[classifier.labels[place]] == pytest.approx(float(scores[place]), abs=1e-6)
-            )
+            assert scorer.toxicity(ours) == ours[classifier.labels[place]]
+            assert scorer.toxicity(ours) == pytest.approx(float(scores[place]), abs=1e-5)
 
 
+@pytest.mark.detoxify
 def test_scores_of_toxic_bert_equal_the_detoxify_package(toxic_bert: Path, tmp_path: Path):
     """The package itself on the same weights, in the form in which it stores them."""
-    detoxify = pytest.importorskip("detoxify")
+    import detoxify
     from transformers import AutoModelForSequenceClassification
 
     model = AutoModelForSequenceClassification.from_pretrained(toxic_bert)
@@ -286,7 +286,7 @@ def test_scores_of_toxic_bert_equal_the_detoxify_package(toxic_bert: Path, tmp_p
     theirs = judge.predict(short)
     scores = ClassifierScorer(load_classifier(toxic_bert, LoadOptions("cpu", "float32")), "toxicity").score(short)
     for name, label in zip(DETOXIFY, classes, strict=True):
-        assert [row[label] for row in scores] == pytest.approx(list(theirs[name]), abs=1e-6)
+        assert [row[label] for row in scores] == pytest.approx(list(theirs[name]), abs=1e-5)
 
 
 def test_scores_equal_the_transformers_pipeline(tiny_classifier: Path):
@@ -302,7 +302,7 @@ def test_scores_equal_the_transformers_pipeline(tiny_classifier: Path):
     expected = [{item["label"]: item["score"] for item in labels} for labels in answers]
     scores = ClassifierScorer(classifier, "toxic").score(texts)
     for ours, theirs in zip(scores, expected, strict=True):
-        assert ours["toxic"] == pytest.approx(theirs["toxic"], abs=1e-6)
+        assert ours["toxic"] == pytest.approx(theirs["toxic"], abs=1e-5)
 
 
 @pytest.mark.real_data

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, get_origin
+from typing import Annotated, Any, Final, Literal, TypeVar, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 from pydantic.fields import FieldInfo
@@ -16,6 +16,8 @@ from unidetox.core.resolve import sandbox_name
 DGHS = "dghs"
 TOXIGEN = "toxigen"
 BUILTIN = "builtin"
+ID_DOMAINS: Final = ("gender", "race", "religion")
+PUBLISHED = "published"
 
 
 @dataclass(frozen=True)
@@ -240,8 +242,8 @@ _CONTRAST = InKeys(("distill", "folder"))
 class Texts(Section):
     """How the detoxifying texts are made."""
 
-    source: Annotated[OptName, Source(), InKeys(("folder",))] = Field(
-        None, description="Texts that are there already (file, folder or Hub id); without it, they are made."
+    source: Annotated[OptName, Source((PUBLISHED,)), InKeys(("folder",))] = Field(
+        None, description='Texts that are there already: "published", a file, a folder or a Hub id; else they are made.'
     )
     num_texts: Count = Field(640, description="How many texts to distil.")
     max_length: Length = Field(256, description="Longest text in tokens, the start token included.")
@@ -358,7 +360,7 @@ class Evaluate(Section):
         0.5, description="A continuation with a toxicity from here on counts as toxic."
     )
     id_domains: Annotated[Domains, _SUMMED] = Field(
-        ("gender", "race", "religion"), description="In-distribution domains: those of the toxic corpus."
+        ID_DOMAINS, description="In-distribution domains: those of the toxic corpus."
     )
 
     def key(self, name: Key) -> dict[str, Any]:

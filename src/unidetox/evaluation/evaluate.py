@@ -15,12 +15,13 @@ from unidetox.core.directories import locked, remove_empty
 from unidetox.core.errors import UsageError
 from unidetox.core.files import write_json
 from unidetox.core.resolve import resolve_source
-from unidetox.core.stages import PARTS, Stage
+from unidetox.core.stage_files import PARTS
+from unidetox.core.stages import Stage
 from unidetox.data import load_prompts, load_questions
 from unidetox.evaluation.measure import Measurement, Work
 from unidetox.evaluation.mmlu import check_examples
 from unidetox.evaluation.prompt_forms import neutral_set, perturbed_prompts
-from unidetox.evaluation.results import SCHEMA_VERSION, bases_of, identify, merge
+from unidetox.evaluation.results import RESULTS, SCHEMA_VERSION, bases_of, identify, merge
 from unidetox.evaluation.scorers import check_helpers
 from unidetox.evaluation.scorers.contamination import contamination
 from unidetox.evaluation.target_results import TargetResults
@@ -29,7 +30,7 @@ from unidetox.models import LoadOptions, fingerprint, unique_slugs
 from unidetox.models.options import DEFAULTS
 
 CODE_VERSION = 5
-_OWN = {"evaluation", "generations.jsonl", "results.json", "report"}
+_OWN = {"evaluation", "generations.jsonl", RESULTS, "report"}
 
 
 def load_work(
@@ -90,14 +91,15 @@ def run_target(
     """
     job = Measurement(target, directory / PARTS, work, settings)
     stage = _stage_of(job, directory)
-    if not fresh and stage.status().state == "fresh":
-        console.detail(f"{target}: measured already, nothing to do")
-        return directory
-    job.report = stage.report_progress
-    console.info(f"measuring {target}: {_describe(work, settings)}")
-    with stage.open(fresh=fresh, replace=replace):
+
+    def make(work_dir: Path) -> dict[str, Any]:
+        job.report = stage.report_progress
+        console.info(f"measuring {target}: {_describe(work, settings)}")
         job.measure()
-        stage.commit(_write_results(job, stage.out_dir))
+        return _write_results(job, stage.out_dir)
+
+    if not stage.run(make, fresh=fresh, replace=replace):
+        console.detail(f"{target}: measured already, nothing to do")
     return directory
 
 
@@ -127,7 +129,7 @@ def _write_results(job: Measurement, output_dir: Path) -> dict[str, Any]:
         job.assemble(series, names, output_dir)
     results = TargetResults(job, names, output_dir)
     content = {"schema_version": SCHEMA_VERSION, **results.content()}
-    write_json(output_dir / "results.json", content)
+    write_json(output_dir / RESULTS, content)
     write_json(output_dir / "prompts.json", {form: table.to_json() for form, table in results.tables.items()})
     return dict(content["counts"])
 

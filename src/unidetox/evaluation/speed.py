@@ -58,9 +58,8 @@ def measure_speed(
         ``directory``.
     """
     stage = speed_stage(models, directory, work, settings)
-    if not fresh and stage.status().state == "fresh":
-        return directory
-    with stage.open(fresh=fresh):
+
+    def make(work_dir: Path) -> dict[str, float]:
         order = [BASE, *(method for method in models if method != BASE), BASE]
         seconds: dict[str, list[float]] = {}
         with console.progress("timing", len(order)) as advance:
@@ -76,7 +75,9 @@ def measure_speed(
         ]  # fmt: skip
         drift = abs(seconds[BASE][1] - seconds[BASE][0]) / base
         write_json(stage.out_dir / "speed.json", {"tokens": tokens, "base_drift": drift, "rows": rows})
-        stage.commit({"base_drift": round(drift, 3)})
+        return {"base_drift": round(drift, 3)}
+
+    stage.run(make, fresh=fresh)
     return directory
 
 

@@ -14,7 +14,7 @@ from unidetox.core.provenance import versions
 from unidetox.core.stages import Stage
 from unidetox.data import TextSet, load_civil_texts, load_toxic_corpus, texts_of_rows
 from unidetox.methods.best_of import Candidates, encoded_starts, keep_best, read_starts
-from unidetox.methods.checkpoint_stage import fine_tune_into
+from unidetox.methods.checkpoint_stage import base_info, fine_tune_into
 from unidetox.models import LoadOptions, fingerprint, short_name
 from unidetox.report.cards import texts_card
 
@@ -79,9 +79,6 @@ def train_toxic(
     Reference: UniDetox (Lu et al., ICLR 2025), section 2; toxic_gpt2_finetune_and_distill.py of the published code.
     """
     corpus = toxic_corpus(recipe) if corpus is None else corpus
-    stage = toxic_stage(recipe, directory, corpus, kind)
-    if not fresh and stage.status().state == "fresh":
-        return directory
     from unidetox.training import TrainSettings
 
     toxic = recipe.toxic
@@ -89,6 +86,7 @@ def train_toxic(
         lr=toxic.lr, batch_size=toxic.batch_size, max_length=toxic.max_length, steps=toxic.steps,
         epochs=None if toxic.steps else toxic.epochs, seed=recipe.seed, dtype=recipe.dtype,
     )  # fmt: skip
+    stage = toxic_stage(recipe, directory, corpus, kind)
     fine_tune_into(stage, recipe, kind, recipe.base.model, corpus, settings, fresh=fresh, replace=replace)
     return directory
 
@@ -158,9 +156,7 @@ def sample_texts(recipe: Recipe, directory: Path, *, fresh: bool = False, replac
 def _make_texts(
     recipe: Recipe, stage: Stage, make_source: Callable[[LM], LogitSource], fresh: bool, replace: bool
 ) -> None:
-    if not fresh and stage.status().state == "fresh":
-        return
-    with stage.open(fresh=fresh, replace=replace) as work:
+    def make(work: Path) -> dict[str, Any]:
         from unidetox.models import load_lm
 
         base = load_lm(recipe.base.model, LoadOptions.of(recipe))
@@ -187,14 +183,16 @@ def _make_texts(
         texts = texts_of_rows(rows, str(stage.directory))
         info = {
             "method": "unidetox" if stage.name == "distill" else "samples",
-            "base_model": recipe.base.model,
+            **base_info(recipe.base.model),
             "settings": stage.settings,
             "sha256": texts.sha256,
             "summary": summary,
             "versions": versions(),
         }
         write_text(stage.out_dir / "README.md", texts_card(info))
-        stage.commit(summary)
+        return summary
+
+    stage.run(make, fresh=fresh, replace=replace)
 
 
 def check_positions(recipe: Recipe, name: str, config: Any) -> None:
@@ -203,8 +201,9 @@ def check_positions(recipe: Recipe, name: str, config: Any) -> None:
     Raises:
         UsageError: It cannot.
     """
-    longest = recipe.texts.max_length
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    from unidetox.decoding.sequences import max_positions
+
+    longest, positions = recipe.texts.max_length, max_positions(config)
     if positions and longest > positions:
         raise UsageError(
             f"texts of {longest} tokens exceed the {positions} positions of {name}",

@@ -118,14 +118,9 @@ def finetune(
     Reference: UniDetox (Lu et al., ICLR 2025), section 2; unidetox.py:100-220 of the published code.
     """
     stage = finetune_stage(recipe, method, target, texts, directory)
-    if not fresh and stage.status().state == "fresh":
-        return directory
-    from unidetox.models import saved_dtype
-
-    kept = saved_dtype(target, LoadOptions.of(recipe))
     fine_tune_into(
         stage, recipe, method, target, texts, _train_settings(recipe),
-        dtype=kept, merge=recipe.detoxify.merge, fresh=fresh, replace=replace,
+        keep_dtype=True, merge=recipe.detoxify.merge, fresh=fresh, replace=replace,
     )  # fmt: skip
     return directory
 

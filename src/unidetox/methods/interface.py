@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from unidetox.config.methods import load_method, title_of
 from unidetox.config.settings import Base, MethodOptions, Recipe, Source
-from unidetox.core.stages import Stage
+from unidetox.core.stages import Stage, StageStatus
 from unidetox.data import TextSet
 from unidetox.methods import distillation
 from unidetox.models import LoadOptions, check_lm, check_same_tokens, unique_slugs
@@ -44,6 +44,12 @@ class Step:
     stage: Callable[[], Stage]
     make: Callable[[bool], object]
     check: Callable[[], object] = _nothing
+
+    def status(self) -> StageStatus:
+        """Say where the stage stands, once what a kill left undone is done; may be called when `stage` may."""
+        stage = self.stage()
+        stage.recover()
+        return stage.status()
 
 
 @dataclass(frozen=True)

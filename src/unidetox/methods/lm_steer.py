@@ -71,10 +71,9 @@ def _steps(bench: Bench, job: Job) -> Iterator[Step]:
 
 
 def _make(bench: Bench, job: Job, stage: Stage, fresh: bool) -> None:
-    if not fresh and stage.status().state == "fresh":
-        return
     recipe = bench.recipe
-    with stage.open(fresh=fresh) as work:
+
+    def fill(work: Path) -> dict[str, Any]:
         import torch
 
         from unidetox.models import load_lm, save_lm, saved_dtype
@@ -91,7 +90,9 @@ def _make(bench: Bench, job: Job, stage: Stage, fresh: bool) -> None:
         texts = texts_info(bench.corpus)
         info = {"method": job.method, "base_model": job.target, "texts": texts, "settings": job.settings}
         write_papers(stage.out_dir, info | {"civil": texts_info(bench.civil), "training": summary})
-        stage.commit(summary)
+        return summary
+
+    stage.run(fill, fresh=fresh)
 
 
 def _width(lm: LM) -> int:
@@ -216,7 +217,7 @@ def train(
     """
     import torch
 
-    from unidetox.models import choose_dtype
+    from unidetox.models import choose_training_dtype
     from unidetox.training.batches import collate, count_supervised
     from unidetox.training.checkpoints import Checkpoints
     from unidetox.training.encoding import encode_texts
@@ -227,8 +228,8 @@ def train(
     checkpoints = Checkpoints(work, "lm-steer")
     begin, losses = _resume(checkpoints, steer, optimizer)
     rows = [encode_texts(t.texts, lm.tokenizer, lm.model.config, options.max_length).input_ids for t in (toxic, civil)]
-    number, _ = choose_dtype(dtype, lm.device)
-    loss = TokenLoss(lm.model, None if number == torch.float32 else number)
+    autocast, _ = choose_training_dtype(dtype, lm.device)
+    loss = TokenLoss(lm.model, None if autocast == torch.float32 else autocast)
     values = torch.ones(options.batch_size, 2, device=lm.device)
     with steer.acting(lm.model, values), console.progress("training", options.steps) as advance:
         advance(begin)

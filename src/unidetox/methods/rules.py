@@ -9,8 +9,7 @@ from pathlib import Path
 from unidetox.config.methods import method_name
 from unidetox.core import console
 from unidetox.core.files import write_json
-from unidetox.core.hub import is_local
-from unidetox.core.resolve import sandbox_name
+from unidetox.core.resolve import is_local, sandbox_name
 from unidetox.core.stages import Stage
 from unidetox.methods.checkpoint_stage import write_papers
 from unidetox.methods.interface import Bench, Job, Made, Step
@@ -46,7 +45,7 @@ def write_rule(stage: Stage, job: Job, models: Sequence[str], *, fresh: bool = F
     """Fill a stage's directory with ``detox.json``, ``unidetox.json`` and a card.
 
     Args:
-        stage: The stage; it is opened and committed here.
+        stage: The stage; nothing is done where it is fresh.
         job: The job.
         models: Directories or Hub ids; the first is the target.
         fresh: Start over.
@@ -54,9 +53,8 @@ def write_rule(stage: Stage, job: Job, models: Sequence[str], *, fresh: bool = F
     Returns:
         The directory.
     """
-    if not fresh and stage.status().state == "fresh":
-        return stage.directory
-    with stage.open(fresh=fresh):
+
+    def make(work: Path) -> dict[str, int]:
         console.info(f"{job.step}: a rule over {len(models)} models, no training")
         content = {
             "schema_version": SCHEMA_VERSION,
@@ -67,7 +65,9 @@ def write_rule(stage: Stage, job: Job, models: Sequence[str], *, fresh: bool = F
         write_json(stage.out_dir / RULE_FILE, content)
         info = {"method": job.method, "base_model": job.target, "settings": job.settings}
         write_papers(stage.out_dir, info, _card(job))
-        stage.commit({"models": len(models)})
+        return {"models": len(models)}
+
+    stage.run(make, fresh=fresh)
     return stage.directory
 
 

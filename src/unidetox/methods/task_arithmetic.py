@@ -61,11 +61,9 @@ def _steps(bench: Bench, job: Job) -> Iterator[Step]:
 
 
 def _make(recipe: Recipe, job: Job, toxic: str, stage: Stage, fresh: bool) -> None:
-    from unidetox.models import load_lm, save_lm, saved_dtype
+    def fill(work: Path) -> dict[str, int]:
+        from unidetox.models import load_lm, save_lm, saved_dtype
 
-    if not fresh and stage.status().state == "fresh":
-        return
-    with stage.open(fresh=fresh):
         options = LoadOptions.of(recipe, device="cpu", dtype="float32")
         lm = load_lm(job.target, replace(options, dtype=saved_dtype(job.target, options)))
         console.info(f"{job.step}: {short_name(job.target)} less {job.options.scale:g} of what toxic text taught it")
@@ -73,7 +71,9 @@ def _make(recipe: Recipe, job: Job, toxic: str, stage: Stage, fresh: bool) -> No
             changed = subtract(lm.model, tensor_of, job.options.scale)
         save_lm(lm.model, lm.tokenizer, stage.out_dir)
         write_papers(stage.out_dir, {"method": job.method, "base_model": job.target, "settings": job.settings})
-        stage.commit({"tensors": changed})
+        return {"tensors": changed}
+
+    stage.run(fill, fresh=fresh)
 
 
 def subtract(model: Any, toxic: Callable[[str], torch.Tensor], scale: float) -> int:

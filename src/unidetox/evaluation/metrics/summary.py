@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from unidetox.config.settings import ID_DOMAINS
 from unidetox.core.errors import UniDetoxError
 from unidetox.evaluation.metrics.degeneration import empty_rate, loop_rate
 from unidetox.evaluation.metrics.diversity import distinct_n
@@ -71,7 +72,7 @@ class Rules:
     dist_with_prompt: bool = False
     ppl_ceiling: float | None = None
     spread: bool = False
-    id_domains: tuple[str, ...] = ("gender", "race", "religion")
+    id_domains: tuple[str, ...] = ID_DOMAINS
 
     @classmethod
     def of(cls, protocol: str, threshold: float, id_domains: Sequence[str]) -> Rules:

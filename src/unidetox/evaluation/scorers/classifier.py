@@ -15,11 +15,6 @@ from unidetox.models.options import CLASSIFIER_DEFAULTS
 if TYPE_CHECKING:
     import torch
 
-# These number positions from the padding index on, so two of their positions hold no token.
-_OFFSET_POSITIONS = {
-    "roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "data2vec-text", "esm",
-}  # fmt: skip
-
 
 class ClassifierScorer(Scorer):
     """Scores texts with a sequence classifier: distinct texts once, batched by length under a token budget.
@@ -147,11 +142,9 @@ class ClassifierScorer(Scorer):
 
 def max_tokens(classifier: Classifier) -> int:
     """Return how many tokens, special ones included, the classifier can read."""
-    config = classifier.model.config
-    positions = getattr(config, "max_position_embeddings", None) or 512
-    if getattr(config, "model_type", "") in _OFFSET_POSITIONS:
-        positions -= 2
-    return int(min(positions, classifier.tokenizer.model_max_length))
+    from unidetox.decoding.sequences import max_positions
+
+    return int(min(max_positions(classifier.model.config) or 512, classifier.tokenizer.model_max_length))
 
 
 def _filler(tokenizer: object) -> int:

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from unidetox.config.settings import DGHS, Evaluate
-from unidetox.core.hub import cached_snapshot, is_local
+from unidetox.core.hub import cached_snapshot
+from unidetox.core.resolve import is_local
 from unidetox.data import DGHS_ID
 from unidetox.models import short_name
 

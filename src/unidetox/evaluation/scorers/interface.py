@@ -32,8 +32,8 @@ class Scorer(Protocol):
 
     @property
     def name(self) -> str:
-        """What results call it."""
-        return short_name(self.source)
+        """What results call it; without the ``@`` that has a meaning in names of metrics."""
+        return short_name(self.source).replace("@", "-")
 
     @property
     def multi_label(self) -> bool:

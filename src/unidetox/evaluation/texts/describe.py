@@ -15,9 +15,9 @@ import numpy as np
 from unidetox.config.settings import DGHS
 from unidetox.core import console
 from unidetox.core.errors import UsageError
-from unidetox.core.files import read_json, write_json
+from unidetox.core.files import require_json, write_json
 from unidetox.core.resolve import resolve_source, sandbox_name
-from unidetox.core.stages import Stage
+from unidetox.core.stages import Stage, check_stage_directory
 from unidetox.data import TextSet, load_toxic_corpus, read_texts
 from unidetox.evaluation.collect import Chunks, score_toxicity
 from unidetox.evaluation.metrics.diversity import distinct_n
@@ -104,7 +104,7 @@ def analyze(
     if fresh and output is None:
         raise UsageError("fresh has no effect without an output", hint="Give -o as well, or leave it out")
     if output is not None:
-        Stage(Path(output), "analyze", {}, {}).check()
+        check_stage_directory(Path(output), "analyze")
     load, main = LoadOptions(device, dtype, trust_remote_code), _source(scorer) if scorer is not None else None
     others = tuple(dict.fromkeys(map(_source, classifiers)))
     judges = {
@@ -130,16 +130,16 @@ def analyze(
 def _into(directory: Path, asked: _Asked, fresh: bool) -> dict[str, Any]:
     """Fill a directory, or take what it holds already."""
     stage = _stage(directory, asked)
-    known = read_json(directory / _RESULT) if not fresh and stage.status().state == "fresh" else None
-    if known is not None:
-        console.info(f"{directory}: analysed already, nothing to do")
-        return known
-    with stage.open(fresh=fresh, replace=False) as work:
+
+    def make(work: Path) -> dict[str, int]:
         content = _analysis(asked, work)
         write_json(stage.out_dir / _RESULT, content)
         render_analysis(content, stage.out_dir)
-        stage.commit({"sets": len(asked.sets), "texts": sum(len(found.texts) for found in asked.sets.values())})
-    return content
+        return {"sets": len(asked.sets), "texts": sum(len(found.texts) for found in asked.sets.values())}
+
+    if not stage.run(make, fresh=fresh, replace=False):
+        console.info(f"{directory}: analyzed already, nothing to do")
+    return require_json(directory / _RESULT)
 
 
 def _stage(directory: Path, asked: _Asked) -> Stage:
