@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unidetox.config.settings import ID_DOMAINS
+from unidetox.evaluation.metrics.stats import Statistic, bootstrap_of_means, holm, paired_difference
 from unidetox.evaluation.metrics.summary import METRICS, Column, PromptTable, Row
-from unidetox.evaluation.stats import Statistic, bootstrap_of_means, holm, paired_difference
 
 Key = tuple[str, str]
 """Target and method."""

@@ -22,7 +22,7 @@ from unidetox.evaluation.metrics.fairness import LEAST_PROMPTS, group_changes
 from unidetox.evaluation.metrics.perturbations import ABOUT
 from unidetox.evaluation.metrics.summary import PromptTable, Rules
 from unidetox.evaluation.parts import used_top_k
-from unidetox.evaluation.scorers import contamination
+from unidetox.evaluation.scorers.contamination import contamination
 from unidetox.models import short_name, unique_slugs
 
 SCHEMA_VERSION = 1
