@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from unidetox.models.costs import Cost, Rates, Shape, fine_tuning, reading, sampling, scoring
+from unidetox.models.machine import GPUS, known, measure
 
 from unidetox.cli import _run
 from unidetox.config.recipe import preset_names
 from unidetox.core.errors import UsageError
-from unidetox.models.costs import Cost, Rates, Shape, fine_tuning, reading, sampling, scoring
-from unidetox.models.machine import GPUS, known, measure
 from unidetox.pipeline import published_sizes
 from unidetox.pipeline.estimates import shape_of
 

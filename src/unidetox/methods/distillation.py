@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,12 +16,14 @@ from unidetox.data import TextSet, load_civil_texts, load_toxic_corpus, texts_of
 from unidetox.methods.best_of import Candidates, encoded_starts, keep_best, read_starts
 from unidetox.methods.checkpoint_stage import fine_tune_into
 from unidetox.models import fingerprint, short_name
+from unidetox.models.sizes import Need, Sizes, sampling_need
 from unidetox.report.cards import texts_card
 
 if TYPE_CHECKING:
     from unidetox.decoding import LogitSource, SamplingSettings
     from unidetox.decoding.sampling import Sampled
     from unidetox.models import LM
+    from unidetox.training import TrainSettings
 
 TEXTS_FILE = "texts.jsonl"
 
@@ -83,15 +85,26 @@ def train_toxic(
     stage = toxic_stage(recipe, directory, corpus, kind)
     if not fresh and stage.status().state == "fresh":
         return directory
+    settings = _toxic_settings(recipe)
+    fine_tune_into(stage, recipe, kind, recipe.base.model, corpus, settings, fresh=fresh, replace=replace)
+    return directory
+
+
+def toxic_need(recipe: Recipe, sizes: Sizes) -> Need:
+    """Return what `train_toxic` needs."""
+    from unidetox.training.memory import fine_tuning_need
+
+    return fine_tuning_need(sizes.shape(recipe.base.model), _toxic_settings(recipe), sizes.machine, stored=4)
+
+
+def _toxic_settings(recipe: Recipe) -> TrainSettings:
     from unidetox.training import TrainSettings
 
     toxic = recipe.toxic
-    settings = TrainSettings(
+    return TrainSettings(
         lr=toxic.lr, batch_size=toxic.batch_size, max_length=toxic.max_length, steps=toxic.steps,
         epochs=None if toxic.steps else toxic.epochs, seed=recipe.seed, dtype=recipe.dtype,
     )  # fmt: skip
-    fine_tune_into(stage, recipe, kind, recipe.base.model, corpus, settings, fresh=fresh, replace=replace)
-    return directory
 
 
 def texts_stage(recipe: Recipe, directory: Path, toxic: str | None) -> Stage:
@@ -164,6 +177,7 @@ def _make_texts(
     if not fresh and stage.status().state == "fresh":
         return
     with stage.open(fresh=fresh, replace=replace) as work:
+        from unidetox.decoding import sample
         from unidetox.models import load_lm
 
         base = load_lm(
@@ -179,11 +193,15 @@ def _make_texts(
         console.info(f"{stage.name}: {number} texts from {short_name(recipe.base.model)}")
         with JsonlWriter(parts) as writer, console.progress("sampling texts", number) as advance:
             advance(len(have))
-            for rows in _sampled_rows(base, source, settings, starts, planned, have, recipe.texts.batch_size):
+            drawn = sample(
+                source, starts, planned.samples, settings,
+                skip=planned.skipped(have), batch_size=recipe.texts.batch_size, advance=advance,
+            )  # fmt: skip
+            for batch in drawn:
+                rows = [_row(base, starts[item.prompt_index], item, planned) for item in batch]
                 writer.write(rows)
                 have.update(map(_place, rows))
                 stage.report_progress(len(have), number, "texts")
-                advance(len(rows))
         rows = sorted(read_jsonl(parts), key=_place)
         if best_of > 1:
             rows = list(keep_best(source, starts, rows, work / "scores.part.jsonl"))
@@ -200,6 +218,13 @@ def _make_texts(
         }
         write_text(stage.out_dir / "README.md", texts_card(info))
         stage.commit(summary)
+
+
+def texts_need(recipe: Recipe, sizes: Sizes, models: int) -> Need:
+    """Return what sampling texts needs, from one model or from the contrast of two."""
+    texts, shapes = recipe.texts, [sizes.shape(recipe.base.model)] * models
+    best_of = texts.best_of if models > 1 else 1
+    return sampling_need(shapes, sizes.machine, texts.num_texts * best_of, 1, texts.max_length - 1)
 
 
 def check_positions(recipe: Recipe, name: str, config: Any) -> None:
@@ -235,23 +260,6 @@ def _sampling(recipe: Recipe, base: LM) -> tuple[SamplingSettings, list[list[int
         top_k=texts.top_k, eos_token_ids=ends, seed=recipe.seed,
     )  # fmt: skip
     return settings, starts
-
-
-def _sampled_rows(
-    base: LM,
-    source: LogitSource,
-    settings: SamplingSettings,
-    starts: list[list[int]],
-    planned: Candidates,
-    have: set[tuple[int, int]],
-    batch_size: int | Literal["auto"],
-) -> Iterator[list[dict[str, Any]]]:
-    """Sample the texts that are still missing; each has a random stream of its own, so it does not matter which."""
-    from unidetox.decoding import sample
-
-    skip = planned.skipped(have)
-    for batch in sample(source, starts, planned.samples, settings, skip=skip, batch_size=batch_size):
-        yield [_row(base, starts[item.prompt_index], item, planned) for item in batch]
 
 
 def _row(base: LM, start: list[int], item: Sampled, planned: Candidates) -> dict[str, Any]:

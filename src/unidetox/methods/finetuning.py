@@ -13,9 +13,10 @@ from unidetox.core.stages import Stage
 from unidetox.data import TextSet, read_texts
 from unidetox.methods.best_of import read_starts
 from unidetox.methods.checkpoint_stage import fine_tune_into
-from unidetox.methods.distillation import check_positions
+from unidetox.methods.distillation import check_positions, texts_need
 from unidetox.methods.interface import Bench, Job, Made, Step
 from unidetox.models import check_lm, fingerprint
+from unidetox.models.sizes import Need, Sizes
 
 if TYPE_CHECKING:
     from unidetox.training import TrainSettings
@@ -65,7 +66,10 @@ def texts_step(
         if toxic is not None:
             toxic.check()
 
-    return Step(name, toxic.needs if toxic else (), stage, make, check)
+    def need(sizes: Sizes) -> Need:
+        return texts_need(recipe, sizes, 2 if toxic else 1)
+
+    return Step(name, toxic.needs if toxic else (), stage, make, check, need)
 
 
 def finetuning_steps(recipe: Recipe, job: Job, texts: Made) -> Iterator[Step]:
@@ -81,6 +85,7 @@ def finetuning_steps(recipe: Recipe, job: Job, texts: Made) -> Iterator[Step]:
         lambda: finetune_stage(recipe, job.method, job.target, read(), job.folder),
         lambda fresh: finetune(recipe, job.method, job.target, read(), job.folder, fresh=fresh),
         texts.check,
+        lambda sizes: _need(recipe, job.target, sizes),
     )
 
 
@@ -129,6 +134,14 @@ def finetune(
         dtype=kept, merge=recipe.detoxify.merge, fresh=fresh, replace=replace,
     )  # fmt: skip
     return directory
+
+
+def _need(recipe: Recipe, target: str, sizes: Sizes) -> Need:
+    from unidetox.training.memory import fine_tuning_need
+
+    section, shape = recipe.detoxify, sizes.shape(target)
+    stored = None if section.lora and not section.merge else shape.stored
+    return fine_tuning_need(shape, _train_settings(recipe), sizes.machine, stored=stored)
 
 
 def _train_settings(recipe: Recipe) -> TrainSettings:

@@ -17,7 +17,7 @@ from unidetox.core.stages import Stage
 from unidetox.data import TextSet
 from unidetox.methods import distillation
 from unidetox.models import check_lm, check_same_tokens, unique_slugs
-from unidetox.models.costs import Cost, Rates, Shape
+from unidetox.models.sizes import Need, Sizes
 
 if TYPE_CHECKING:
     from unidetox.models import LM
@@ -37,6 +37,9 @@ class Step:
         stage: Describes it; may be called when all that it needs is fresh.
         make: Does it; takes whether to start over.
         check: Looks, before anything is done, whether all is there that it will need from outside; reads no weights.
+        need: What memory and disk it needs, from the shapes of models alone; for `run --dry-run`. None where that is
+            not known.
+        models: How many models of the target's size what it made is when it is loaded.
     """
 
     name: str
@@ -44,6 +47,8 @@ class Step:
     stage: Callable[[], Stage]
     make: Callable[[bool], object]
     check: Callable[[], object] = _nothing
+    need: Callable[[Sizes], Need] | None = None
+    models: int = 1
 
 
 @dataclass(frozen=True)
@@ -115,8 +120,6 @@ class Method:
             names, also of other jobs, are one step.
         act: For a method that acts while decoding: makes of the models that ``detox.json`` names, and the options, what
             is asked. None where the result is an ordinary checkpoint.
-        cost: What the last step of a job is expected to need, from the options, the target's shape, the machine's rates
-            and the mean length of a text of the toxic corpus; for `run --dry-run`. None where that is not known.
         done: What the card of a checkpoint says was done to the model: an end of the sentence "MODEL, ...". Empty where
             the name must do.
     """
@@ -124,7 +127,6 @@ class Method:
     options: type[MethodOptions]
     steps: Callable[[Bench, Job], Iterable[Step]]
     act: Callable[[Sequence[LM], Any], LM] | None = None
-    cost: Callable[[Any, Shape, Rates, float], Cost] | None = None
     done: str = ""
 
 
@@ -203,6 +205,7 @@ class Bench:
             lambda: distillation.toxic_stage(recipe, folder, texts(), kind),
             lambda fresh: distillation.train_toxic(recipe, folder, corpus=texts(), kind=kind, fresh=fresh),
             check,
+            lambda sizes: distillation.toxic_need(recipe, sizes),
         )
         return Made(str(folder), (step,))
 

@@ -34,7 +34,7 @@ from unidetox.methods.checkpoint_stage import texts_info, write_papers
 from unidetox.methods.interface import Bench, Job, Method, Step
 from unidetox.methods.task_arithmetic import Factor
 from unidetox.models import check_lm, fingerprint, short_name
-from unidetox.models.costs import DISK, TRAINING, Cost, Rates, Shape, reading
+from unidetox.models.sizes import Need, Sizes
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +67,13 @@ def _steps(bench: Bench, job: Job) -> Iterator[Step]:
         check_lm(job.target, trust_remote_code=bench.recipe.trust_remote_code)
         _ = bench.corpus, bench.civil
 
-    yield Step(job.step, (), stage, lambda fresh: _make(bench, job, stage(), fresh), check)
+    def need(sizes: Sizes) -> Need:
+        # The model is frozen, in float32; the new head stands beside the embeddings that it was tied to.
+        shape = sizes.shape(job.target)
+        whole = shape.parameters + shape.width * shape.vocabulary
+        return Need(sizes.machine.base + 4 * whole, shape.stored * whole)
+
+    yield Step(job.step, (), stage, lambda fresh: _make(bench, job, stage(), fresh), check, need)
 
 
 def _make(bench: Bench, job: Job, stage: Stage, fresh: bool) -> None:
@@ -291,16 +297,8 @@ def _resume(checkpoints: Any, steer: Steer, optimizer: Any) -> tuple[int, list[f
     return int(folder.name.rpartition("-")[2]), losses
 
 
-def _cost(options: Options, shape: Shape, rates: Rates, length: float) -> Cost:
-    tokens = options.steps * options.batch_size * min(length, options.max_length)
-    seconds = reading(shape, rates, tokens, TRAINING * tokens, passes=options.steps)
-    size = 2 * shape.parameters + 2 * shape.width * shape.vocabulary
-    return Cost(seconds + (size + 4 * shape.parameters) / DISK, rates.base + 4 * shape.parameters, size)
-
-
 METHOD = Method(
     Options,
     _steps,
-    cost=_cost,
     done="with a linear map folded into its output matrix that was learnt on toxic and on other text: LM-Steer.",
 )

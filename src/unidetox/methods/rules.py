@@ -15,6 +15,7 @@ from unidetox.core.stages import Stage
 from unidetox.methods.checkpoint_stage import write_papers
 from unidetox.methods.interface import Bench, Job, Made, Step
 from unidetox.models import RULE_FILE, check_lm, fingerprint, short_name
+from unidetox.models.sizes import Need
 
 SCHEMA_VERSION = 1
 
@@ -39,7 +40,11 @@ def rule_step(bench: Bench, job: Job, others: Sequence[Made] = ()) -> Step:
             made.check()
 
     needs = dict.fromkeys(name for made in others for name in made.needs)
-    return Step(job.step, tuple(needs), stage, lambda fresh: write_rule(stage(), job, models, fresh=fresh), check)
+
+    def make(fresh: bool) -> Path:
+        return write_rule(stage(), job, models, fresh=fresh)
+
+    return Step(job.step, tuple(needs), stage, make, check, lambda sizes: Need(), len(models))
 
 
 def write_rule(stage: Stage, job: Job, models: Sequence[str], *, fresh: bool = False) -> Path:

@@ -28,7 +28,7 @@ from unidetox.core.stages import Stage
 from unidetox.methods.checkpoint_stage import write_papers
 from unidetox.methods.interface import Bench, Job, Method, Step
 from unidetox.models import check_lm, fingerprint, short_name
-from unidetox.models.costs import DISK, Cost, Rates, Shape
+from unidetox.models.sizes import Need, Sizes
 
 if TYPE_CHECKING:
     import torch
@@ -54,8 +54,13 @@ def _steps(bench: Bench, job: Job) -> Iterator[Step]:
         check_lm(job.target, trust_remote_code=bench.recipe.trust_remote_code)
         toxic.check()
 
+    def need(sizes: Sizes) -> Need:
+        shape = sizes.shape(job.target)
+        weights = shape.stored * shape.parameters
+        return Need(sizes.machine.base + weights, disk=weights)
+
     yield Step(
-        job.step, toxic.needs, stage, lambda fresh: _make(bench.recipe, job, toxic.source, stage(), fresh), check
+        job.step, toxic.needs, stage, lambda fresh: _make(bench.recipe, job, toxic.source, stage(), fresh), check, need
     )
 
 
@@ -158,11 +163,4 @@ def _shards(folder: Path) -> list[Path]:
     return [single] if single.is_file() else []
 
 
-def _cost(options: Options, shape: Shape, rates: Rates, length: float) -> Cost:
-    size = 2 * shape.parameters
-    return Cost(3 * size / DISK, rates.base + size / shape.layers, size)
-
-
-METHOD = Method(
-    Options, _steps, cost=_cost, done="less the difference that fine-tuning on toxic text makes to its weights."
-)
+METHOD = Method(Options, _steps, done="less the difference that fine-tuning on toxic text makes to its weights.")

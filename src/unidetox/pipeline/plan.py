@@ -13,12 +13,15 @@ from unidetox.core import console
 from unidetox.core.directories import check_directory
 from unidetox.core.files import read_json
 from unidetox.core.stages import StageStatus
-from unidetox.evaluation.evaluate import Target, Work, load_work, merge, run_target, target_stage
+from unidetox.evaluation.evaluate import load_work, run_target, target_stage
+from unidetox.evaluation.measure import Work
+from unidetox.evaluation.results import Target, merge
 from unidetox.evaluation.scorers import contamination
 from unidetox.evaluation.speed import measure_speed, read_speed, speed_stage
 from unidetox.methods.best_of import check_starts
 from unidetox.methods.interface import Bench, Step
 from unidetox.models import short_name, unique_slugs
+from unidetox.pipeline.estimates import evaluation_need, writing_need
 from unidetox.pipeline.preflight import check_recipe
 from unidetox.pipeline.run_directory import Run
 
@@ -51,8 +54,8 @@ class Plan:
         made = {step.name: step for job in jobs for step in load_method(job.method).steps(self.bench, job)}
         results = {job.step for job in jobs}
         shared = [step for step in made.values() if step.name not in results]
-        timed = self._speeds() if self.recipe.costs else ()
-        return (*shared, *(made[job.step] for job in jobs), *self._evaluations(), *timed)
+        timed = self._speeds(made) if self.recipe.costs else ()
+        return (*shared, *(made[job.step] for job in jobs), *self._evaluations(made), *timed)
 
     @cached_property
     def models(self) -> dict[str, str]:
@@ -79,33 +82,38 @@ class Plan:
             step.check()
         check_starts(self.recipe, self.work.prompts)
 
-    def _evaluations(self) -> Iterator[Step]:
-        made = {job.folder.name: (job.step,) for job in self.bench.jobs}
+    def _evaluations(self, made: Mapping[str, Step]) -> Iterator[Step]:
+        jobs = {job.folder.name: job for job in self.bench.jobs}
         for slug, model in self.models.items():
-            yield self._evaluation_step(slug, model, made.get(slug, ()))
+            job = jobs.get(slug)
+            yield self._evaluation_step(slug, model, job.target if job else model, made[job.step] if job else None)
 
-    def _evaluation_step(self, slug: str, model: str, needs: tuple[str, ...]) -> Step:
+    def _evaluation_step(self, slug: str, model: str, target: str, made: Step | None) -> Step:
         folder, settings = self.directory / "evaluation" / slug, self.recipe.evaluate
+        models, compared = made.models if made else 1, made is not None and settings.neutral is not None
         return Step(
             f"evaluation/{slug}",
-            needs,
+            (made.name,) if made else (),
             lambda: target_stage(model, folder, self.work, settings),
             lambda fresh: run_target(model, folder, self.work, settings, fresh=fresh, replace=True),
+            need=lambda sizes: evaluation_need(settings, sizes, target, models, compared),
         )
 
-    def _speeds(self) -> Iterator[Step]:
+    def _speeds(self, made: Mapping[str, Step]) -> Iterator[Step]:
         for slug, target in self._slugs.items():
             jobs = [job for job in self.bench.jobs if job.target == target]
             models = {"base": target} | {job.title: str(job.folder) for job in jobs}
-            yield self._speed_step(slug, models, tuple(job.step for job in jobs))
+            yield self._speed_step(slug, models, [made[job.step] for job in jobs])
 
-    def _speed_step(self, slug: str, models: dict[str, str], needs: tuple[str, ...]) -> Step:
+    def _speed_step(self, slug: str, models: dict[str, str], made: Sequence[Step]) -> Step:
         folder, settings = self.directory / "speed" / slug, self.recipe.evaluate
+        most = max((step.models for step in made), default=1)
         return Step(
             f"speed/{slug}",
-            needs,
+            tuple(step.name for step in made),
             lambda: speed_stage(models, folder, self.work, settings),
             lambda fresh: measure_speed(models, folder, self.work, settings, fresh=fresh),
+            need=lambda sizes: writing_need(settings, sizes, models["base"], most),
         )
 
     @cached_property

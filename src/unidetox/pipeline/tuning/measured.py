@@ -15,8 +15,6 @@ from unidetox.pipeline.plan import Plan
 from unidetox.pipeline.tuning.guard import check_texts_of
 from unidetox.pipeline.tuning.search import Score
 
-_MODELS = "targets/"
-
 
 def do_shared(plan: Plan, folder: Path) -> None:
     """Do the steps of a plan with each stage's directory under its key, so that plans share what is equal in them.
@@ -98,9 +96,8 @@ class Measured:
 
     def _forget_models(self, plan: Plan) -> None:
         """Remove the checkpoints of a trial, which is known by its numbers from now on; `run` makes the best again."""
-        for step in plan.steps:
-            if step.name.startswith(_MODELS):
-                remove((plan.directory / step.name).resolve())
+        for job in plan.bench.jobs:
+            remove(job.folder.resolve())
 
 
 def _find(rows: Sequence[Mapping[str, Any]], metric: str, domain: str) -> Mapping[str, Any] | None:
