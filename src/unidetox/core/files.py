@@ -46,7 +46,9 @@ def hash_of(obj: Any) -> str:
 
 
 def fsync_directory(directory: Path) -> None:
-    """Make renames and removals in a directory durable."""
+    """Make renames and removals in a directory durable; Windows has no such thing, and does not need it."""
+    if os.name == "nt":
+        return
     fd = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -93,6 +95,21 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def require_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file that must hold one.
+
+    Raises:
+        MissingError: If there is no such file.
+        UsageError: If it holds something else.
+    """
+    content = read_json(path)
+    if content is not None:
+        return content
+    if not path.is_file():
+        raise MissingError(f"{path} does not exist")
+    raise UsageError(f"{path} holds no JSON object", hint="Make or download it again")
 
 
 def file_entry(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from unidetox.config.settings import DGHS, Evaluate, map_sources
 from unidetox.core import console
-from unidetox.core.errors import UniDetoxError
+from unidetox.core.errors import MissingError
 from unidetox.core.files import read_json, read_jsonl, write_json, write_jsonl
 from unidetox.core.hub import cached_snapshot, is_local
 from unidetox.core.resolve import portable_name
@@ -25,6 +25,7 @@ from unidetox.evaluation.scorers import contamination
 from unidetox.models import short_name, unique_slugs
 
 SCHEMA_VERSION = 1
+RESULTS = "results.json"
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def join(directories: Mapping[Target, Path], output: Path, further: Mapping[str,
     from unidetox.report.page import example_rows, render_report
 
     id_domains, seeds = further["settings"]["id_domains"], further["settings"]["seeds"]
-    contents = {title: _content(title, directory) for title, directory in directories.items()}
+    contents = {title: read_results(directory) for title, directory in directories.items()}
     rows = [{**row, **asdict(title)} for title, content in contents.items() for row in content["rows"]]
     tables = _tables(directories)
     plain = tables[PLAIN]
@@ -162,7 +163,7 @@ def join(directories: Mapping[Target, Path], output: Path, further: Mapping[str,
         if lost := counted(counts, lost_only=True):
             console.warn(f"{name}: {lost}")
     _write_generations(output / "generations.jsonl", directories, seeds)
-    write_json(output / "results.json", results)
+    write_json(output / RESULTS, results)
     render_report(results, example_rows(output / "generations.jsonl"), output / "report")
     return results
 
@@ -181,7 +182,7 @@ def describe_settings(work: Work, settings: Evaluate) -> dict[str, Any]:
         "std": "population standard deviation over seeds (tp_std and so on)" if rules.spread else None,
         "mmlu_answer": "letter" if settings.mmlu_protocol == "standard" else "full text",
         "interval": "95 % bootstrap over prompts, 2000 resamples",
-        "dtype": work.dtype,
+        "dtype": work.load_options.dtype,
         "prompts_used": len(texts),
         "prompts_sha256": work.prompts.sha256,
         "prompts_dropped": dict(work.prompts.dropped),
@@ -195,10 +196,15 @@ def describe_settings(work: Work, settings: Evaluate) -> dict[str, Any]:
     }
 
 
-def _content(title: Target, directory: Path) -> dict[str, Any]:
-    content = read_json(directory / "results.json")
+def read_results(directory: Path) -> dict[str, Any]:
+    """Return the content of a directory's ``results.json``.
+
+    Raises:
+        MissingError: There is none.
+    """
+    content = read_json(directory / RESULTS)
     if content is None:
-        raise UniDetoxError(f"{directory} holds no results", hint=f"measure {title.target} / {title.method} again")
+        raise MissingError(f"{directory} holds no {RESULTS}", hint="Give the directory of a run or an evaluation")
     return content
 
 

@@ -37,7 +37,8 @@ def speed_stage(models: Mapping[str, str], directory: Path, work: Work, settings
     """
     inputs = {method: fingerprint(model) for method, model in models.items()} | {"prompts": work.prompts.sha256}
     chosen = settings.model_dump(include={"max_new_tokens", "temperature", "top_p", "top_k", "protocol", "batch_size"})
-    chosen |= {"prompts": PROMPTS, "samples": SAMPLES, "repeats": REPEATS, "dtype": work.dtype, "device": work.device}
+    where = work.load_options
+    chosen |= {"prompts": PROMPTS, "samples": SAMPLES, "repeats": REPEATS, "dtype": where.dtype, "device": where.device}
     return Stage(directory, "speed", chosen, inputs)
 
 
@@ -57,9 +58,8 @@ def measure_speed(
         ``directory``.
     """
     stage = speed_stage(models, directory, work, settings)
-    if not fresh and stage.status().state == "fresh":
-        return directory
-    with stage.open(fresh=fresh):
+
+    def make(work_dir: Path) -> dict[str, float]:
         order = [BASE, *(method for method in models if method != BASE), BASE]
         seconds: dict[str, list[float]] = {}
         with console.progress("timing", len(order)) as advance:
@@ -75,7 +75,9 @@ def measure_speed(
         ]  # fmt: skip
         drift = abs(seconds[BASE][1] - seconds[BASE][0]) / base
         write_json(stage.out_dir / "speed.json", {"tokens": tokens, "base_drift": drift, "rows": rows})
-        stage.commit({"base_drift": round(drift, 3)})
+        return {"base_drift": round(drift, 3)}
+
+    stage.run(make, fresh=fresh)
     return directory
 
 
@@ -87,7 +89,7 @@ def read_speed(directory: Path) -> dict[str, dict[str, Any]]:
 
 def _time(model: str, work: Work, settings: Evaluate) -> float:
     """Return the seconds that a model needs for the work; loading it does not count."""
-    lm = load_target(model, device=work.device, dtype=work.dtype, trust_remote_code=work.trust_remote_code)
+    lm = load_target(model, work.load_options)
     _write(lm, work, settings, 1)
     taken = []
     for _ in range(REPEATS):

@@ -14,12 +14,10 @@ from unidetox.core.provenance import versions
 from unidetox.core.resolve import sandbox_name
 from unidetox.core.stages import Stage
 from unidetox.data import TextSet
-from unidetox.models import short_name
+from unidetox.models import LoadOptions, short_name
 from unidetox.report.cards import model_card
 
 if TYPE_CHECKING:
-    import torch
-
     from unidetox.training import TrainSettings
 
 
@@ -31,7 +29,7 @@ def fine_tune_into(
     texts: TextSet,
     settings: TrainSettings,
     *,
-    dtype: torch.dtype | None = None,
+    keep_dtype: bool = False,
     merge: bool = False,
     fresh: bool = False,
     replace: bool = True,
@@ -39,24 +37,26 @@ def fine_tune_into(
     """Fill a stage's directory with a fine-tuned copy of a model; masters are float32.
 
     Args:
-        stage: The stage; it is opened and committed here.
+        stage: The stage; nothing is done where it is fresh.
         recipe: Says where to compute.
         method: What the texts are; written down beside the model.
         source: The model to fine-tune.
         texts: The texts.
         settings: How to train.
-        dtype: Number type of the saved weights; float32 where it is not given.
+        keep_dtype: Save in the number type of the source, not in float32.
         merge: Merge a LoRA adapter into the weights before saving.
         fresh: Start over.
         replace: Whether a model made with other settings may be replaced.
     """
-    with stage.open(fresh=fresh, replace=replace) as work:
+
+    def make(work: Path) -> dict[str, Any]:
         import torch
 
-        from unidetox.models import load_lm, save_lm
+        from unidetox.models import load_lm, save_lm, saved_dtype
         from unidetox.training import merge_lora, train_lm
 
-        lm = load_lm(source, device=recipe.device, dtype=torch.float32, trust_remote_code=recipe.trust_remote_code)
+        dtype = saved_dtype(source, LoadOptions.of(recipe)) if keep_dtype else None
+        lm = load_lm(source, LoadOptions.of(recipe, dtype=torch.float32))
         console.info(f"{stage.name}: {short_name(source)} on {len(texts.texts)} texts ({method})")
         report = train_lm(lm.model, lm.tokenizer, texts.texts, settings, work_dir=work)
         save_lm(merge_lora(report.model) if merge else report.model, lm.tokenizer, stage.out_dir, dtype=dtype)
@@ -68,7 +68,9 @@ def fine_tune_into(
             "training": report.as_dict(),
         }
         write_papers(stage.out_dir, info)
-        stage.commit({key: value for key, value in report.as_dict().items() if key != "log"})
+        return {key: value for key, value in report.as_dict().items() if key != "log"}
+
+    stage.run(make, fresh=fresh, replace=replace)
 
 
 def texts_info(texts: TextSet) -> dict[str, Any]:

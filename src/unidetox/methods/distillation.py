@@ -15,7 +15,7 @@ from unidetox.core.stages import Stage
 from unidetox.data import TextSet, load_civil_texts, load_toxic_corpus, texts_of_rows
 from unidetox.methods.best_of import Candidates, encoded_starts, keep_best, read_starts
 from unidetox.methods.checkpoint_stage import fine_tune_into
-from unidetox.models import fingerprint, short_name
+from unidetox.models import LoadOptions, fingerprint, short_name
 from unidetox.models.sizes import Need, Sizes, sampling_need
 from unidetox.report.cards import texts_card
 
@@ -83,8 +83,6 @@ def train_toxic(
     """
     corpus = toxic_corpus(recipe) if corpus is None else corpus
     stage = toxic_stage(recipe, directory, corpus, kind)
-    if not fresh and stage.status().state == "fresh":
-        return directory
     settings = _toxic_settings(recipe)
     fine_tune_into(stage, recipe, kind, recipe.base.model, corpus, settings, fresh=fresh, replace=replace)
     return directory
@@ -143,7 +141,7 @@ def distill(recipe: Recipe, toxic: str, directory: Path, *, fresh: bool = False,
         from unidetox.decoding import contrast
         from unidetox.models import check_same_vocabulary, load_lm
 
-        other = load_lm(toxic, device=recipe.device, dtype=recipe.dtype, trust_remote_code=recipe.trust_remote_code)
+        other = load_lm(toxic, LoadOptions.of(recipe))
         check_same_vocabulary(base, other)
         return contrast(base.model, other.model, alpha=recipe.texts.alpha, beta=recipe.texts.beta)
 
@@ -174,15 +172,11 @@ def sample_texts(recipe: Recipe, directory: Path, *, fresh: bool = False, replac
 def _make_texts(
     recipe: Recipe, stage: Stage, make_source: Callable[[LM], LogitSource], fresh: bool, replace: bool
 ) -> None:
-    if not fresh and stage.status().state == "fresh":
-        return
-    with stage.open(fresh=fresh, replace=replace) as work:
+    def make(work: Path) -> dict[str, Any]:
         from unidetox.decoding import sample
         from unidetox.models import load_lm
 
-        base = load_lm(
-            recipe.base.model, device=recipe.device, dtype=recipe.dtype, trust_remote_code=recipe.trust_remote_code
-        )
+        base = load_lm(recipe.base.model, LoadOptions.of(recipe))
         source, settings, starts = make_source(base), *_sampling(recipe, base)
         # Plain samples have no contrast to choose by.
         best_of = recipe.texts.best_of if len(source.models) > 1 else 1
@@ -217,7 +211,9 @@ def _make_texts(
             "versions": versions(),
         }
         write_text(stage.out_dir / "README.md", texts_card(info))
-        stage.commit(summary)
+        return summary
+
+    stage.run(make, fresh=fresh, replace=replace)
 
 
 def texts_need(recipe: Recipe, sizes: Sizes, models: int) -> Need:

@@ -15,7 +15,7 @@ from unidetox.methods.best_of import read_starts
 from unidetox.methods.checkpoint_stage import fine_tune_into
 from unidetox.methods.distillation import check_positions, texts_need
 from unidetox.methods.interface import Bench, Job, Made, Step
-from unidetox.models import check_lm, fingerprint
+from unidetox.models import LoadOptions, check_lm, fingerprint
 from unidetox.models.sizes import Need, Sizes
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def texts_step(
     """Return the step that makes texts from the base model, and a toxic copy of it or none."""
 
     def check() -> None:
-        base = check_lm(recipe.base.model, trust_remote_code=recipe.trust_remote_code)
+        base = check_lm(recipe.base.model, LoadOptions.of(recipe))
         check_positions(recipe, base.name, base.config)
         read_starts(recipe)
         if toxic is not None:
@@ -124,14 +124,9 @@ def finetune(
     Reference: UniDetox (Lu et al., ICLR 2025), section 2; unidetox.py:100-220 of the published code.
     """
     stage = finetune_stage(recipe, method, target, texts, directory)
-    if not fresh and stage.status().state == "fresh":
-        return directory
-    from unidetox.models import saved_dtype
-
-    kept = saved_dtype(target, trust_remote_code=recipe.trust_remote_code)
     fine_tune_into(
         stage, recipe, method, target, texts, _train_settings(recipe),
-        dtype=kept, merge=recipe.detoxify.merge, fresh=fresh, replace=replace,
+        keep_dtype=True, merge=recipe.detoxify.merge, fresh=fresh, replace=replace,
     )  # fmt: skip
     return directory
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from unidetox.config.methods import load_method, title_of
 from unidetox.config.settings import Base, MethodOptions, Recipe, Source
-from unidetox.core.stages import Stage
+from unidetox.core.stages import Stage, StageStatus
 from unidetox.data import TextSet
 from unidetox.methods import distillation
-from unidetox.models import check_lm, check_same_tokens, unique_slugs
+from unidetox.models import LoadOptions, check_lm, check_same_tokens, unique_slugs
 from unidetox.models.sizes import Need, Sizes
 
 if TYPE_CHECKING:
@@ -49,6 +49,12 @@ class Step:
     check: Callable[[], object] = _nothing
     need: Callable[[Sizes], Need] | None = None
     models: int = 1
+
+    def status(self) -> StageStatus:
+        """Say where the stage stands, once what a kill left undone is done; may be called when `stage` may."""
+        stage = self.stage()
+        stage.recover()
+        return stage.status()
 
 
 @dataclass(frozen=True)
@@ -136,10 +142,13 @@ class Bench:
     Args:
         recipe: What to do.
         directory: The run's directory.
+
+    Attributes:
+        load_options: How the recipe's models are loaded.
     """
 
     def __init__(self, recipe: Recipe, directory: Path) -> None:
-        self.recipe, self.directory = recipe, directory
+        self.recipe, self.directory, self.load_options = recipe, directory, LoadOptions.of(recipe)
 
     @cached_property
     def corpus(self) -> TextSet:
@@ -181,10 +190,9 @@ class Bench:
 
     def given(self, source: str, model: str) -> Made:
         """Return a model that is there already and must share the vocabulary of another."""
-        trust = self.recipe.trust_remote_code
 
         def check() -> None:
-            check_same_tokens(*(check_lm(name, trust_remote_code=trust) for name in (model, source)))
+            check_same_tokens(*(check_lm(name, self.load_options) for name in (model, source)))
 
         return Made(source, check=check)
 
@@ -196,7 +204,7 @@ class Bench:
             return self.corpus if kind == "toxic" else self.civil
 
         def check() -> None:
-            check_lm(model, trust_remote_code=recipe.trust_remote_code)
+            check_lm(model, self.load_options)
             texts()
 
         step = Step(

@@ -35,7 +35,7 @@ def rule_step(bench: Bench, job: Job, others: Sequence[Made] = ()) -> Step:
         return Stage(job.folder, "rule", {"method": job.method, **job.settings}, inputs)
 
     def check() -> None:
-        check_lm(job.target, trust_remote_code=bench.recipe.trust_remote_code)
+        check_lm(job.target, bench.load_options)
         for made in others:
             made.check()
 
@@ -51,7 +51,7 @@ def write_rule(stage: Stage, job: Job, models: Sequence[str], *, fresh: bool = F
     """Fill a stage's directory with ``detox.json``, ``unidetox.json`` and a card.
 
     Args:
-        stage: The stage; it is opened and committed here.
+        stage: The stage; nothing is done where it is fresh.
         job: The job.
         models: Directories or Hub ids; the first is the target.
         fresh: Start over.
@@ -59,9 +59,8 @@ def write_rule(stage: Stage, job: Job, models: Sequence[str], *, fresh: bool = F
     Returns:
         The directory.
     """
-    if not fresh and stage.status().state == "fresh":
-        return stage.directory
-    with stage.open(fresh=fresh):
+
+    def make(work: Path) -> dict[str, int]:
         console.info(f"{job.step}: a rule over {len(models)} models, no training")
         content = {
             "schema_version": SCHEMA_VERSION,
@@ -72,7 +71,9 @@ def write_rule(stage: Stage, job: Job, models: Sequence[str], *, fresh: bool = F
         write_json(stage.out_dir / RULE_FILE, content)
         info = {"method": job.method, "base_model": job.target, "settings": job.settings}
         write_papers(stage.out_dir, info, _card(job))
-        stage.commit({"models": len(models)})
+        return {"models": len(models)}
+
+    stage.run(make, fresh=fresh)
     return stage.directory
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unidetox.core import console
 from unidetox.core.errors import MissingError, UsageError
+from unidetox.core.files import require_json
 from unidetox.core.hub import cached_snapshot, is_local, is_offline, require_reachable
 from unidetox.core.resolve import resolve_source
 
@@ -81,7 +81,7 @@ def adapter_base(source: str | Path) -> str | None:
     file = Path(source) / "adapter_config.json"
     if not file.is_file():
         return None
-    base = read_json(file).get("base_model_name_or_path")
+    base = require_json(file).get("base_model_name_or_path")
     if not base:
         raise UsageError(f"{file} does not name its base model", hint="Set base_model_name_or_path in it")
     return str(base)
@@ -90,7 +90,7 @@ def adapter_base(source: str | Path) -> str | None:
 def read_unidetox(source: str) -> dict[str, Any] | None:
     """The content of the ``unidetox.json`` beside a model's weights; None for a model that is not ours."""
     file = Path(source).expanduser() / "unidetox.json"
-    return read_json(file) if file.is_file() else None
+    return require_json(file) if file.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -121,24 +121,9 @@ def read_rule(source: str | Path) -> Rule | None:
     file = folder / RULE_FILE
     if not file.is_file():
         return None
-    content = read_json(file)
+    content = require_json(file)
     method, models, options = content.get("method"), content.get("models"), content.get("options", {})
     names = models if isinstance(models, list) and all(isinstance(name, str) for name in models) else []
     if not isinstance(method, str) or not names or not isinstance(options, dict):
         raise UsageError(f"{file} does not name its method, models and options", hint="Make it again")
     return Rule(method, tuple(resolve_source(name, folder.absolute()) for name in names), options)
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Read a small JSON object.
-
-    Raises:
-        UsageError: The file holds no JSON object.
-    """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise UsageError(f"{file} holds no JSON object", hint="Make or download the model again")
-    return content

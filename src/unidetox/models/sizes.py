@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 from unidetox.core.errors import MissingError, UsageError
 from unidetox.models.checking import check_lm
-from unidetox.models.devices import choose_device, choose_dtype
 from unidetox.models.loading import load_config
+from unidetox.models.options import LoadOptions
 
 GPUS = {"A100": 80e9, "H100": 80e9, "H200": 141e9, "L40S": 48e9, "RTX4090": 24e9}
 """GPU -> bytes of memory."""
@@ -101,17 +101,17 @@ class Machine:
         return cls(gpu, "cuda", "bfloat16", GPUS[gpu])
 
     @classmethod
-    def here(cls, device: str, dtype: str) -> Machine:
-        """Return this machine, with device and dtype as a recipe names them."""
+    def here(cls, options: LoadOptions) -> Machine:
+        """Return this machine, with the device and dtype that models are loaded with."""
         import torch
 
         from unidetox.decoding.memory import free_bytes
 
-        place = choose_device(device)
-        number = str(choose_dtype(dtype, place)[0]).removeprefix("torch.")
-        cuda = place.type == "cuda"
-        memory = torch.cuda.mem_get_info(place)[1] if cuda else free_bytes(place)
-        return cls(torch.cuda.get_device_name(place) if cuda else place.type, place.type, number, memory)
+        device, dtype = options.resolve()
+        cuda = device.type == "cuda"
+        name = torch.cuda.get_device_name(device) if cuda else device.type
+        memory = torch.cuda.mem_get_info(device)[1] if cuda else free_bytes(device)
+        return cls(name, device.type, str(dtype).removeprefix("torch."), memory)
 
 
 class Sizes:
@@ -119,15 +119,15 @@ class Sizes:
 
     Args:
         machine: Where it will run.
-        trust_remote_code: Run code that a model's repository brings along.
+        options: How models are loaded.
 
     Attributes:
         published: Names of what is not here.
     """
 
-    def __init__(self, machine: Machine, *, trust_remote_code: bool = False) -> None:
+    def __init__(self, machine: Machine, options: LoadOptions) -> None:
         self.machine, self.published = machine, list[str]()
-        self._trust, self._shapes = trust_remote_code, dict[str, Shape]()
+        self._options, self._shapes = options, dict[str, Shape]()
 
     def shape(self, name: str, *, classifier: bool = False) -> Shape:
         """Return the shape of a model.
@@ -137,15 +137,17 @@ class Sizes:
             UsageError: It cannot be used.
         """
         if name not in self._shapes:
-            load: Callable[..., Any] = load_config if classifier else lambda *a, **k: check_lm(*a, **k).config
             try:
-                config = load(name, trust_remote_code=self._trust)
+                config = load_config(name, self._options) if classifier else check_lm(name, self._options).config
             except MissingError:
-                if name not in published_models():
+                known = name.partition("@")[0]
+                if known not in published_models():
                     raise
-                config = published_config(name)
-                self.published.append(name)
-            self._shapes[name] = shape_of(config, classifier=classifier, trust_remote_code=self._trust)
+                config = published_config(known)
+                self.published.append(known)
+            self._shapes[name] = shape_of(
+                config, classifier=classifier, trust_remote_code=self._options.trust_remote_code
+            )
         return self._shapes[name]
 
 

@@ -88,9 +88,9 @@ def estimate(plan: Plan, gpu: str | None = None) -> Estimates:
         UsageError: The GPU is not known, or something cannot be used as the recipe asks.
         MissingError: A model is not there, and its size is not known.
     """
-    recipe, missing = plan.recipe, None
-    machine = Machine.here(recipe.device, recipe.dtype) if gpu is None else Machine.known(gpu)
-    sizes = Sizes(machine, trust_remote_code=recipe.trust_remote_code)
+    options, missing = plan.bench.load_options, None
+    machine = Machine.here(options) if gpu is None else Machine.known(gpu)
+    sizes = Sizes(machine, options)
     try:
         plan.preflight()
     except MissingError as exc:

@@ -11,8 +11,7 @@ from unidetox.config.methods import METHODS, load_method
 from unidetox.config.settings import Recipe
 from unidetox.core import console
 from unidetox.core.directories import check_directory
-from unidetox.core.files import read_json
-from unidetox.core.stages import StageStatus
+from unidetox.core.stages import Stage, StageStatus
 from unidetox.evaluation.evaluate import load_work, run_target, target_stage
 from unidetox.evaluation.measure import Work
 from unidetox.evaluation.results import Target, merge
@@ -42,10 +41,8 @@ class Plan:
     def work(self) -> Work:
         """Prompts and questions."""
         r = self.recipe
-        return load_work(
-            r.evaluate, device=r.device, dtype=r.dtype, trust_remote_code=r.trust_remote_code,
-            bases={str(job.folder): job.target for job in self.bench.jobs}, corpus=r.toxic.corpus,
-        )  # fmt: skip
+        bases = {str(job.folder): job.target for job in self.bench.jobs}
+        return load_work(r.evaluate, self.bench.load_options, bases=bases, corpus=r.toxic.corpus)
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
@@ -132,7 +129,7 @@ class Plan:
         records = []
         for job in self.bench.jobs:
             names = _with_needs(job.step, needs)
-            made = [read_json(self.directory / name / "stage.json") or {} for name in names]
+            made = [Stage.read_record(self.directory / name) or {} for name in names]
             title = self.titles[str(job.folder)]
             speed = read_speed(self.directory / "speed" / title.target).get(title.method, {})
             records.append({
@@ -150,7 +147,7 @@ class Plan:
         found: dict[str, StageStatus] = {}
         for step in self.steps:
             late = [name for name in step.needs if found[name].state != "fresh"]
-            found[step.name] = _waiting(self.directory / step.name, late) if late else step.stage().status()
+            found[step.name] = _waiting(self.directory / step.name, late) if late else step.status()
         return found
 
 
@@ -161,7 +158,7 @@ def _with_needs(name: str, needs: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _waiting(folder: Path, late: Sequence[str]) -> StageStatus:
-    made = (folder / "stage.json").exists()
+    made = Stage.read_record(folder) is not None
     reason = f"{', '.join(late)} {'is' if len(late) == 1 else 'are'} not fresh"
     return StageStatus("stale" if made else "missing", (reason,))
 
@@ -191,7 +188,7 @@ def run(
     with Run(directory).session(recipe, command):
         number = len(plan.steps)
         for count, step in enumerate(plan.steps, 1):
-            status = step.stage().status()
+            status = step.status()
             if status.state == "fresh" and not fresh:
                 console.info(f"[{count}/{number}] {step.name}: fresh, skipped")
                 continue

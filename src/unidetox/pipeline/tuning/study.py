@@ -25,7 +25,7 @@ from unidetox.pipeline.tuning.space import Problem, Tune, Value, own_values, rea
 SCHEMA_VERSION = 1
 CODE_VERSION = 1
 TRIALS, RESULT, BEST, WORK = "trials.jsonl", "tune.json", "best.toml", "work"
-_OWN = {TRIALS, RESULT, BEST, WORK, DirectoryLock.FILE}
+_OWN = {TRIALS, RESULT, BEST, WORK, *DirectoryLock.NAMES}
 # A trial is judged by toxicity and perplexity; whatever else the section asks for is for the report.
 _MEASURED = (
     "prompts", "split", "num_prompts", "scorer", "scorer_label", "ppl_model", "samples", "max_new_tokens",
@@ -206,7 +206,7 @@ def _identity(problem: Problem, start: Recipe, inputs: Mapping[str, str]) -> dic
 def _earlier(folder: Path, identity: dict[str, Any], fresh: bool) -> list[Trial]:
     """Return the trials that are there; refuse those of another search."""
     if fresh:
-        for name in _OWN - {DirectoryLock.FILE}:
+        for name in _OWN - DirectoryLock.NAMES:
             remove(folder / name)
     known = (read_json(folder / RESULT) or {}).get("identity")
     if known is not None and (changes := differences(known, identity)):
