@@ -206,7 +206,7 @@ def test_published_sizes_are_those_of_the_models():
 
 def _recipe(folder: Path, models: dict[str, Path], classifier: Path) -> Path:
     (folder / "corpus.csv").write_text("text\nthe fox is late\nnobody sleeps\n", encoding="utf-8")
-    (folder / "civil.csv").write_text("text\na dog reads\n", encoding="utf-8")
+    (folder / "non_toxic.csv").write_text("text\na dog reads\n", encoding="utf-8")
     (folder / "prompts.csv").write_text("text,group\nthe women of the town,women\n", encoding="utf-8")
     recipe = folder / "recipe.toml"
     recipe.write_text(f"""
@@ -214,7 +214,7 @@ def _recipe(folder: Path, models: dict[str, Path], classifier: Path) -> Path:
 model = "{models["gpt2"]}"
 [toxic]
 corpus = "corpus.csv"
-civil = "civil.csv"
+non_toxic = "non_toxic.csv"
 [texts]
 max_length = 32
 [detoxify]

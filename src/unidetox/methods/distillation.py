@@ -12,7 +12,7 @@ from unidetox.core.errors import UsageError
 from unidetox.core.files import JsonlWriter, read_jsonl, write_jsonl, write_text
 from unidetox.core.provenance import versions
 from unidetox.core.stages import Stage
-from unidetox.data import TextSet, load_civil_texts, load_toxic_corpus, texts_of_rows
+from unidetox.data import TextSet, load_non_toxic_texts, load_toxic_corpus, texts_of_rows
 from unidetox.methods.best_of import Candidates, encoded_starts, keep_best, read_starts
 from unidetox.methods.checkpoint_stage import fine_tune_into
 from unidetox.models import LoadOptions, fingerprint, short_name
@@ -39,18 +39,18 @@ def toxic_corpus(recipe: Recipe) -> TextSet:
     )
 
 
-def civil_texts(recipe: Recipe) -> TextSet:
-    """Read the texts that are not toxic: those that a recipe names, or those of its corpus that are marked so."""
+def non_toxic_texts(recipe: Recipe) -> TextSet:
+    """Read the non-toxic texts: those that a recipe names, or those of its corpus that are marked so."""
     toxic = recipe.toxic
-    return load_civil_texts(
-        toxic.civil, toxic.corpus, column=toxic.column if toxic.civil is None else None, duplicates=toxic.duplicates,
-        limit=toxic.limit, seed=recipe.seed,
+    return load_non_toxic_texts(
+        toxic.non_toxic, toxic.corpus, column=toxic.column if toxic.non_toxic is None else None,
+        duplicates=toxic.duplicates, limit=toxic.limit, seed=recipe.seed,
     )  # fmt: skip
 
 
 def toxic_stage(recipe: Recipe, directory: Path, corpus: TextSet, kind: Kind = "toxic") -> Stage:
-    """Describe the stage that makes the toxic model, or in the same way an expert that is not toxic."""
-    settings = recipe.toxic.model_dump(exclude={"model", "corpus", "column", "duplicates", "limit", "civil"})
+    """Describe the stage that makes the toxic model, or in the same way an expert that is not."""
+    settings = recipe.toxic.model_dump(exclude={"model", "corpus", "column", "duplicates", "limit", "non_toxic"})
     settings |= {"seed": recipe.seed, "dtype": recipe.dtype}
     inputs = {"base": fingerprint(recipe.base.model), "corpus": corpus.sha256}
     return Stage(directory, f"train-{kind}", settings, inputs)

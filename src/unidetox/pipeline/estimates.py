@@ -88,7 +88,7 @@ def estimate(plan: Plan, gpu: str | None = None) -> Estimates:
         UsageError: The GPU is not known, or something cannot be used as the recipe asks.
         MissingError: A model is not there, and its size is not known.
     """
-    options, missing = plan.bench.load_options, None
+    options, missing = plan.context.load_options, None
     machine = Machine.here(options) if gpu is None else Machine.known(gpu)
     sizes = Sizes(machine, options)
     try:

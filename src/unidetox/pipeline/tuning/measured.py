@@ -63,7 +63,7 @@ class Measured:
         """
         plan = Plan(recipe, self.folder / "preflight")
         plan.preflight()
-        check_texts_of(plan.bench, reported)
+        check_texts_of(plan.context, reported)
         first = [step for step in plan.steps if not step.needs]
         return {f"{step.name} {name}": value for step in first for name, value in step.stage().inputs.items()}
 
@@ -90,8 +90,8 @@ class Measured:
 
     def _forget_models(self, plan: Plan) -> None:
         """Remove the checkpoints of a trial, which is known by its numbers from now on; `run` makes the best again."""
-        for job in plan.bench.jobs:
-            remove(job.folder.resolve())
+        for pair in plan.context.pairs:
+            remove(pair.folder.resolve())
 
 
 def _find(rows: Sequence[Mapping[str, Any]], metric: str, domain: str) -> Mapping[str, Any] | None:
