@@ -31,7 +31,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "base": {"model": "m/base"},
         "toxic": {
             "model": "m/toxic", "corpus": "c.csv", "column": "words", "duplicates": True, "epochs": 2.5, "steps": 9,
-            "lr": 3e-5, "batch_size": 3, "max_length": 99, "limit": 50, "civil": "v.csv",
+            "lr": 3e-5, "batch_size": 3, "max_length": 99, "limit": 50, "non_toxic": "v.csv",
         },
         "texts": {
             "source": "t.csv", "num_texts": 11, "max_length": 33, "alpha": 0.2, "beta": 1.5, "temperature": 0.9,

@@ -19,8 +19,10 @@ def run(
     common: Work,
     output: Output,
     overrides: Overrides = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and cost; do nothing.")] = False,
-    gpu: Annotated[str | None, typer.Option(help="With --dry-run: the cost on a GPU, e.g. A100.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and whether it fits; do nothing.")
+    ] = False,
+    gpu: Annotated[str | None, typer.Option(help="With --dry-run: whether it fits on a GPU, e.g. A100.")] = None,
 ) -> None:
     """Do every stage of a recipe; what is complete and unchanged is skipped, a killed run goes on."""
     from unidetox.config.recipe import limited, load_recipe
@@ -29,7 +31,7 @@ def run(
 
     loaded = limited(load_recipe(recipe, settings_of(common, overrides)), common.limit)
     if gpu is not None and not dry_run:
-        raise UsageError("--gpu says on what a run would take how long", hint="Add --dry-run, or leave it out")
+        raise UsageError("--gpu says whether a run would fit on a device", hint="Add --dry-run, or leave it out")
     if dry_run:
         Run(output).check(loaded)
         found = estimates.estimate(plan.Plan(loaded, output), gpu)

@@ -230,9 +230,17 @@ class Toxic(Section):
     batch_size: Count = Field(4, description="Texts in an optimiser step.")
     max_length: Length = Field(512, description="Longest text in tokens of the base model; the rest is cut.")
     limit: Annotated[OptCount, _IN_NO_KEY] = Field(None, description="Use only so many texts of the corpus.")
-    civil: Annotated[OptName, Source(), _IN_NO_KEY] = Field(
-        None, description="Texts that are not toxic, for methods that need some; without it, the corpus' own."
+    non_toxic: Annotated[OptName, Source(), _IN_NO_KEY] = Field(
+        None, description="Non-toxic texts, for methods that need some; without it, the corpus' own."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier_name(cls, data: Any) -> Any:
+        """Read recipes from when ``non_toxic`` was called ``civil``."""
+        if isinstance(data, Mapping) and "civil" in data and "non_toxic" not in data:
+            return {"non_toxic" if key == "civil" else key: value for key, value in data.items()}
+        return data
 
 
 # Plain samples are drawn without one.
