@@ -7,7 +7,9 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import huggingface_hub.errors
 import pytest
 
 from unidetox import data
@@ -302,11 +304,9 @@ def test_downloads_only_the_files_of_the_split(cache, monkeypatch, tmp_path):
 
 
 def test_download_errors_are_explained(cache, monkeypatch):
-    import huggingface_hub
-
     class Api:
         def list_repo_files(self, name, repo_type):
-            raise RuntimeError("Access to dataset org/x is gated. Bearer hf_abcdefghijklmnop")
+            raise answered("GatedRepoError", 403, "Bearer hf_abcdefghijklmnop")
 
     monkeypatch.setattr(hub, "is_offline", lambda: False)
     monkeypatch.setattr(hub, "require_reachable", lambda name, kind: None)
@@ -315,23 +315,27 @@ def test_download_errors_are_explained(cache, monkeypatch):
         data.read_texts("org/x")
 
 
-class GatedRepoError(Exception):
-    pass
-
-
-class RepositoryNotFoundError(Exception):
-    pass
+def answered(kind: str, status: int, message: str = "") -> Exception:
+    """An error of the Hub's client."""
+    return getattr(huggingface_hub.errors, kind)(
+        message, response=SimpleNamespace(status_code=status, headers={}, request=None)
+    )
 
 
 @pytest.mark.parametrize(
     ("raised", "said_first", "hint"),
     [
-        (GatedRepoError("401"), "model org/x is gated", "hf auth login"),
+        (answered("GatedRepoError", 403), "model org/x is gated", "hf auth login"),
         (OSError("You are trying to access a gated repo."), "is gated", "https://huggingface.co/org/x"),
-        (RepositoryNotFoundError("404"), "no model org/x", "spelling"),
+        (answered("RepositoryNotFoundError", 404), "no model org/x", "spelling"),
+        (answered("RevisionNotFoundError", 404), "model org/x has no such revision", "huggingface.co/org/x"),
+        (answered("RemoteEntryNotFoundError", 404, "no config.json"), "cannot be loaded (no config.json)", "org/x"),
+        (answered("HfHubHTTPError", 401), "refused access", "hf auth login"),
+        (answered("HfHubHTTPError", 500, "is gated, they said"), "cannot be loaded (is gated, they said)", "org/x"),
+        (huggingface_hub.errors.LocalEntryNotFoundError("x"), "cannot be reached", "--offline"),
         (OSError("org/x is not a local folder and is not a valid model identifier"), "no model org/x", "spelling"),
-        (OSError("401 Client Error for url"), "refused access", "hf auth login"),
         (OSError("We couldn't connect to 'https://huggingface.co'"), "cannot be reached", "hf download org/x`"),
+        (huggingface_hub.errors.HTTPError("no route"), "cannot be reached", "--offline"),
         (TimeoutError("slow"), "cannot be reached", "--offline"),
         (ValueError("odd thing\nwith more lines"), "cannot be loaded (odd thing)", "huggingface.co/org/x"),
         (ValueError(""), "cannot be loaded (ValueError)", "huggingface.co"),
@@ -347,7 +351,7 @@ def test_hub_errors_become_one_line(monkeypatch, raised, said_first, hint):
 def test_hub_errors_are_found_under_what_wraps_them(monkeypatch):
     monkeypatch.setattr(hub, "is_offline", lambda: False)
     wrapper = OSError("could not load")
-    wrapper.__cause__ = GatedRepoError("403")
+    wrapper.__cause__ = answered("GatedRepoError", 403)
     assert "is gated" in hub.explain_hub_error(wrapper, "org/x", "dataset").message
 
 

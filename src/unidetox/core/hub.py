@@ -23,23 +23,9 @@ _FILE_SUFFIXES = (
 # Tokens have 34 letters and digits; a folder hf_models is none.
 _SECRET = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{16,}|(?<=Bearer )\S+")
 
-_GATED = ("GatedRepoError", "gated repo", "is a gated", "is gated", "restricted and you are not")
-_ABSENT = (
-    "RepositoryNotFoundError", "DatasetNotFoundError", "HFValidationError", "is not a valid model identifier",
-    "is not a local folder", "doesn't exist on the hub",
-)  # fmt: skip
-_REFUSED = (
-    "401 client error",
-    "403 client error",
-    "invalid user token",
-    "invalid username or password",
-    "unauthorized",
-)
-_UNREACHABLE = (
-    "ConnectError", "ConnectTimeout", "ReadTimeout", "ConnectionError", "TimeoutError",
-    "OfflineModeIsEnabled", "LocalEntryNotFoundError",
-    "couldn't connect", "couldn't reach", "connection error", "internet connection",
-)  # fmt: skip
+# What transformers says in words of its own, wherever it drops the error that it rests on.
+_GATED, _ABSENT = "gated repo", ("is not a valid model identifier", "is not a local folder")
+_UNREACHABLE = ("couldn't connect", "couldn't reach", "connection error")
 
 
 def is_local(name: str) -> bool:
@@ -130,21 +116,31 @@ def explain_hub_error(exc: BaseException, name: str, kind: Kind) -> MissingError
     Returns:
         The error to raise: gated, not cached, absent, refused, unreachable, or else what was said.
     """
-    said = " ".join(f"{type(link).__name__} {link}" for link in _chain(exc))
+    from huggingface_hub import errors
+
+    links = list(_chain(exc))
+    text = " ".join(str(link) for link in links).lower()
+    status = {link.response.status_code for link in links if isinstance(link, errors.HfHubHTTPError)}
+
+    def is_a(*types: type[BaseException]) -> bool:
+        return any(isinstance(link, types) for link in links)
+
     what = "data set" if kind == "dataset" else "model"
     url = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{name}"
     get = f"hf download {name}{' --repo-type dataset' if kind == 'dataset' else ''}"
-    if _mentions(said, _GATED):
+    if is_a(errors.GatedRepoError) or _GATED in text:
         return MissingError(f"{what} {name} is gated", hint=f"accept its terms at {url}, then run `hf auth login`")
     if is_offline():
         hint = f"fetch it once with `{get}`, or leave out --offline (HF_HUB_OFFLINE)"
         return MissingError(f"{what} {name} is neither on this disk nor in the Hugging Face cache (offline)", hint=hint)
-    if _mentions(said, _ABSENT):
+    if is_a(errors.RevisionNotFoundError):
+        return MissingError(f"{what} {name} has no such revision", hint=f"choose a branch, tag or commit of {url}")
+    if is_a(errors.RepositoryNotFoundError, errors.HFValidationError) or any(sign in text for sign in _ABSENT):
         hint = "check the spelling or the path; for a private one run `hf auth login`"
         return MissingError(f"no {what} {name} on this disk or on the Hugging Face Hub", hint=hint)
-    if _mentions(said, _REFUSED):
+    if status & {401, 403}:
         return MissingError(f"the Hub refused access to {what} {name}", hint="run `hf auth login`, then try again")
-    if _mentions(said, _UNREACHABLE):
+    if any(map(_is_transport, links)) or is_a(errors.LocalEntryNotFoundError) or any(s in text for s in _UNREACHABLE):
         hint = f"check the network, or fetch it with `{get}` where there is one and use --offline here"
         return MissingError(f"{what} {name} is not on this disk and the Hugging Face Hub cannot be reached", hint=hint)
     return MissingError(f"{what} {name} cannot be loaded ({_first_line(exc)})", hint=f"see {url}")
@@ -163,9 +159,10 @@ def _chain(exc: BaseException | None) -> Iterator[BaseException]:
         exc = exc.__cause__ or exc.__context__
 
 
-def _mentions(said: str, signs: tuple[str, ...]) -> bool:
-    lowered = said.lower()
-    return any(sign.lower() in lowered for sign in signs)
+def _is_transport(exc: BaseException) -> bool:
+    """Whether no answer came at all; the Hub's client has been built on httpx and on its successor."""
+    of_http = type(exc).__module__.startswith("httpx") and not hasattr(exc, "response")
+    return of_http or isinstance(exc, ConnectionError | TimeoutError)
 
 
 def _first_line(exc: BaseException) -> str:

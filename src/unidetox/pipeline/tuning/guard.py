@@ -13,7 +13,7 @@ from unidetox.core.errors import UsageError
 from unidetox.core.resolve import resolve_source, sandbox_name
 from unidetox.data.files import find_column, load_table
 from unidetox.data.formats import Table, read_table
-from unidetox.data.hub_datasets import choose_files
+from unidetox.data.hub_datasets import cached_files
 from unidetox.data.prompts import PROMPT_COLUMNS, TOXIGEN_NAMES, TOXIGEN_TEST_GROUPS, Prompt, PromptSet, load_prompts
 from unidetox.data.texts import Text, read_texts
 from unidetox.methods.best_of import read_starts
@@ -115,11 +115,7 @@ def _known_tests() -> set[str]:
     """Return the test prompts that are on this machine."""
     files = [Path(resolve_source(_SANDBOX_TEST, None, missing_ok=True))]
     for name in dict.fromkeys(TOXIGEN_NAMES.values()):
-        cached = hub.cached_snapshot(name, "dataset")
-        if cached is None:
-            continue
-        present = [path.relative_to(cached).as_posix() for path in cached.rglob("*") if path.is_file()]
-        files += [cached / path for path in choose_files(present, "test", "annotated")]
+        files += cached_files(name, "test", "annotated")
     return {text for path in files if path.is_file() for text in _texts(read_table(path))}
 
 
