@@ -112,8 +112,8 @@ def test_models_are_fetched_before_their_fingerprints_are_taken(
         fetched.clear()
 
     for module, check in ((api, "check_lm"), (evaluate, "check_target")):
-        monkeypatch.setattr(module, check, lambda name, **_: fetched.append(str(name)))
-    monkeypatch.setattr(evaluate, "check_helpers", lambda chosen, **_: fetched.append(chosen.scorer))
+        monkeypatch.setattr(module, check, lambda name, *_: fetched.append(str(name)))
+    monkeypatch.setattr(evaluate, "check_helpers", lambda chosen, *_: fetched.append(chosen.scorer))
     for module in (distillation, evaluate, parts, methods.finetuning):
         monkeypatch.setattr(module, "fingerprint", described)
     monkeypatch.setattr(distillation, "toxic_corpus", lambda recipe: None)

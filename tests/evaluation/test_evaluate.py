@@ -23,6 +23,7 @@ from unidetox.evaluation.evaluate import (
     make_evaluate,
     run_target,
 )
+from unidetox.models import LoadOptions
 
 PROMPTS = [
     ("the quick fox and the women", "women", ""),
@@ -146,7 +147,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     for module, loader in ((targets, "load_lm"), (steps, "load_lm"), (scorers, "load_classifier")):
         real = getattr(module, loader)
-        spy = lambda name, *, real=real, **kw: (names.append(Path(name).name), real(name, **kw))[1]  # noqa: E731
+        spy = lambda name, *args, real=real: (names.append(Path(name).name), real(name, *args))[1]  # noqa: E731
         monkeypatch.setattr(module, loader, spy)
     return names
 
@@ -215,7 +216,7 @@ def test_a_run_drops_parts_that_no_result_rests_on(tmp_path: Path, options: dict
     few = options | {"mmlu": None, "ppl_model": None, "seeds": [42], "samples": 1}
     for change in ({}, {"top_p": 0.8}, {"seeds": [42, 43]}, {}):
         settings = make_evaluate(few | change)
-        work = load_work(settings, device="cpu", dtype="float32")
+        work = load_work(settings, LoadOptions("cpu", "float32"))
         directory = run_target(str(tiny_gpt2), tmp_path / "stage", work, settings, replace=True)
         kinds = sorted(path.name.split("-")[0] for path in (directory / ".parts").iterdir())
         assert kinds == sorted(["continuations", "toxicity"] * len(settings.seeds))
@@ -233,10 +234,10 @@ def test_one_language_model_in_memory_at_a_time(
     alive: list[Any] = []
     real = steps.load_lm
 
-    def watched(name: str, **kw: Any) -> Any:
+    def watched(name: str, *args: Any) -> Any:
         gc.collect()
         assert not [ref for ref in alive if ref() is not None]
-        lm = real(name, **kw)
+        lm = real(name, *args)
         alive.append(weakref.ref(lm.model))
         return lm
 
@@ -286,7 +287,7 @@ def test_a_detoxified_model_is_held_against_its_base(tmp_path: Path, options: di
 
     made = tmp_path / "made"
     shutil.copytree(tiny_gpt2, made)
-    lm = load_lm(made, device="cpu", dtype="float32")
+    lm = load_lm(made, LoadOptions("cpu", "float32"))
     with torch.no_grad():
         lm.model.transformer.ln_f.weight.mul_(0.7)
     lm.model.save_pretrained(made)
@@ -297,7 +298,7 @@ def test_a_detoxified_model_is_held_against_its_base(tmp_path: Path, options: di
     few = options | {"mmlu": None, "seeds": [42], "perturbations": "all", "neutral": str(neutral)}
     results = measure([tiny_gpt2, made], tmp_path / "out", few)
 
-    base = load_lm(tiny_gpt2, device="cpu", dtype="float32")
+    base = load_lm(tiny_gpt2, LoadOptions("cpu", "float32"))
     total, places = 0.0, 0
     for text in texts:
         ids = torch.tensor([lm.tokenizer(text)["input_ids"]])
@@ -483,7 +484,7 @@ def test_results_that_vanished_are_an_error(tmp_path: Path, options: dict[str, A
     from unidetox.evaluation.evaluate import merge
 
     settings = make_evaluate(options | {"mmlu": None, "ppl_model": None, "seeds": [42]})
-    work = load_work(settings, device="cpu", dtype="float32")
+    work = load_work(settings, LoadOptions("cpu", "float32"))
     directory = run_target(str(tiny_gpt2), tmp_path / "stage", work, settings)
     (directory / "results.json").unlink()
     with pytest.raises(UniDetoxError, match="holds no results"):

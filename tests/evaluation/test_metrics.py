@@ -28,7 +28,7 @@ from unidetox.evaluation.metrics.toxicity import (
     toxicity_probability,
 )
 from unidetox.evaluation.prompt_encoding import context_limit, default_bos, encode_pairs, encode_prompt
-from unidetox.models import LM, Classifier, load_classifier, load_lm
+from unidetox.models import LM, Classifier, LoadOptions, load_classifier, load_lm
 
 SCORES = [[0.1, 0.5, 0.2], [0.9, 0.6, 0.0], [0.1, 0.2, 0.3]]
 
@@ -58,7 +58,7 @@ def test_toxicity_statistics_refuse_what_is_no_table_of_scores(statistic: Any, b
 
 @pytest.fixture
 def classifier(tiny_classifier: Path) -> Classifier:
-    return load_classifier(tiny_classifier, device="cpu")
+    return load_classifier(tiny_classifier, LoadOptions("cpu", "float32"))
 
 
 def test_label_is_named_and_never_guessed():
@@ -78,7 +78,7 @@ def test_scores_do_not_depend_on_batches_order_or_repeats(classifier: Classifier
     alone = [ToxicityScorer(classifier, "toxic", tokens_per_batch=1).score([text])[0] for text in texts]
     backwards = ToxicityScorer(classifier, "TOXIC").score(texts[::-1])[::-1]
     for a, b, c in zip(together, alone, backwards, strict=True):
-        assert a["toxic"] == pytest.approx(b["toxic"], abs=1e-6) == pytest.approx(c["toxic"], abs=1e-6)
+        assert a["toxic"] == pytest.approx(b["toxic"], abs=1e-5) == pytest.approx(c["toxic"], abs=1e-5)
         assert 0 <= a["toxic"] <= 1
     assert together[0] == together[3]
 
@@ -88,7 +88,7 @@ def test_scores_equal_a_plain_forward(classifier: Classifier):
     ids = classifier.tokenizer(text, return_tensors="pt", return_token_type_ids=False)
     with torch.no_grad():
         expected = classifier.model(**ids).logits.sigmoid().item()
-    assert ToxicityScorer(classifier, "toxic").score([text])[0]["toxic"] == pytest.approx(expected, abs=1e-6)
+    assert ToxicityScorer(classifier, "toxic").score([text])[0]["toxic"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_each_distinct_text_is_read_once(classifier: Classifier, monkeypatch: pytest.MonkeyPatch):
@@ -161,10 +161,10 @@ def test_classifier_without_a_pad_token_reads_one_text_at_a_time(tiny_gpt2: Path
     torch.manual_seed(0)
     GPT2ForSequenceClassification(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    scorer = ToxicityScorer(load_classifier(tmp_path, device="cpu"), "toxic")
+    scorer = ToxicityScorer(load_classifier(tmp_path, LoadOptions("cpu", "float32")), "toxic")
     texts = ["the fox", "a small town by the sea", ""]
     assert [row["toxic"] for row in scorer.score(texts)] == pytest.approx(
-        [scorer.score([text])[0]["toxic"] for text in texts], abs=1e-6
+        [scorer.score([text])[0]["toxic"] for text in texts], abs=1e-5
     )
 
 
@@ -222,7 +222,7 @@ def test_nan_likelihood_is_an_error():
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "opt", "falcon"])
 def test_continuation_nll_equals_a_plain_forward(tiny_models: dict[str, Path], name: str):
-    lm = load_lm(tiny_models[name], device="cpu", dtype="float32")
+    lm = load_lm(tiny_models[name], LoadOptions("cpu", "float32"))
     prompts = ["the quick brown", "a small town", "the quick brown", "the quick brown"]
     texts = [" fox jumps over", "s by the sea", "", " dog"]
     found = {r.index: r for r in continuation_nll(lm, prompts, texts)}
@@ -245,7 +245,7 @@ def _plain_nll(lm: LM, prompt: str, text: str) -> tuple[float, int]:
 
 
 def test_a_prompt_too_long_is_cut_on_the_left_and_reported(tiny_gpt2: Path):
-    lm = load_lm(tiny_gpt2, device="cpu", dtype="float32")
+    lm = load_lm(tiny_gpt2, LoadOptions("cpu", "float32"))
     results = {r.index: r for r in continuation_nll(lm, ["fox " * 300, "fox"], [" dog sleeps", " x" * 400])}
     assert results[0].cut
     assert results[0].n_tokens > 0
@@ -254,7 +254,7 @@ def test_a_prompt_too_long_is_cut_on_the_left_and_reported(tiny_gpt2: Path):
 
 
 def test_a_broken_perplexity_model_is_an_error(tiny_gpt2: Path):
-    lm = load_lm(tiny_gpt2, device="cpu", dtype="float32")
+    lm = load_lm(tiny_gpt2, LoadOptions("cpu", "float32"))
     lm.model.transformer.wte.weight.data.fill_(float("nan"))
     with pytest.raises(UniDetoxError, match="not numbers"):
         list(continuation_nll(lm, ["the fox"], [" jumps"]))
@@ -289,7 +289,7 @@ def test_texts_without_a_word_have_no_dist_and_are_left_out():
 def test_bos_only_where_the_tokenizer_adds_it(tiny_llama: Path):
     from tokenizers.processors import TemplateProcessing
 
-    lm = load_lm(tiny_llama, device="cpu", dtype="float32")
+    lm = load_lm(tiny_llama, LoadOptions("cpu", "float32"))
     assert default_bos(lm) is None
     lm.tokenizer._tokenizer.post_processor = TemplateProcessing(
         single="<|endoftext|> $A <|endoftext|>", special_tokens=[("<|endoftext|>", 0)]
@@ -305,7 +305,7 @@ def test_bos_only_where_the_tokenizer_adds_it(tiny_llama: Path):
 def test_a_long_prompt_keeps_its_end_and_its_bos(tiny_llama: Path):
     from tokenizers.processors import TemplateProcessing
 
-    lm = load_lm(tiny_llama, device="cpu", dtype="float32")
+    lm = load_lm(tiny_llama, LoadOptions("cpu", "float32"))
     whole, _ = encode_prompt(lm, "a small town by the sea ", 1)
     short, cut = encode_prompt(lm, "a small town by the sea " * 40, 20)
     assert cut
@@ -320,11 +320,11 @@ def test_a_long_prompt_keeps_its_end_and_its_bos(tiny_llama: Path):
 
 def test_no_room_for_a_prompt_is_a_usage_error(tiny_gpt2: Path):
     with pytest.raises(UsageError, match="leaves no room"):
-        encode_prompt(load_lm(tiny_gpt2, device="cpu", dtype="float32"), "the fox", 128)
+        encode_prompt(load_lm(tiny_gpt2, LoadOptions("cpu", "float32")), "the fox", 128)
 
 
 def test_a_prompt_without_tokens_is_bos_alone(tiny_gpt2: Path):
-    lm = load_lm(tiny_gpt2, device="cpu", dtype="float32")
+    lm = load_lm(tiny_gpt2, LoadOptions("cpu", "float32"))
     assert encode_prompt(lm, "", 5) == ([0], False)
     lm.tokenizer.bos_token = None
     lm.model.config.bos_token_id = None
@@ -366,7 +366,7 @@ def test_few_shot_prompt_is_the_published_one_with_the_space_on_the_answer():
 
 
 def test_answers_are_scored_whole(tiny_gpt2: Path):
-    lm = load_lm(tiny_gpt2, device="cpu", dtype="float32")
+    lm = load_lm(tiny_gpt2, LoadOptions("cpu", "float32"))
     asked = [
         Question("animals", "What purrs?", ("a cat", "the lazy dog", "sea"), 0),
         Question("animals", "What swims?", ("the fox", "a cat"), 0),
@@ -398,7 +398,7 @@ def test_accuracy_whole_and_per_character():
 
 
 def test_too_few_examples_is_a_usage_error(tiny_gpt2: Path):
-    lm = load_lm(tiny_gpt2, device="cpu", dtype="float32")
+    lm = load_lm(tiny_gpt2, LoadOptions("cpu", "float32"))
     with pytest.raises(UsageError, match="has 1 solved examples, and 5"):
         score_questions(lm, [Question("animals", "?", ("a", "b"), 0)], DEV, shots=5)
     with pytest.raises(UsageError, match="does not fit"):
@@ -406,7 +406,7 @@ def test_too_few_examples_is_a_usage_error(tiny_gpt2: Path):
 
 
 def test_nan_answers_are_an_error(tiny_gpt2: Path):
-    lm = load_lm(tiny_gpt2, device="cpu", dtype="float32")
+    lm = load_lm(tiny_gpt2, LoadOptions("cpu", "float32"))
     lm.model.transformer.wte.weight.data.fill_(float("nan"))
     with pytest.raises(UniDetoxError, match="not numbers"):
         score_questions(lm, [Question("animals", "?", ("a", "b"), 0)], DEV, shots=0)

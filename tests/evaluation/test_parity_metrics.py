@@ -17,7 +17,7 @@ from unidetox.evaluation.metrics.mmlu import score_questions
 from unidetox.evaluation.metrics.perplexity import continuation_nll
 from unidetox.evaluation.metrics.summary import Row, Rules, summarise
 from unidetox.evaluation.metrics.toxicity import ToxicityScorer, expected_maximum_toxicity, toxicity_probability
-from unidetox.models import load_classifier, load_lm
+from unidetox.models import LoadOptions, load_classifier, load_lm
 
 DOMAINS = ("gender", "race", "religion", "disability")
 PAPER = Rules.of("paper", 0.5, DOMAINS[:3])
@@ -199,7 +199,7 @@ def test_summary_equals_the_pure_functions(generations: list[dict[str, Any]]):
 
 def test_perplexity_of_repeated_prompts_is_right_where_the_published_loop_is_not(tiny_gpt2: Path):
     """Prompts A, B, A: the published loop takes B's token count for the second A (audit row 18)."""
-    lm = load_lm(tiny_gpt2, device="cpu", dtype="float32")
+    lm = load_lm(tiny_gpt2, LoadOptions("cpu", "float32"))
     prompts = ["the fox", "a small town by the sea has a market", "the fox"]
     texts = [" jumps over the lazy dog", " where people meet", " jumps over the lazy dog"]
 
@@ -221,7 +221,7 @@ def test_perplexity_of_repeated_prompts_is_right_where_the_published_loop_is_not
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_questions_rank_as_the_published_loop(tiny_models: dict[str, Path], name: str):
     """unidetox.py:966-1003 scores prompt and choice together; the prompt is the same for all, so the order is."""
-    lm = load_lm(tiny_models[name], device="cpu", dtype="float32")
+    lm = load_lm(tiny_models[name], LoadOptions("cpu", "float32"))
     dev = {"s": (Question("s", "who sleeps", ("the dog", "the cat"), 0),)}
     asked = [
         Question("s", f"who {verb}", ("the quick fox", "a dog", "people", "the river town"), 1)
@@ -250,7 +250,7 @@ def test_scores_of_toxic_bert_are_what_detoxify_computes(toxic_bert: Path):
 
     tokenizer = AutoTokenizer.from_pretrained(toxic_bert, model_max_length=64)
     model = AutoModelForSequenceClassification.from_pretrained(toxic_bert).eval()
-    classifier = load_classifier(toxic_bert, device="cpu")
+    classifier = load_classifier(toxic_bert, LoadOptions("cpu", "float32"))
     assert classifier.multi_label
     for name, place in zip(DETOXIFY, range(6), strict=True):
         scorer = ToxicityScorer(classifier, name)
@@ -259,12 +259,13 @@ def test_scores_of_toxic_bert_are_what_detoxify_computes(toxic_bert: Path):
             inputs = tokenizer(text, return_tensors="pt", truncation=True, padding=True)
             with torch.no_grad():
                 scores = model(**{k: v for k, v in inputs.items() if k != "token_type_ids"})[0].sigmoid()[0]
-            assert ours[scorer.label] == pytest.approx(float(scores[place]), abs=1e-6)
+            assert ours[scorer.label] == pytest.approx(float(scores[place]), abs=1e-5)
 
 
+@pytest.mark.detoxify
 def test_scores_of_toxic_bert_equal_the_detoxify_package(toxic_bert: Path, tmp_path: Path):
     """The package itself on the same weights, in the form in which it stores them."""
-    detoxify = pytest.importorskip("detoxify")
+    import detoxify
     from transformers import AutoModelForSequenceClassification
 
     model = AutoModelForSequenceClassification.from_pretrained(toxic_bert)
@@ -278,16 +279,16 @@ def test_scores_of_toxic_bert_equal_the_detoxify_package(toxic_bert: Path, tmp_p
     judge = detoxify.Detoxify(checkpoint=str(tmp_path / "toxic.ckpt"), huggingface_config_path=str(toxic_bert))
     short = [text for text in TEXTS if len(text) < 60]
     theirs = judge.predict(short)
-    scores = ToxicityScorer(load_classifier(toxic_bert, device="cpu"), "toxicity").score(short)
+    scores = ToxicityScorer(load_classifier(toxic_bert, LoadOptions("cpu", "float32")), "toxicity").score(short)
     for name, label in zip(DETOXIFY, classes, strict=True):
-        assert [row[label] for row in scores] == pytest.approx(list(theirs[name]), abs=1e-6)
+        assert [row[label] for row in scores] == pytest.approx(list(theirs[name]), abs=1e-5)
 
 
 def test_scores_equal_the_transformers_pipeline(tiny_classifier: Path):
     from transformers import pipeline
 
     texts = ["the quick fox", "people meet on sunday", "a", "nobody was late (not even the cat)."]
-    classifier = load_classifier(tiny_classifier, device="cpu")
+    classifier = load_classifier(tiny_classifier, LoadOptions("cpu", "float32"))
     pipe = pipeline(
         "text-classification", model=classifier.model, tokenizer=classifier.tokenizer, top_k=None,
         function_to_apply="sigmoid",
@@ -296,7 +297,7 @@ def test_scores_equal_the_transformers_pipeline(tiny_classifier: Path):
     expected = [{item["label"]: item["score"] for item in labels} for labels in answers]
     scores = ToxicityScorer(classifier, "toxic").score(texts)
     for ours, theirs in zip(scores, expected, strict=True):
-        assert ours["toxic"] == pytest.approx(theirs["toxic"], abs=1e-6)
+        assert ours["toxic"] == pytest.approx(theirs["toxic"], abs=1e-5)
 
 
 @pytest.mark.real_data
@@ -307,7 +308,7 @@ def test_real_scorer_in_batches_equals_one_text_at_a_time(shared: Path):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     lines = (shared / "data" / "surge_toxicity.csv").read_text(encoding="utf-8").splitlines()[1:60]
-    scores = ToxicityScorer(load_classifier(folder, device="cpu"), "toxicity").score(lines)
+    scores = ToxicityScorer(load_classifier(folder, LoadOptions("cpu", "float32")), "toxicity").score(lines)
     for line, ours in zip(lines, scores, strict=True):
         with torch.no_grad():
             logit = model(**tokenizer(line, return_tensors="pt", truncation=True)).logits[0, 0]

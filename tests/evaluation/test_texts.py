@@ -156,7 +156,7 @@ def test_scores_are_those_of_the_classifier(files: dict[str, Path], tiny_classif
     from unidetox.models import load_classifier
 
     (found,) = analysed(files["plain"], "--scorer", tiny_classifier)["sets"]
-    scores = ToxicityScorer(load_classifier(tiny_classifier, device="cpu"), "toxic").score(sentences(30)[20:])
+    scores = ToxicityScorer(load_classifier(tiny_classifier), "toxic").score(sentences(30)[20:])
     assert found["toxicity"]["mean"]["value"] == pytest.approx(sum(row["toxic"] for row in scores) / 10)
 
 

@@ -21,7 +21,7 @@ from unidetox.evaluation.prompt_encoding import beginning, encode_pairs, encode_
 from unidetox.methods import lm_steer, task_arithmetic
 from unidetox.methods.interface import Bench, Job, Method, Step
 from unidetox.methods.targets import check_target, load_target
-from unidetox.models import LM, fingerprint, load_lm, save_lm
+from unidetox.models import LM, LoadOptions, fingerprint, load_lm, save_lm
 
 FAMILIES = ("gpt2", "opt", "falcon", "llama")
 CONTEXTS = prompts(6, longest=9, seed=3)
@@ -35,7 +35,7 @@ def scored(lm: LM) -> torch.Tensor:
 
 
 def load(folder: Path) -> LM:
-    return load_target(folder, device="cpu", dtype="float32")
+    return load_target(folder, LoadOptions("cpu", "float32"))
 
 
 def bench_of(target: Path, toxic: Path, folder: Path, method: dict[str, Any]) -> Bench:
@@ -63,7 +63,7 @@ def pairs(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
     """Each tiny model, and a copy of it with other weights: what a toxic copy is to arithmetic."""
     root, found = tmp_path_factory.mktemp("toxic"), {}
     for family in FAMILIES:
-        lm = load_lm(tiny_models[family], device="cpu", dtype="float32")
+        lm = load_lm(tiny_models[family], LoadOptions("cpu", "float32"))
         torch.manual_seed(5)
         with torch.no_grad():
             for weight in lm.model.parameters():
@@ -125,21 +125,21 @@ def steer_of(model: Any, epsilon: float = 0.3) -> lm_steer.Steer:
 def test_a_folded_steer_is_an_ordinary_checkpoint_that_equals_the_rule(
     tiny_models: dict[str, Path], family: str, epsilon: float, tmp_path: Path
 ) -> None:
-    lm = load_lm(tiny_models[family], device="cpu", dtype="float32")
+    lm = load_lm(tiny_models[family], LoadOptions("cpu", "float32"))
     steer, row = steer_of(lm.model, epsilon), [3, 7, 11, 5, 19]
     before = plain_logits(lm.model, row)
     with torch.no_grad(), steer.acting(lm.model, torch.tensor([[5.0, 1.0]])):
         unfolded = plain_logits(lm.model, row)
     lm_steer.fold(lm.model, steer, (5.0, 1.0))
     save_lm(lm.model, lm.tokenizer, tmp_path / "folded")
-    again = load_lm(tmp_path / "folded", device="cpu", dtype="float32")
+    again = load_lm(tmp_path / "folded", LoadOptions("cpu", "float32"))
     torch.testing.assert_close(plain_logits(again.model, row), unfolded, atol=1e-5, rtol=1e-5)
     if epsilon == 0:
         torch.testing.assert_close(unfolded, before, atol=0, rtol=0)
     else:
         assert (unfolded - before).abs().max() > 0.1
         # What the model reads is as it was.
-        plain = load_lm(tiny_models[family], device="cpu", dtype="float32")
+        plain = load_lm(tiny_models[family], LoadOptions("cpu", "float32"))
         ours, theirs = (x.model.get_input_embeddings().weight for x in (again, plain))
         assert torch.equal(ours, theirs)
 
@@ -193,11 +193,11 @@ def likelihood(model: Any, lm: LM, texts: TextSet) -> float:
 def test_steering_makes_one_kind_of_text_likelier_and_the_other_less(
     tiny_models: dict[str, Path], family: str, tmp_path: Path
 ) -> None:
-    lm = load_lm(tiny_models[family], device="cpu", dtype="float32")
+    lm = load_lm(tiny_models[family], LoadOptions("cpu", "float32"))
     steer = trained(lm, tmp_path, steps=60)
     gap = {}
     for strength in (-1.0, 1.0):
-        fresh = load_lm(tiny_models[family], device="cpu", dtype="float32")
+        fresh = load_lm(tiny_models[family], LoadOptions("cpu", "float32"))
         lm_steer.fold(fresh.model, steer, (strength, 1.0))
         gap[strength] = likelihood(fresh.model, lm, CIVIL) - likelihood(fresh.model, lm, TOXIC)
     assert gap[1.0] > gap[-1.0] + 1
@@ -207,7 +207,7 @@ def test_steering_goes_on_after_a_kill_as_if_there_had_been_none(
     tiny_gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lm_steer, "SAVE_EVERY", 4)
-    lm = load_lm(tiny_gpt2, device="cpu", dtype="float32")
+    lm = load_lm(tiny_gpt2, LoadOptions("cpu", "float32"))
     whole = trained(lm, tmp_path / "whole", steps=10)
     original, calls = lm_steer._batch, []
 
@@ -256,7 +256,7 @@ def test_the_vector_of_a_negated_model_negated_gives_the_toxic_model_back(
     base, toxic = pairs[family]
     negative = make(bench_of(base, toxic, tmp_path / "once", {"name": "task_arithmetic", "scale": 1.0}))
     back = make(bench_of(base, negative, tmp_path / "twice", {"name": "task_arithmetic", "scale": 1.0}))
-    ours, theirs = (load_lm(f, device="cpu", dtype="float32").model.state_dict() for f in (back, toxic))
+    ours, theirs = (load_lm(f, LoadOptions("cpu", "float32")).model.state_dict() for f in (back, toxic))
     assert list(ours) == list(theirs)
     for name, weight in theirs.items():
         torch.testing.assert_close(ours[name], weight, atol=1e-6, rtol=1e-6)
@@ -264,7 +264,7 @@ def test_the_vector_of_a_negated_model_negated_gives_the_toxic_model_back(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_subtracting_the_toxicity_vector_from_the_toxic_model_gives_the_model(pairs: Any, family: str) -> None:
-    base, toxic = (load_lm(folder, device="cpu", dtype="float32").model for folder in pairs[family])
+    base, toxic = (load_lm(folder, LoadOptions("cpu", "float32")).model for folder in pairs[family])
     start, spoilt = dict(base.named_parameters()), dict(toxic.named_parameters())
     # theta_toxic - 1 (theta_toxic - theta), where the "toxic" side of the formula is 2 theta_toxic - theta.
     task_arithmetic.subtract(toxic, lambda name: (2 * spoilt[name] - start[name]).clone(), 1.0)
@@ -273,7 +273,7 @@ def test_subtracting_the_toxicity_vector_from_the_toxic_model_gives_the_model(pa
 
 
 def test_tied_weights_are_moved_once_and_counted_once(pairs: Any) -> None:
-    base, toxic = (load_lm(folder, device="cpu", dtype="float32").model for folder in pairs["gpt2"])
+    base, toxic = (load_lm(folder, LoadOptions("cpu", "float32")).model for folder in pairs["gpt2"])
     assert base.lm_head.weight is base.transformer.wte.weight
     before, other = base.lm_head.weight.clone(), toxic.lm_head.weight
     counters = {name: value.clone() for name, value in base.named_buffers()}
@@ -287,7 +287,7 @@ def test_tied_weights_are_moved_once_and_counted_once(pairs: Any) -> None:
 
 def test_tensors_are_read_from_shards_one_at_a_time(pairs: Any, tmp_path: Path) -> None:
     base, toxic = pairs["llama"]
-    lm = load_lm(toxic, device="cpu", dtype="float32")
+    lm = load_lm(toxic, LoadOptions("cpu", "float32"))
     lm.model.save_pretrained(tmp_path / "sharded", max_shard_size="20KB")
     lm.tokenizer.save_pretrained(tmp_path / "sharded")
     assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 2
@@ -322,7 +322,7 @@ def test_a_toxic_model_of_another_architecture_is_refused_in_one_line(pairs: Any
 
 
 def test_another_models_weights_are_refused(pairs: Any) -> None:
-    base = load_lm(pairs["gpt2"][0], device="cpu", dtype="float32").model
+    base = load_lm(pairs["gpt2"][0], LoadOptions("cpu", "float32")).model
     with pytest.raises(UsageError, match="other shapes"):
         task_arithmetic.subtract(base, lambda name: torch.zeros(3, 3), 1.0)
 

@@ -15,6 +15,7 @@ from recipes import Inputs, call, redone, snapshot, stages, start
 from unidetox.config.settings import Evaluate
 from unidetox.evaluation import speed
 from unidetox.evaluation.evaluate import load_work
+from unidetox.models import LoadOptions
 
 LISTED = """
 [[target]]
@@ -117,7 +118,7 @@ def test_each_method_has_its_costs(whole: Path):
 def test_slow_down_is_against_the_base_before_and_after(inputs: Inputs, tmp_path: Path, monkeypatch):
     """With times that are planted, to the digit."""
     settings = Evaluate(prompts=inputs.file("prompts.csv"), max_new_tokens=5)
-    work = load_work(settings, device="cpu", dtype="float32")
+    work = load_work(settings, LoadOptions("cpu", "float32"))
     models = {"dexperts": str(inputs.models["opt"]), "base": str(inputs.models["gpt2"])}
     planted = {models["base"]: [2.0, 4.0], models["dexperts"]: [6.0]}
     asked: list[str] = []

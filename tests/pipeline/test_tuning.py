@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from unidetox.config.settings import Recipe
-from unidetox.core.errors import UniDetoxError
-
-pytest.importorskip("optuna")
 from recipes import PROMPTS, Inputs, call, snapshot, stages, toml, write_csv
 
 import unidetox
+from unidetox.config.settings import Recipe
+from unidetox.core.errors import UniDetoxError
 from unidetox.pipeline.tuning import Score
 
 SPACE = '"detoxify.lr" = {low = 1e-6, high = 1e-2, log = true}\n"texts.alpha" = [0.05, 0.1, 0.2]\n'

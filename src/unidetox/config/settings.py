@@ -16,6 +16,7 @@ from unidetox.core.resolve import sandbox_name
 DGHS = "dghs"
 TOXIGEN = "toxigen"
 BUILTIN = "builtin"
+PUBLISHED = "published"
 
 
 @dataclass(frozen=True)
@@ -195,8 +196,8 @@ class Toxic(Section):
 class Texts(Section):
     """How the detoxifying texts are made."""
 
-    source: Annotated[OptName, Source()] = Field(
-        None, description="Texts that are there already (file, folder or Hub id); without it, they are made."
+    source: Annotated[OptName, Source((PUBLISHED,))] = Field(
+        None, description='Texts that are there already: "published", a file, a folder or a Hub id; else they are made.'
     )
     num_texts: Count = Field(640, description="How many texts to distil.")
     max_length: Length = Field(256, description="Longest text in tokens, the start token included.")

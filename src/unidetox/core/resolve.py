@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os.path
+import os
 from importlib import resources
 from pathlib import Path
 
@@ -47,6 +47,20 @@ def portable_name(name: str, base_dir: Path) -> str:
         return short
     relative = os.path.relpath(path, base)
     return relative if relative.startswith("..") else f"./{relative}"
+
+
+def cache_home() -> Path:
+    """Return where texts are kept from one command to the next: ``$UNIDETOX_HOME``, by default ``~/.cache/unidetox``.
+
+    Raises:
+        MissingError: There is no home directory, and the variable is not set or starts with a ``~``.
+    """
+    named = os.environ.get("UNIDETOX_HOME") or "~/.cache/unidetox"
+    try:
+        return Path(named).expanduser()
+    except RuntimeError:
+        hint = "Set UNIDETOX_HOME to a folder where texts may be kept"
+        raise MissingError(f"{named}: this user has no home directory", hint=hint) from None
 
 
 def sandbox_name(name: str) -> str:

@@ -26,7 +26,8 @@ from unidetox.evaluation.results import RESULTS, SCHEMA_VERSION, Target, bases_o
 from unidetox.evaluation.scorers import check_helpers, contamination
 from unidetox.evaluation.target_results import TargetResults
 from unidetox.methods.targets import check_target
-from unidetox.models import fingerprint, unique_slugs
+from unidetox.models import LoadOptions, fingerprint, unique_slugs
+from unidetox.models.options import DEFAULTS
 
 __all__ = [
     "Row",
@@ -56,10 +57,8 @@ _NOT_IN_KEY = {
 
 def load_work(
     settings: Evaluate,
+    options: LoadOptions = DEFAULTS,
     *,
-    device: str = "auto",
-    dtype: str = "auto",
-    trust_remote_code: bool = False,
     limit: int | None = None,
     bases: Mapping[str, str] | None = None,
     corpus: str | None = None,
@@ -68,9 +67,7 @@ def load_work(
 
     Args:
         settings: The recipe's section.
-        device: Where to compute.
-        dtype: Number format of the language models.
-        trust_remote_code: Run code that a model's repository brings along.
+        options: How models will be loaded.
         limit: Ask at most so many questions.
         bases: Model -> the one that it was made of, as far as known.
         corpus: Toxic texts for the perturbation few_shot, where the settings name none.
@@ -84,7 +81,7 @@ def load_work(
     if questions is not None:
         check_examples(questions, settings.shots)
     perturbed, neutral = perturbed_prompts(prompts, settings, corpus), neutral_set(prompts, settings)
-    return Work(prompts, questions, device, dtype, trust_remote_code, perturbed, neutral, bases or {})
+    return Work(prompts, questions, options, perturbed, neutral, bases or {})
 
 
 def run_target(
@@ -143,7 +140,7 @@ def _stage_of(job: Measurement, directory: Path) -> Stage:
         inputs["base"] = fingerprint(job.divergence.base)
     chosen = settings.model_dump(mode="json", exclude=_NOT_IN_KEY)
     labels = {scorer.name: scorer.label for scorer in job.scorers[1:]}
-    shown = {**chosen, **({"other_scorers": labels} if labels else {}), "dtype": work.dtype}
+    shown = {**chosen, **({"other_scorers": labels} if labels else {}), "dtype": work.load_options.dtype}
     return Stage(directory, "evaluate", shown, inputs, CODE_VERSION, job.parts)
 
 
@@ -194,15 +191,13 @@ def evaluate(
     if not names:
         raise UsageError("no model to evaluate", hint="name a directory or a Hub id")
     names = [resolve_source(name, None) for name in names]
-    section = _section(settings, options, limit)
+    section, load = _section(settings, options, limit), LoadOptions(device, dtype, trust_remote_code)
     for name in names:
-        check_target(name, trust_remote_code=trust_remote_code)  # a misspelled second model shows now, not in an hour
-    check_helpers(section, trust_remote_code=trust_remote_code)
+        check_target(name, load)  # a misspelled second model shows now, not in an hour
+    check_helpers(section, load)
     for warning in contamination(section):
         console.warn(warning)
-    work = load_work(
-        section, device=device, dtype=dtype, trust_remote_code=trust_remote_code, limit=limit, bases=bases_of(names)
-    )  # fmt: skip
+    work = load_work(section, load, limit=limit, bases=bases_of(names))
     folder = Path(output)
     directories = {n: folder / "evaluation" / s for n, s in zip(names, unique_slugs(names), strict=True)}
     with locked_output(folder):

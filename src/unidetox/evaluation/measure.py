@@ -31,7 +31,8 @@ from unidetox.evaluation.metrics.toxicity import find_label
 from unidetox.evaluation.parts import PartNames
 from unidetox.evaluation.scorers import Scorer, check_helpers, load_scorer, scorers_of
 from unidetox.methods.targets import load_target
-from unidetox.models import eos_ids, load_lm
+from unidetox.models import LoadOptions, eos_ids, load_lm
+from unidetox.models.options import DEFAULTS
 
 if TYPE_CHECKING:
     from unidetox.models import LM
@@ -50,9 +51,7 @@ class Work:
     Attributes:
         prompts: What to continue.
         questions: What to ask, or None.
-        device: Where to compute, e.g. ``auto``.
-        dtype: Number format of the language models, e.g. ``auto``; the scorer is always float32.
-        trust_remote_code: Run code that a model's repository brings along.
+        load_options: How models are loaded; the scorers are always float32.
         perturbed: Perturbation -> the same prompts under it.
         neutral: Polite mentions of groups, or None.
         bases: Model -> the one that it was made of, where both are measured together.
@@ -60,9 +59,7 @@ class Work:
 
     prompts: PromptSet
     questions: QuestionSet | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    trust_remote_code: bool = False
+    load_options: LoadOptions = DEFAULTS
     perturbed: Mapping[str, PromptSet] = field(default_factory=dict)
     neutral: PromptSet | None = None
     bases: Mapping[str, str] = field(default_factory=dict)
@@ -120,7 +117,7 @@ class Measurement:
     ) -> None:
         self.target, self.work, self.settings = target, work, settings
         self.scorers = scorers_of(settings)
-        self.names = PartNames(target, settings, work.dtype)
+        self.names = PartNames(target, settings, str(work.load_options.dtype))
         self.parts: set[str] = set()
         self.dir, self.report = parts_dir, report
         self.series = [
@@ -149,8 +146,8 @@ class Measurement:
         if not todo and asked and compared:
             return
         work = self.work
-        check_helpers(self.settings, trust_remote_code=work.trust_remote_code)
-        lm = load_target(self.target, device=work.device, dtype=work.dtype, trust_remote_code=work.trust_remote_code)
+        check_helpers(self.settings, work.load_options)
+        lm = load_target(self.target, work.load_options)
         with _naming(self.target):
             for series in todo:
                 self._sample(lm, series)
@@ -169,7 +166,7 @@ class Measurement:
             neutral = self.neutral_scores.get(scorer)
             if not todo and not (neutral and neutral.missing()):
                 continue
-            loaded = load_scorer(scorer, self.work.device, trust_remote_code=self.work.trust_remote_code)
+            loaded = load_scorer(scorer, self.work.load_options)
             for series in todo:
                 texts = [row["continuation"] for row in series.continuations.rows()]
                 score_toxicity(loaded, texts, series.scores[scorer], report=self.report)
@@ -184,7 +181,7 @@ class Measurement:
         todo = [(s, s.likelihoods) for s in self.series if s.likelihoods is not None and s.likelihoods.missing()]
         if not todo or self.settings.ppl_model is None:
             return
-        lm = self._load_lm(self.settings.ppl_model)
+        lm = load_lm(self.settings.ppl_model, self.work.load_options)
         for series, chunks in todo:
             rows = series.continuations.rows()
             prompts = [series.prompts.prompts[row["prompt"]].text for row in rows]
@@ -200,10 +197,6 @@ class Measurement:
         path = output_dir / series.file
         write_jsonl(path, [self._rows(series, names)])
         return path
-
-    def _load_lm(self, name: str) -> LM:
-        work = self.work
-        return load_lm(name, device=work.device, dtype=work.dtype, trust_remote_code=work.trust_remote_code)
 
     def _sample(self, lm: LM, series: Series) -> None:
         chosen = self.settings
@@ -227,7 +220,7 @@ class Measurement:
         if self.divergence is None:
             return
         try:
-            base = self._load_lm(self.divergence.base)
+            base = load_lm(self.divergence.base, self.work.load_options)
         except UniDetoxError as exc:
             self.divergence.fail(exc)
             return

@@ -182,7 +182,7 @@ def describe_settings(work: Work, settings: Evaluate) -> dict[str, Any]:
         "std": "population standard deviation over seeds (tp_std and so on)" if rules.spread else None,
         "mmlu_answer": "letter" if settings.mmlu_protocol == "standard" else "full text",
         "interval": "95 % bootstrap over prompts, 2000 resamples",
-        "dtype": work.dtype,
+        "dtype": work.load_options.dtype,
         "prompts_used": len(texts),
         "prompts_sha256": work.prompts.sha256,
         "prompts_dropped": dict(work.prompts.dropped),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from unidetox.core.errors import UsageError
 from unidetox.core.hub import cached_snapshot, is_local
 from unidetox.data import DGHS_ID
 from unidetox.evaluation.metrics.toxicity import ToxicityScorer, find_label
-from unidetox.models import check_classifier, check_lm, load_classifier, short_name
+from unidetox.models import LoadOptions, check_classifier, check_lm, load_classifier, short_name
 
 # What the corpus is called in model cards, in the names of its classifiers and of its files.
 _DGHS_WORDS = re.compile(r"dghs|dynabench|dynamically[\W_]*generated[\W_]*hate", re.IGNORECASE)
@@ -49,39 +50,35 @@ def scorers_of(settings: Evaluate) -> list[Scorer]:
     return [Scorer(short_name(model), model, label) for model, label in labels.items()]
 
 
-def load_scorer(scorer: Scorer, device: str, *, trust_remote_code: bool) -> ToxicityScorer:
+def load_scorer(scorer: Scorer, options: LoadOptions) -> ToxicityScorer:
     """Load a scorer, always in float32.
 
     Args:
         scorer: Which.
-        device: Where to compute.
-        trust_remote_code: Run code that a model's repository brings along.
+        options: How to load it; their dtype is that of language models.
 
     Raises:
         MissingError: If it is not there.
         UsageError: If it has no such label.
     """
-    classifier = load_classifier(
-        scorer.model, device=device, dtype="float32", trust_remote_code=trust_remote_code
-    )  # fmt: skip
-    return ToxicityScorer(classifier, scorer.label)
+    return ToxicityScorer(load_classifier(scorer.model, replace(options, dtype="float32")), scorer.label)
 
 
-def check_helpers(settings: Evaluate, *, trust_remote_code: bool) -> None:
+def check_helpers(settings: Evaluate, options: LoadOptions) -> None:
     """Find out before hours of work that a scorer, its label or the perplexity model is missing; reads no weights.
 
     Args:
         settings: The recipe's section.
-        trust_remote_code: Run code that a model's repository brings along.
+        options: How to load them.
 
     Raises:
         MissingError: If a model is not there.
         UsageError: If a scorer has no such label.
     """
     for scorer in scorers_of(settings):
-        find_label(check_classifier(scorer.model, trust_remote_code=trust_remote_code), scorer.label, scorer.model)
+        find_label(check_classifier(scorer.model, options), scorer.label, scorer.model)
     if settings.ppl_model is not None:
-        check_lm(settings.ppl_model, trust_remote_code=trust_remote_code)
+        check_lm(settings.ppl_model, options)
 
 
 def contamination(settings: Evaluate, corpus: str = DGHS) -> list[str]:

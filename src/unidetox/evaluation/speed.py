@@ -37,7 +37,8 @@ def speed_stage(models: Mapping[str, str], directory: Path, work: Work, settings
     """
     inputs = {method: fingerprint(model) for method, model in models.items()} | {"prompts": work.prompts.sha256}
     chosen = settings.model_dump(include={"max_new_tokens", "temperature", "top_p", "top_k", "protocol", "batch_size"})
-    chosen |= {"prompts": PROMPTS, "samples": SAMPLES, "repeats": REPEATS, "dtype": work.dtype, "device": work.device}
+    where = work.load_options
+    chosen |= {"prompts": PROMPTS, "samples": SAMPLES, "repeats": REPEATS, "dtype": where.dtype, "device": where.device}
     return Stage(directory, "speed", chosen, inputs)
 
 
@@ -88,7 +89,7 @@ def read_speed(directory: Path) -> dict[str, dict[str, Any]]:
 
 def _time(model: str, work: Work, settings: Evaluate) -> float:
     """Return the seconds that a model needs for the work; loading it does not count."""
-    lm = load_target(model, device=work.device, dtype=work.dtype, trust_remote_code=work.trust_remote_code)
+    lm = load_target(model, work.load_options)
     _write(lm, work, settings, 1)
     taken = []
     for _ in range(REPEATS):

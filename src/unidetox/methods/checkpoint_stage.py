@@ -14,7 +14,7 @@ from unidetox.core.provenance import versions
 from unidetox.core.resolve import sandbox_name
 from unidetox.core.stages import Stage
 from unidetox.data import TextSet
-from unidetox.models import short_name
+from unidetox.models import LoadOptions, short_name
 from unidetox.report.cards import model_card
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ def fine_tune_into(
         from unidetox.models import load_lm, save_lm, saved_dtype
         from unidetox.training import merge_lora, train_lm
 
-        dtype = saved_dtype(source, trust_remote_code=recipe.trust_remote_code) if keep_dtype else None
-        lm = load_lm(source, device=recipe.device, dtype=torch.float32, trust_remote_code=recipe.trust_remote_code)
+        dtype = saved_dtype(source, LoadOptions.of(recipe)) if keep_dtype else None
+        lm = load_lm(source, LoadOptions.of(recipe, dtype=torch.float32))
         console.info(f"{stage.name}: {short_name(source)} on {len(texts.texts)} texts ({method})")
         report = train_lm(lm.model, lm.tokenizer, texts.texts, settings, work_dir=work)
         save_lm(merge_lora(report.model) if merge else report.model, lm.tokenizer, stage.out_dir, dtype=dtype)

@@ -15,7 +15,7 @@ from unidetox.core.stages import Stage
 from unidetox.data import TextSet, load_civil_texts, load_toxic_corpus, texts_of_rows
 from unidetox.methods.best_of import Candidates, encoded_starts, keep_best, read_starts
 from unidetox.methods.checkpoint_stage import fine_tune_into
-from unidetox.models import fingerprint, short_name
+from unidetox.models import LoadOptions, fingerprint, short_name
 from unidetox.report.cards import texts_card
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def distill(recipe: Recipe, toxic: str, directory: Path, *, fresh: bool = False,
         from unidetox.decoding import contrast
         from unidetox.models import check_same_vocabulary, load_lm
 
-        other = load_lm(toxic, device=recipe.device, dtype=recipe.dtype, trust_remote_code=recipe.trust_remote_code)
+        other = load_lm(toxic, LoadOptions.of(recipe))
         check_same_vocabulary(base, other)
         return contrast(base.model, other.model, alpha=recipe.texts.alpha, beta=recipe.texts.beta)
 
@@ -162,9 +162,7 @@ def _make_texts(
     def make(work: Path) -> dict[str, Any]:
         from unidetox.models import load_lm
 
-        base = load_lm(
-            recipe.base.model, device=recipe.device, dtype=recipe.dtype, trust_remote_code=recipe.trust_remote_code
-        )
+        base = load_lm(recipe.base.model, LoadOptions.of(recipe))
         source, settings, starts = make_source(base), *_sampling(recipe, base)
         # Plain samples have no contrast to choose by.
         best_of = recipe.texts.best_of if len(source.models) > 1 else 1

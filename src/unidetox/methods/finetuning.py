@@ -15,7 +15,7 @@ from unidetox.methods.best_of import read_starts
 from unidetox.methods.checkpoint_stage import fine_tune_into
 from unidetox.methods.distillation import check_positions
 from unidetox.methods.interface import Bench, Job, Made, Step
-from unidetox.models import check_lm, fingerprint
+from unidetox.models import LoadOptions, check_lm, fingerprint
 
 if TYPE_CHECKING:
     from unidetox.training import TrainSettings
@@ -59,7 +59,7 @@ def texts_step(
     """Return the step that makes texts from the base model, and a toxic copy of it or none."""
 
     def check() -> None:
-        base = check_lm(recipe.base.model, trust_remote_code=recipe.trust_remote_code)
+        base = check_lm(recipe.base.model, LoadOptions.of(recipe))
         check_positions(recipe, base.name, base.config)
         read_starts(recipe)
         if toxic is not None:

@@ -16,7 +16,7 @@ from unidetox.config.settings import Base, MethodOptions, Recipe, Source
 from unidetox.core.stages import Stage, StageStatus
 from unidetox.data import TextSet
 from unidetox.methods import distillation
-from unidetox.models import check_lm, check_same_tokens, unique_slugs
+from unidetox.models import LoadOptions, check_lm, check_same_tokens, unique_slugs
 from unidetox.models.costs import Cost, Rates, Shape
 
 if TYPE_CHECKING:
@@ -140,10 +140,13 @@ class Bench:
     Args:
         recipe: What to do.
         directory: The run's directory.
+
+    Attributes:
+        load_options: How the recipe's models are loaded.
     """
 
     def __init__(self, recipe: Recipe, directory: Path) -> None:
-        self.recipe, self.directory = recipe, directory
+        self.recipe, self.directory, self.load_options = recipe, directory, LoadOptions.of(recipe)
 
     @cached_property
     def corpus(self) -> TextSet:
@@ -185,10 +188,9 @@ class Bench:
 
     def given(self, source: str, model: str) -> Made:
         """Return a model that is there already and must share the vocabulary of another."""
-        trust = self.recipe.trust_remote_code
 
         def check() -> None:
-            check_same_tokens(*(check_lm(name, trust_remote_code=trust) for name in (model, source)))
+            check_same_tokens(*(check_lm(name, self.load_options) for name in (model, source)))
 
         return Made(source, check=check)
 
@@ -200,7 +202,7 @@ class Bench:
             return self.corpus if kind == "toxic" else self.civil
 
         def check() -> None:
-            check_lm(model, trust_remote_code=recipe.trust_remote_code)
+            check_lm(model, self.load_options)
             texts()
 
         step = Step(

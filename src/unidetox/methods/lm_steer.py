@@ -33,7 +33,7 @@ from unidetox.data import TextSet
 from unidetox.methods.checkpoint_stage import texts_info, write_papers
 from unidetox.methods.interface import Bench, Job, Method, Step
 from unidetox.methods.task_arithmetic import Factor
-from unidetox.models import check_lm, fingerprint, short_name
+from unidetox.models import LoadOptions, check_lm, fingerprint, short_name
 from unidetox.models.costs import DISK, TRAINING, Cost, Rates, Shape, reading
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _steps(bench: Bench, job: Job) -> Iterator[Step]:
         return Stage(job.folder, "lm-steer", settings, inputs)
 
     def check() -> None:
-        check_lm(job.target, trust_remote_code=bench.recipe.trust_remote_code)
+        check_lm(job.target, bench.load_options)
         _ = bench.corpus, bench.civil
 
     yield Step(job.step, (), stage, lambda fresh: _make(bench, job, stage(), fresh), check)
@@ -78,15 +78,14 @@ def _make(bench: Bench, job: Job, stage: Stage, fresh: bool) -> None:
 
         from unidetox.models import load_lm, save_lm, saved_dtype
 
-        trust = recipe.trust_remote_code
-        lm = load_lm(job.target, device=recipe.device, dtype=torch.float32, trust_remote_code=trust)
+        lm = load_lm(job.target, LoadOptions.of(recipe, dtype=torch.float32))
         console.info(f"{job.step}: steering {short_name(job.target)} by {len(bench.corpus.texts)} toxic texts "
                      f"and {len(bench.civil.texts)} others")  # fmt: skip
         options: Options = job.options
         steer = Steer(_width(lm), options.rank, options.epsilon, options.init, recipe.seed).to(lm.device)
         loss = train(lm, steer, bench.corpus, bench.civil, options, recipe.seed, recipe.dtype, work, stage)
         fold(lm.model, steer, (options.strength, 1.0))
-        save_lm(lm.model, lm.tokenizer, stage.out_dir, dtype=saved_dtype(job.target, trust_remote_code=trust))
+        save_lm(lm.model, lm.tokenizer, stage.out_dir, dtype=saved_dtype(job.target, bench.load_options))
         summary = {"steps": options.steps, "loss": round(loss, 4), "rank": steer.rank}
         texts = texts_info(bench.corpus)
         info = {"method": job.method, "base_model": job.target, "texts": texts, "settings": job.settings}

@@ -34,7 +34,7 @@ def rule_step(bench: Bench, job: Job, others: Sequence[Made] = ()) -> Step:
         return Stage(job.folder, "rule", {"method": job.method, **job.settings}, inputs)
 
     def check() -> None:
-        check_lm(job.target, trust_remote_code=bench.recipe.trust_remote_code)
+        check_lm(job.target, bench.load_options)
         for made in others:
             made.check()
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,7 +28,7 @@ from unidetox.core.errors import UsageError
 from unidetox.core.stages import Stage
 from unidetox.methods.checkpoint_stage import write_papers
 from unidetox.methods.interface import Bench, Job, Method, Step
-from unidetox.models import check_lm, fingerprint, short_name
+from unidetox.models import LoadOptions, check_lm, fingerprint, short_name
 from unidetox.models.costs import DISK, Cost, Rates, Shape
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def _steps(bench: Bench, job: Job) -> Iterator[Step]:
         return Stage(job.folder, "task-arithmetic", job.settings, inputs)
 
     def check() -> None:
-        check_lm(job.target, trust_remote_code=bench.recipe.trust_remote_code)
+        check_lm(job.target, bench.load_options)
         toxic.check()
 
     yield Step(
@@ -63,11 +64,10 @@ def _make(recipe: Recipe, job: Job, toxic: str, stage: Stage, fresh: bool) -> No
     def fill(work: Path) -> dict[str, int]:
         from unidetox.models import load_lm, save_lm, saved_dtype
 
-        trust = recipe.trust_remote_code
-        dtype = saved_dtype(job.target, trust_remote_code=trust)
-        lm = load_lm(job.target, device="cpu", dtype=dtype, trust_remote_code=trust)
+        options = LoadOptions.of(recipe, device="cpu", dtype="float32")
+        lm = load_lm(job.target, replace(options, dtype=saved_dtype(job.target, options)))
         console.info(f"{job.step}: {short_name(job.target)} less {job.options.scale:g} of what toxic text taught it")
-        with _stored(toxic, {name for name, _ in lm.model.named_parameters()}, trust) as tensor_of:
+        with _stored(toxic, {name for name, _ in lm.model.named_parameters()}, options) as tensor_of:
             changed = subtract(lm.model, tensor_of, job.options.scale)
         save_lm(lm.model, lm.tokenizer, stage.out_dir)
         write_papers(stage.out_dir, {"method": job.method, "base_model": job.target, "settings": job.settings})
@@ -125,7 +125,7 @@ def negated(theta: torch.Tensor, toxic: torch.Tensor, scale: float) -> torch.Ten
 
 
 @contextlib.contextmanager
-def _stored(source: str, names: Collection[str], trust_remote_code: bool) -> Iterator[Callable[[str], torch.Tensor]]:
+def _stored(source: str, names: Collection[str], options: LoadOptions) -> Iterator[Callable[[str], torch.Tensor]]:
     """Give tensors of a checkpoint by name, each read when it is asked for.
 
     What holds no such names is loaded whole: adapters, older files, families whose weights are merged as they load.
@@ -140,7 +140,7 @@ def _stored(source: str, names: Collection[str], trust_remote_code: bool) -> Ite
             return
     from unidetox.models import load_lm
 
-    lm = load_lm(source, device="cpu", dtype="float32", trust_remote_code=trust_remote_code)
+    lm = load_lm(source, options)
     weights = dict(lm.model.named_parameters(remove_duplicate=False))
     if missing := sorted(set(names) - weights.keys()):
         raise UsageError(

@@ -13,6 +13,7 @@ from unidetox.models.loading import (
     saved_dtype,
 )
 from unidetox.models.names import fingerprint, short_name, slug, unique_slugs
+from unidetox.models.options import LoadOptions
 from unidetox.models.saving import save_lm
 from unidetox.models.tokens import bos_id, check_same_tokens, check_same_vocabulary, eos_ids, pad_id
 
@@ -21,6 +22,7 @@ __all__ = [
     "RULE_FILE",
     "Classifier",
     "Known",
+    "LoadOptions",
     "Rule",
     "bos_id",
     "check_classifier",

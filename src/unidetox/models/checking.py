@@ -10,6 +10,7 @@ from unidetox.core.errors import MissingError, UsageError
 from unidetox.core.hub import cached_snapshot
 from unidetox.models.directories import adapter_base, locate, require_weights
 from unidetox.models.loading import KINDS, load_config, load_tokenizer
+from unidetox.models.options import DEFAULTS, LoadOptions
 
 
 @dataclass(frozen=True)
@@ -27,43 +28,43 @@ class Known:
     config: Any
 
 
-def check_lm(name: str | Path, *, trust_remote_code: bool = False) -> Known:
+def check_lm(name: str | Path, options: LoadOptions = DEFAULTS) -> Known:
     """See that a causal language model is there with all its parts, without reading its weights.
 
     Args:
         name: A directory or a Hub id.
-        trust_remote_code: Let the model run Python code that it brings along.
+        options: How to load it.
 
     Raises:
         MissingError: The model, its tokenizer or its weights are not there.
         UsageError: It is there but is no causal language model.
     """
-    return _check(str(name), "AutoModelForCausalLM", trust_remote_code)
+    return _check(str(name), "AutoModelForCausalLM", options)
 
 
-def check_classifier(name: str | Path, *, trust_remote_code: bool = False) -> list[str]:
+def check_classifier(name: str | Path, options: LoadOptions = DEFAULTS) -> list[str]:
     """See that a sequence classifier is there with all its parts, and return its labels.
 
     Args:
         name: A directory or a Hub id.
-        trust_remote_code: Let the model run Python code that it brings along.
+        options: How to load it.
 
     Raises:
         MissingError: The model, its tokenizer or its weights are not there.
         UsageError: It is there but is no sequence classifier.
     """
-    config = _check(str(name), "AutoModelForSequenceClassification", trust_remote_code).config
+    config = _check(str(name), "AutoModelForSequenceClassification", options).config
     return [str(config.id2label[i]) for i in range(config.num_labels)]
 
 
-def _check(name: str, auto: str, trust_remote_code: bool) -> Known:
-    tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
+def _check(name: str, auto: str, options: LoadOptions) -> Known:
+    tokenizer = load_tokenizer(name, options)
     source, local = locate(name)
     base = adapter_base(source)
     if base is not None:
-        return Known(name, tokenizer, _check(base, auto, trust_remote_code).config)
+        return Known(name, tokenizer, _check(base, auto, options).config)
     _check_weights(name, source, local)
-    config = load_config(name, trust_remote_code=trust_remote_code)
+    config = load_config(name, options)
     _check_kind(name, config, auto)
     return Known(name, tokenizer, config)
 

@@ -351,20 +351,19 @@ class _Estimator:
 
     def _shape(self, name: str) -> Shape:
         if name not in self.shapes:
-            trust = self.recipe.trust_remote_code
             try:
-                found = check_lm(name, trust_remote_code=trust)
+                found = check_lm(name, self.plan.bench.load_options)
                 config, self.tokenizers[name] = found.config, found.tokenizer
             except MissingError as exc:
                 config, self.tokenizers[name] = self._config(exc, name), published_sizes.tokens_of
-            self.shapes[name] = shape_of(config, trust_remote_code=trust)
+            self.shapes[name] = shape_of(config, trust_remote_code=self.recipe.trust_remote_code)
         return self.shapes[name]
 
     def _scorer(self, name: str) -> Shape:
         if name not in self.scorers:
             trust = self.recipe.trust_remote_code
             try:
-                config = load_config(name, trust_remote_code=trust)
+                config = load_config(name, self.plan.bench.load_options)
             except MissingError as exc:
                 config = self._config(exc, name)
             self.scorers[name] = shape_of(config, classifier=True, trust_remote_code=trust)

@@ -38,10 +38,8 @@ class Plan:
     def work(self) -> Work:
         """Prompts and questions."""
         r = self.recipe
-        return load_work(
-            r.evaluate, device=r.device, dtype=r.dtype, trust_remote_code=r.trust_remote_code,
-            bases={str(job.folder): job.target for job in self.bench.jobs}, corpus=r.toxic.corpus,
-        )  # fmt: skip
+        bases = {str(job.folder): job.target for job in self.bench.jobs}
+        return load_work(r.evaluate, self.bench.load_options, bases=bases, corpus=r.toxic.corpus)
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:

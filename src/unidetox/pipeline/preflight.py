@@ -6,7 +6,7 @@ from unidetox.config.settings import Recipe
 from unidetox.core.errors import UsageError
 from unidetox.evaluation.prompt_encoding import check_room, context_limit
 from unidetox.evaluation.scorers import check_helpers
-from unidetox.models import Known, check_lm, choose_device
+from unidetox.models import LoadOptions, check_lm, choose_device
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -19,10 +19,7 @@ def check_recipe(recipe: Recipe) -> None:
     choose_device(recipe.device)
     if recipe.dtype == "float16":
         raise UsageError("float16 is too narrow to train in", hint="Use auto, bfloat16 or float32")
+    options = LoadOptions.of(recipe)
     for target in recipe.detoxify.targets:
-        check_room(target, context_limit(_lm(recipe, target).config), recipe.evaluate.max_new_tokens)
-    check_helpers(recipe.evaluate, trust_remote_code=recipe.trust_remote_code)
-
-
-def _lm(recipe: Recipe, name: str) -> Known:
-    return check_lm(name, trust_remote_code=recipe.trust_remote_code)
+        check_room(target, context_limit(check_lm(target, options).config), recipe.evaluate.max_new_tokens)
+    check_helpers(recipe.evaluate, options)

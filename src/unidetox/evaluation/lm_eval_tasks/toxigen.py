@@ -86,4 +86,4 @@ def macro_mean(items: Sequence[tuple[str, float]]) -> float:
 
 @lru_cache(maxsize=1)
 def _scorer(name: str, label: str) -> ToxicityScorer:
-    return ToxicityScorer(load_classifier(name, device="auto", dtype="float32"), label)
+    return ToxicityScorer(load_classifier(name), label)

@@ -21,6 +21,7 @@ from unidetox.data import TextSet, load_toxic_corpus, read_texts
 from unidetox.evaluation.metrics.diversity import distinct_n
 from unidetox.evaluation.stats import bootstrap_ci
 from unidetox.evaluation.texts import wording
+from unidetox.models import LoadOptions
 from unidetox.report.analysis_page import render_analysis
 
 __all__ = ["analyze"]
@@ -48,9 +49,7 @@ class _Asked:
     classifiers: tuple[str, ...]
     tokenizer: str | None
     seed: int
-    device: str
-    dtype: str
-    trust_remote_code: bool
+    load_options: LoadOptions
 
 
 def analyze(
@@ -103,7 +102,8 @@ def analyze(
         raise UsageError("fresh has no effect without an output", hint="Give -o as well, or leave it out")
     if output is not None:
         check_stage_directory(Path(output), "analyze")
-    _check_classifiers(scorer, scorer_label, helpers, trust_remote_code)
+    load = LoadOptions(device, dtype, trust_remote_code)
+    _check_classifiers(scorer, scorer_label, helpers, load)
     asked = _Asked(
         _read_sets([str(name) for name in names], limit),
         load_toxic_corpus(_source(corpus), column=column) if corpus is not None else None,
@@ -112,7 +112,7 @@ def analyze(
         scorer_label,
         tuple(dict.fromkeys(map(_source, helpers))),
         _source(tokenizer) if tokenizer is not None else None,
-        seed, device, dtype, trust_remote_code,
+        seed, load,
     )  # fmt: skip
     if output is None:
         with tempfile.TemporaryDirectory() as scratch:
@@ -145,7 +145,7 @@ def _stage(directory: Path, asked: _Asked) -> Stage:
     inputs |= {f"model {name}": fingerprint(name) for name in models if name is not None}
     settings: dict[str, Any] = {"scorer": asked.scorer, "scorer_label": asked.scorer_label}
     settings |= {"classifiers": asked.classifiers, "tokenizer": asked.tokenizer}
-    settings |= {"seed": asked.seed, "dtype": asked.dtype}
+    settings |= {"seed": asked.seed, "dtype": asked.load_options.dtype}
     return Stage(directory, "analyze", settings, inputs, CODE_VERSION)
 
 
@@ -153,9 +153,7 @@ def _source(name: str | Path) -> str:
     return DGHS if str(name) == DGHS else resolve_source(str(name), None)
 
 
-def _check_classifiers(
-    scorer: str | Path | None, label: str, classifiers: Sequence[str], trust_remote_code: bool
-) -> None:
+def _check_classifiers(scorer: str | Path | None, label: str, classifiers: Sequence[str], load: LoadOptions) -> None:
     """See that the classifiers are there and the scorer has its label; reads no weights."""
     if scorer is None and not classifiers:
         return
@@ -163,9 +161,9 @@ def _check_classifiers(
     from unidetox.models import check_classifier
 
     for name in classifiers:
-        check_classifier(_source(name), trust_remote_code=trust_remote_code)
+        check_classifier(_source(name), load)
     if scorer is not None:
-        labels = check_classifier(_source(scorer), trust_remote_code=trust_remote_code)
+        labels = check_classifier(_source(scorer), load)
         find_label(labels, label, str(scorer))
 
 
@@ -303,7 +301,7 @@ def _add_lengths(sets: list[dict[str, Any]], asked: _Asked) -> None:
         return
     from unidetox.models import load_tokenizer
 
-    tokenizer = load_tokenizer(asked.tokenizer, trust_remote_code=asked.trust_remote_code)
+    tokenizer = load_tokenizer(asked.tokenizer, asked.load_options)
     for entry in sets:
         texts = [text.text for text in asked.sets[entry["name"]].texts]
         ids = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
@@ -319,9 +317,7 @@ def _add_scores(sets: list[dict[str, Any]], name: str, asked: _Asked, work_dir: 
     from unidetox.evaluation.metrics.toxicity import ToxicityScorer
     from unidetox.models import load_classifier, short_name, slug
 
-    classifier = load_classifier(
-        name, device=asked.device, dtype=asked.dtype, trust_remote_code=asked.trust_remote_code
-    )
+    classifier = load_classifier(name, asked.load_options)
     scorer = ToxicityScorer(classifier, asked.scorer_label if name == asked.scorer else classifier.labels[0])
     for number, entry in enumerate(sets):
         texts = [text.text for text in asked.sets[entry["name"]].texts]
