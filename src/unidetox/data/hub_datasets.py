@@ -1,9 +1,9 @@
 """Data sets of the Hugging Face Hub: from the local cache where they lie there, else fetched file by file.
 
-Files are chosen by their names and read by `unidetox.data.formats`, and `datasets` comes last, for three reasons. Offline
-it reads nothing of the Hub's cache, or, given the folder, only what the README says, which a cache of single files lacks.
-It takes ``dev`` and ``validation`` for one split. And of a CSV it reads the texts ``NA`` and ``null`` as none at all, so
-that rows would have another hash by way of the Hub than from a file.
+Files are chosen by their names and read by `unidetox.data.formats`, and `datasets` comes last, for three reasons.
+Offline it reads nothing of the Hub cache, or, given the folder, only what the README says, which a cache of single
+files lacks. It takes ``dev`` and ``validation`` for one split. And of a CSV it reads the texts ``NA`` and ``null`` as
+none at all, so that rows would have another hash by way of the Hub than from a file.
 """
 
 from __future__ import annotations
