@@ -368,6 +368,33 @@ def test_what_looks_a_little_like_a_token_is_shown():
     assert hub.hide_secrets("url?key=hf_AbCdEfGh1234567890 and") == "url?key=*** and"
 
 
+@pytest.mark.parametrize(
+    ("card", "license_"),
+    [
+        ("---\nlicense: mit\n---\n# x", {"license": "mit"}),
+        ("---\nlicense: other\nlicense_name: own\n---\n", {"license": "other", "license_name": "own"}),
+        ("---\nlicense: [a, b]\n---\n", {}),
+        ("---\n{oops\n---\n", {}),
+        ("# no metadata", {}),
+        (None, {}),
+    ],
+)
+def test_the_license_of_a_model_is_what_its_card_says(tmp_path, card, license_):
+    if card is not None:
+        (tmp_path / "README.md").write_text(card)
+    assert hub.license_of(str(tmp_path)) == license_
+
+
+def test_the_license_of_a_model_in_the_cache(cache, tmp_path):
+    folder = tmp_path / "hub-cache" / "models--org--x"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0" * 40)
+    (folder / "snapshots" / ("0" * 40)).mkdir(parents=True)
+    (folder / "snapshots" / ("0" * 40) / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    assert hub.license_of("org/x") == {"license": "apache-2.0"}
+    assert hub.license_of("org/absent") == {}
+
+
 def test_what_is_local(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert not hub.is_local("gpt2")

@@ -105,6 +105,27 @@ def cached_snapshot(name: str, kind: Kind) -> Path | None:
         return None
 
 
+def license_of(name: str) -> dict[str, str]:
+    """Return the license that a model's own card names, as far as the card is on this disk.
+
+    Args:
+        name: A directory or a Hub id.
+
+    Returns:
+        ``license`` and, for one that is none of the Hub's, ``license_name`` and ``license_link``; empty where unknown.
+    """
+    from huggingface_hub import ModelCard
+
+    folder = Path(name).expanduser() if is_local(name) else cached_snapshot(name, "model")
+    try:
+        metadata = ModelCard.load(str((folder or Path()) / "README.md")).data.to_dict() if folder else {}
+    except Exception:  # no card, or one that is no YAML, holds no mapping, ...: nothing is known then
+        return {}
+    if not isinstance(metadata.get("license"), str):
+        return {}
+    return {key: str(metadata[key]) for key in ("license", "license_name", "license_link") if metadata.get(key)}
+
+
 def explain_hub_error(exc: BaseException, name: str, kind: Kind) -> MissingError:
     """Turn whatever the Hub client or a loader raised into one clear line; never shows a token.
 

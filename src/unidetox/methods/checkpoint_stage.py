@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unidetox.config.methods import load_method, method_names
-from unidetox.config.settings import Recipe
+from unidetox.config.settings import DGHS, Recipe
 from unidetox.core import console
 from unidetox.core.files import write_json, write_text
-from unidetox.core.hub import is_local
+from unidetox.core.hub import is_local, license_of
 from unidetox.core.provenance import versions
 from unidetox.core.resolve import sandbox_name
 from unidetox.core.stages import Stage
-from unidetox.data import TextSet
+from unidetox.data import DGHS_ID, TextSet
 from unidetox.models import LoadOptions, short_name
 from unidetox.report.cards import model_card
 
@@ -81,19 +82,30 @@ def texts_info(texts: TextSet) -> dict[str, Any]:
     return {"source": source, "sha256": texts.sha256, "number": len(texts.texts), "dropped": texts.dropped}
 
 
-def write_papers(directory: Path, info: dict[str, Any], card: str | None = None) -> None:
+def write_papers(directory: Path, info: dict[str, Any], **more: Any) -> None:
     """Write ``unidetox.json`` and a card.
 
     Args:
         directory: Where to.
         info: What was done: ``method``, ``base_model`` (a directory or a Hub id), ``settings`` and so on.
-        card: The card's text; without it, that of an ordinary checkpoint.
+        more: What the card alone says, see `card_of`.
     """
     base = info["base_model"]
     local = Path(base).exists()
     info = info | {"base_model": short_name(base) if local else base, "base_is_local": local, "versions": versions()}
     write_json(directory / "unidetox.json", info)
-    if card is None:
-        method = info.get("method", "unidetox")
-        card = model_card(info, load_method(method).done if method in method_names() else "")
-    write_text(directory / "README.md", card)
+    write_text(directory / "README.md", card_of(info, base, **more))
+
+
+def card_of(info: Mapping[str, Any], base: str, **more: Any) -> str:
+    """Return the card of something that we made.
+
+    Args:
+        info: The content of its ``unidetox.json``.
+        base: Where the base model is; its own card says the license.
+        more: ``rule`` or ``results``, see `unidetox.report.cards.model_card`.
+    """
+    method = str(info.get("method", "unidetox"))
+    datasets = [DGHS_ID for name in ("texts", "civil") if (info.get(name) or {}).get("source") == DGHS]
+    about = {**info, **license_of(base), "datasets": datasets, **more}
+    return model_card(about, load_method(method).done if method in method_names() else "")

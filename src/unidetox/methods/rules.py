@@ -6,7 +6,6 @@ import os.path
 from collections.abc import Sequence
 from pathlib import Path
 
-from unidetox.config.methods import method_name
 from unidetox.core import console
 from unidetox.core.files import write_json
 from unidetox.core.hub import is_local
@@ -14,7 +13,7 @@ from unidetox.core.resolve import sandbox_name
 from unidetox.core.stages import Stage
 from unidetox.methods.checkpoint_stage import write_papers
 from unidetox.methods.interface import Bench, Job, Made, Step
-from unidetox.models import RULE_FILE, check_lm, fingerprint, short_name
+from unidetox.models import RULE_FILE, check_lm, fingerprint
 
 SCHEMA_VERSION = 1
 
@@ -65,7 +64,7 @@ def write_rule(stage: Stage, job: Job, models: Sequence[str], *, fresh: bool = F
         }
         write_json(stage.out_dir / RULE_FILE, content)
         info = {"method": job.method, "base_model": job.target, "settings": job.settings}
-        write_papers(stage.out_dir, info, _card(job))
+        write_papers(stage.out_dir, info, rule=True)
         return {"models": len(models)}
 
     stage.run(make, fresh=fresh)
@@ -80,14 +79,3 @@ def _named_from(directory: Path, model: str) -> str:
     path = Path(model).absolute()
     together = path.is_relative_to(directory.absolute().parent.parent)
     return os.path.relpath(path, directory.absolute()) if together else str(path)
-
-
-def _card(job: Job) -> str:
-    name = f"{short_name(job.target)}-{job.key}"
-    lines = [f"| {key} | {' '.join(str(value).replace('|', ' ').split())} |" for key, value in job.settings.items()]
-    return "\n".join([
-        "---", "tags:", '- "unidetox"', '- "detoxification"', "---", f"# {name}", "",
-        f"`{short_name(job.target)}` under {method_name(job.method)}, which acts while decoding. There are no weights",
-        f"here: `{RULE_FILE}` names the models and the rule, and `unidetox evaluate` reads it.", "",
-        "| setting | value |", "|---|---|", *lines, "",
-    ])  # fmt: skip
