@@ -15,6 +15,7 @@ import pytest
 from unidetox import data
 from unidetox.core import console, hub
 from unidetox.core.errors import MissingError, UsageError
+from unidetox.core.resolve import is_local
 from unidetox.data import files, hub_datasets
 
 TOXIGEN_HEADER = ["text", "target_group", "toxicity_ai", "toxicity_human"]
@@ -288,10 +289,10 @@ def test_downloads_only_the_files_of_the_split(cache, monkeypatch, tmp_path):
     got = []
 
     class Api:
-        def list_repo_files(self, name, repo_type):
+        def list_repo_files(self, name, repo_type, revision):
             return ["README.md", "train.csv", "test.csv"]
 
-    def download(name, path, repo_type):
+    def download(name, path, repo_type, revision):
         got.append(path)
         return write(tmp_path / path, "text\none\n")
 
@@ -305,7 +306,7 @@ def test_downloads_only_the_files_of_the_split(cache, monkeypatch, tmp_path):
 
 def test_download_errors_are_explained(cache, monkeypatch):
     class Api:
-        def list_repo_files(self, name, repo_type):
+        def list_repo_files(self, name, **_):
             raise answered("GatedRepoError", 403, "Bearer hf_abcdefghijklmnop")
 
     monkeypatch.setattr(hub, "is_offline", lambda: False)
@@ -328,7 +329,6 @@ def answered(kind: str, status: int, message: str = "") -> Exception:
         (answered("GatedRepoError", 403), "model org/x is gated", "hf auth login"),
         (OSError("You are trying to access a gated repo."), "is gated", "https://huggingface.co/org/x"),
         (answered("RepositoryNotFoundError", 404), "no model org/x", "spelling"),
-        (answered("RevisionNotFoundError", 404), "model org/x has no such revision", "huggingface.co/org/x"),
         (answered("RemoteEntryNotFoundError", 404, "no config.json"), "cannot be loaded (no config.json)", "org/x"),
         (answered("HfHubHTTPError", 401), "refused access", "hf auth login"),
         (answered("HfHubHTTPError", 500, "is gated, they said"), "cannot be loaded (is gated, they said)", "org/x"),
@@ -346,6 +346,12 @@ def test_hub_errors_become_one_line(monkeypatch, raised, said_first, hint):
     error = hub.explain_hub_error(raised, "org/x", "model")
     assert said_first in error.message
     assert hint in (error.hint or "")
+
+
+def test_a_revision_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr(hub, "is_offline", lambda: False)
+    for raised in (answered("RevisionNotFoundError", 404), OSError("v9 is not a valid git identifier (branch ...)")):
+        assert hub.explain_hub_error(raised, "org/x@v9", "model").message == "model org/x has no revision v9"
 
 
 def test_hub_errors_are_found_under_what_wraps_them(monkeypatch):
@@ -397,11 +403,11 @@ def test_the_license_of_a_model_in_the_cache(cache, tmp_path):
 
 def test_what_is_local(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert not hub.is_local("gpt2")
-    assert not hub.is_local("Qwen/Qwen2.5-0.5B")
-    assert all(map(hub.is_local, ["./gpt2", "/gpt2", "~/gpt2", "a/b/c", "texts.csv", "a..b", "", "has space", "a\0b"]))
+    assert not is_local("gpt2")
+    assert not is_local("Qwen/Qwen2.5-0.5B")
+    assert all(map(is_local, ["./gpt2", "/gpt2", "~/gpt2", "a/b/c", "texts.csv", "a..b", "", "has space", "a\0b"]))
     (tmp_path / "gpt2").mkdir()
-    assert hub.is_local("gpt2")
+    assert is_local("gpt2")
 
 
 def test_files_of_a_split_are_chosen_by_name():

@@ -13,7 +13,7 @@ from unidetox.cli.measuring import analyze, evaluate
 from unidetox.cli.options import command_of
 from unidetox.cli.recipes import compare, init, run, tune
 from unidetox.core import console
-from unidetox.core.errors import UniDetoxError, UsageError
+from unidetox.core.errors import UniDetoxError, UsageError, was_interrupted
 from unidetox.core.version import __version__
 
 app = typer.Typer(
@@ -69,18 +69,26 @@ def _run(arguments: list[str]) -> int:
         return 2
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
-    except UniDetoxError as exc:
+    except Exception as exc:
+        if not was_interrupted(exc):
+            return _failed(exc, arguments)
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # some versions of Typer catch Ctrl-C themselves and return this
+        console.error(UniDetoxError("interrupted", hint="The same command goes on where it stopped"))
+    return int(code or 0)
+
+
+def _failed(exc: Exception, arguments: list[str]) -> int:
+    if isinstance(exc, UniDetoxError):
         if "-v" in arguments or "--verbose" in arguments:
             console.traceback()
         console.error(exc)
         return exc.exit_code
-    except OSError as exc:
+    if isinstance(exc, OSError):
         where = f" ({exc.filename})" if exc.filename else ""
         console.error(UniDetoxError(f"{exc.strerror or exc}{where}", hint="Check disk space and permissions"))
         return 1
-    if code == INTERRUPTED:  # some versions of Typer catch Ctrl-C themselves and return this
-        console.error(UniDetoxError("interrupted", hint="The same command goes on where it stopped"))
-    return int(code or 0)
+    raise exc
 
 
 def _help_hint(exc: Any) -> str:

@@ -38,3 +38,18 @@ class LockedError(UniDetoxError):
     """Another process is working in the same directory (exit code 4)."""
 
     exit_code = 4
+
+
+def was_interrupted(exc: BaseException) -> bool:
+    """Whether Ctrl-C is what an error comes from.
+
+    It may fall into the middle of a library's clearing up, which then fails in its own way: torch, say, finds a stack
+    of modes empty that it has already emptied.
+
+    Args:
+        exc: What was raised; all that it was raised in the handling of is looked at too.
+    """
+    link: BaseException | None = exc
+    while link is not None and not isinstance(link, KeyboardInterrupt):
+        link = link.__context__
+    return link is not None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from unidetox.config.settings import Recipe
+from unidetox.config.settings import Key, Recipe
 from unidetox.core import console
 from unidetox.core.errors import UsageError
 from unidetox.core.files import JsonlWriter, read_jsonl, write_jsonl, write_text
@@ -15,7 +15,7 @@ from unidetox.core.provenance import versions
 from unidetox.core.stages import Stage
 from unidetox.data import TextSet, load_civil_texts, load_toxic_corpus, texts_of_rows
 from unidetox.methods.best_of import Candidates, encoded_starts, keep_best, read_starts
-from unidetox.methods.checkpoint_stage import fine_tune_into
+from unidetox.methods.checkpoint_stage import base_info, fine_tune_into
 from unidetox.models import LoadOptions, fingerprint, short_name
 from unidetox.models.directories import read_unidetox
 from unidetox.report.cards import texts_card
@@ -50,8 +50,7 @@ def civil_texts(recipe: Recipe) -> TextSet:
 
 def toxic_stage(recipe: Recipe, directory: Path, corpus: TextSet, kind: Kind = "toxic") -> Stage:
     """Describe the stage that makes the toxic model, or in the same way an expert that is not toxic."""
-    settings = recipe.toxic.model_dump(exclude={"model", "corpus", "column", "duplicates", "limit", "civil"})
-    settings |= {"seed": recipe.seed, "dtype": recipe.dtype}
+    settings = recipe.toxic.key("train") | {"seed": recipe.seed, "dtype": recipe.dtype}
     inputs = {"base": fingerprint(recipe.base.model), "corpus": corpus.sha256}
     return Stage(directory, f"train-{kind}", settings, inputs)
 
@@ -96,18 +95,16 @@ def train_toxic(
 
 def texts_stage(recipe: Recipe, directory: Path, toxic: str | None) -> Stage:
     """Describe the stage that samples texts: from the contrast with a toxic model, or plainly where there is none."""
-    settings = recipe.texts.model_dump(exclude={"source", "batch_size", "starts"})
+    name: Key = "distill" if toxic else "sample-texts"
     inputs = {"base": fingerprint(recipe.base.model)}
     starts = read_starts(recipe)
     if starts is not None:
         inputs["starts"] = starts.sha256
-    if toxic is None:
-        settings = {k: v for k, v in settings.items() if k not in ("alpha", "beta", "best_of")}
-    else:
+    if toxic is not None:
         inputs["toxic"] = fingerprint(toxic)
-    settings |= {"seed": recipe.seed, "dtype": recipe.dtype}
+    settings = recipe.texts.key(name) | {"seed": recipe.seed, "dtype": recipe.dtype}
     # 2: both heads of the contrast in float32.
-    return Stage(directory, "distill" if toxic else "sample-texts", settings, inputs, code_version=2)
+    return Stage(directory, name, settings, inputs, code_version=2)
 
 
 def distill(recipe: Recipe, toxic: str, directory: Path, *, fresh: bool = False, replace: bool = True) -> Path:
@@ -171,7 +168,7 @@ def _make_texts(recipe: Recipe, toxic: str | None, directory: Path, fresh: bool,
         toxic_info = read_unidetox(toxic) if toxic else None
         info = {
             "method": "unidetox" if toxic else "samples",
-            "base_model": recipe.base.model,
+            **base_info(recipe.base.model),
             "settings": stage.settings,
             **license_of(recipe.base.model),
             "toxic_model": toxic,
@@ -205,8 +202,9 @@ def check_positions(recipe: Recipe, name: str, config: Any) -> None:
     Raises:
         UsageError: It cannot.
     """
-    longest = recipe.texts.max_length
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    from unidetox.decoding.sequences import max_positions
+
+    longest, positions = recipe.texts.max_length, max_positions(config)
     if positions and longest > positions:
         raise UsageError(
             f"texts of {longest} tokens exceed the {positions} positions of {name}",

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from unidetox.config.messages import toml_value
 from unidetox.config.methods import method_name
-from unidetox.core.hub import is_local
 from unidetox.core.provenance import flatten
+from unidetox.core.resolve import at_revision, is_local, split_revision
 from unidetox.core.version import __version__
 from unidetox.report.main_table import COLUMNS, markdown_table, public_name
 
@@ -41,7 +41,8 @@ def model_card(info: Mapping[str, Any], done: str = "") -> str:
 
             - ``method`` (default ``unidetox``; ``toxic`` for the toxic model)
             - ``texts``: what it was fine-tuned on: ``{"source", "sha256", "number"}``
-            - ``datasets``: Hub ids of all data that it learnt from
+            - ``datasets``: Hub ids of all data that it learned from
+            - ``base_revision``: what was asked for of it, and ``base_commit``: the commit that was read
             - ``base_is_local``: True where ``base_model`` is the short name of a local model, not a Hub id
             - ``settings``: every setting, nested or not; ``lora`` without ``merge`` means a PEFT adapter
             - ``rule``: True where there are no weights, but a rule by which to decode
@@ -66,7 +67,7 @@ def model_card(info: Mapping[str, Any], done: str = "") -> str:
         _model_metadata(info, name, base, method, form),
         name=_plain(name),
         done=f"{_code(base)}, {_HELPERS.get(method) or done or f'changed by {title}.'}",
-        base=_code(base),
+        base=_base(info),
         method=title,
         texts_source=_code(str(texts["source"])) if texts.get("source") else "",
         texts_n=_plain(str(texts.get("number") or "")),
@@ -83,8 +84,8 @@ def texts_card(info: Mapping[str, Any]) -> str:
     Args:
         info: What is known of the texts. Only ``base_model`` is needed; also used where present: ``method``
             (``samples`` for plain samples), ``toxic_model``, ``corpus`` (a name), ``sha256``, ``summary`` (``{"texts",
-            "ended", "cut", "empty", "distinct", "tokens_mean"}``), ``settings``, ``versions``, and the license as in
-            `model_card`.
+            "ended", "cut", "empty", "distinct", "tokens_mean"}``), and what `model_card` says of the base model, its
+            license, ``settings`` and ``versions``.
 
     Returns:
         The text of a ``README.md``. Local paths are shortened to names.
@@ -101,7 +102,7 @@ def texts_card(info: Mapping[str, Any]) -> str:
         name=_plain(name),
         base=_code(base),
         plain=plain,
-        facts=list(_texts_facts(info, base)),
+        facts=list(_texts_facts(info)),
     )
 
 
@@ -186,8 +187,8 @@ def _texts_metadata(info: Mapping[str, Any], name: str) -> dict[str, Any]:
     }
 
 
-def _texts_facts(info: Mapping[str, Any], base: str) -> Iterable[tuple[str, str]]:
-    yield "Base model", _code(base)
+def _texts_facts(info: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    yield "Base model", _base(info)
     if info.get("toxic_model"):
         yield "Toxic model", _code(str(info["toxic_model"]))
     if info.get("corpus"):
@@ -207,6 +208,12 @@ def _tags(*more: str) -> list[str]:
 def _license(info: Mapping[str, Any]) -> dict[str, str]:
     keys = ("license", "license_name", "license_link")
     return {key: public_name(str(info[key])) for key in keys if info.get("license") and info.get(key)}
+
+
+def _base(info: Mapping[str, Any]) -> str:
+    """Name the base model with the state of it that was read."""
+    name = _code(at_revision(str(info["base_model"]), info.get("base_revision")))
+    return f"{name}, commit `{_hex(info['base_commit'])}`" if info.get("base_commit") else name
 
 
 def _is_adapter(info: Mapping[str, Any]) -> bool:
@@ -251,4 +258,4 @@ def _last(name: str) -> str:
 def _hub_id(name: object, *, with_owner: bool = False) -> str:
     """Give a name back if it can be an id on the Hub, and is no file or folder here."""
     text = str(name or "")
-    return "" if is_local(text) or (with_owner and "/" not in text) else text.partition("@")[0]
+    return "" if is_local(text) or (with_owner and "/" not in text) else split_revision(text)[0]
