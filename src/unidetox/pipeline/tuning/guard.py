@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unidetox.config.settings import Evaluate
-from unidetox.core import hub
 from unidetox.core.errors import UsageError
 from unidetox.core.resolve import is_local, resolve_source, sandbox_name
 from unidetox.data.files import find_column, load_table
 from unidetox.data.formats import Table, read_table
-from unidetox.data.hub_datasets import choose_files
+from unidetox.data.hub_datasets import cached_files
 from unidetox.data.prompts import (
     PROMPT_COLUMNS,
     TOXIGEN_IDS,
@@ -123,11 +122,7 @@ def _known_tests() -> set[str]:
     """Return the test prompts that are on this machine."""
     files = [Path(resolve_source(_SANDBOX_TEST, None, missing_ok=True))]
     for name in TOXIGEN_IDS:
-        cached = hub.cached_snapshot(name, "dataset")
-        if cached is None:
-            continue
-        present = [path.relative_to(cached).as_posix() for path in cached.rglob("*") if path.is_file()]
-        files += [cached / path for path in choose_files(present, "test", "annotated")]
+        files += cached_files(name, "test", "annotated")
     return {text for path in files if path.is_file() for text in _texts(read_table(path))}
 
 
