@@ -229,7 +229,7 @@ def _recipe(settings: Mapping[str, Any], section: str, options: Mapping[str, Any
 def _texts_of_preset(recipe: Recipe, preset: str, limit: int | None) -> Path:
     """Make a preset's texts, or take those that were made for an earlier model."""
     recipe = limited(recipe, limit)
-    parts = [recipe.base.section_hash(), recipe.toxic.section_hash(), recipe.texts.section_hash(exclude=["batch_size"])]
+    parts = [recipe.base.section_hash(), recipe.toxic.section_hash(), recipe.texts.section_hash("folder")]
     folder = cache_home() / "texts" / f"{preset}-{'-'.join(part[:6] for part in parts)}-seed{recipe.seed}"
     if limit is not None:
         folder = folder.with_name(f"{folder.name}-limit{limit}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_origin
 
@@ -31,6 +31,31 @@ class Source:
     """Marks a field that names a file, folder or Hub id; ``keep`` are words with a meaning of their own."""
 
     keep: tuple[str, ...] = ()
+
+
+Key = Literal[
+    "train", "distill", "sample-texts", "detoxify", "folder",
+    "evaluate", "sampling", "scoring", "likelihood", "answers", "speed", "trial",
+]  # fmt: skip
+"""What is known by the settings that it depends on: stages, parts of an evaluation, folders, trials of a search."""
+
+
+@dataclass(frozen=True)
+class InKeys:
+    """Marks a setting that is in these keys only.
+
+    A setting without this mark is in every key, so that no result of other settings is taken for one of its own.
+    """
+
+    keys: tuple[Key, ...] = ()
+
+
+@dataclass(frozen=True)
+class Later:
+    """Marks a setting that came after the first results: at its default it is in no key, so that these stay fresh."""
+
+
+_IN_NO_KEY = InKeys()
 
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -64,6 +89,10 @@ OptCount = Annotated[
     Allowed('a whole number of at least 1, or "none"'),
 ]
 Count0 = Annotated[int, _STRICT, Field(ge=0), Allowed("a whole number of at least 0")]
+OptCount0 = Annotated[
+    Annotated[int, _STRICT, Field(ge=0)] | None,
+    Allowed('a whole number of at least 0, or "none"'),
+]
 Length = Annotated[int, _STRICT, Field(ge=2), Allowed("a whole number of at least 2")]
 Seed = Annotated[int, _STRICT, Field(ge=0, lt=2**32), Allowed("a whole number from 0 to 2^32 - 1")]
 Positive = Annotated[float, _NUM, Field(gt=0), Allowed("a number above 0")]
@@ -137,13 +166,23 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def section_hash(self, *, exclude: Collection[str] = ()) -> str:
-        """Return a hash of these settings.
+    def key(self, name: Key) -> dict[str, Any]:
+        """Return the settings that something depends on: all but those that a mark leaves out.
 
         Args:
-            exclude: Keys that do not matter, e.g. ``["batch_size"]``.
+            name: What depends on them.
         """
-        return hash_of(self.model_dump(exclude=set(exclude)))
+        fields = type(self).model_fields.items()
+        return self.model_dump(include={field for field, info in fields if self._is_in(name, field, info.metadata)})
+
+    def _is_in(self, name: Key, field: str, marks: Sequence[Any]) -> bool:
+        if Later() in marks and getattr(self, field) == type(self).model_fields[field].get_default():
+            return False
+        return all(name in mark.keys for mark in marks if isinstance(mark, InKeys))
+
+    def section_hash(self, name: Key | None = None) -> str:
+        """Return a hash of these settings, or of those in a key."""
+        return hash_of(self.model_dump() if name is None else self.key(name))
 
     @model_validator(mode="before")
     @classmethod
@@ -172,55 +211,67 @@ class Base(Section):
 
 
 class Toxic(Section):
-    """How the toxic copy of the base model is made."""
+    """How the toxic copy of the base model is made; what it learns from is known by its content."""
 
-    model: Annotated[OptName, Source()] = Field(
+    model: Annotated[OptName, Source(), _IN_NO_KEY] = Field(
         None, description="A toxic model that is there already (folder or Hub id); without it, one is made."
     )
-    corpus: Annotated[Name, Source((DGHS,))] = Field(
+    corpus: Annotated[Name, Source((DGHS,)), _IN_NO_KEY] = Field(
         DGHS, description='Toxic texts to train it on: "dghs", a file, a folder or a Hub id.'
     )
-    column: OptName = Field(None, description="Column of the corpus with the text; found by name if left out.")
-    duplicates: Flag = Field(False, description="Keep texts that occur more than once.")
+    column: Annotated[OptName, _IN_NO_KEY] = Field(
+        None, description="Column of the corpus with the text; found by name if left out."
+    )
+    duplicates: Annotated[Flag, _IN_NO_KEY] = Field(False, description="Keep texts that occur more than once.")
     epochs: Positive = Field(3.0, description="Passes over the corpus; not used where steps is given.")
     steps: OptCount = Field(None, description="Optimiser steps; without it, epochs counts.")
     lr: Positive = Field(1e-5, description="Peak learning rate; it falls linearly to 0.")
     batch_size: Count = Field(4, description="Texts in an optimiser step.")
     max_length: Length = Field(512, description="Longest text in tokens of the base model; the rest is cut.")
-    limit: OptCount = Field(None, description="Use only so many texts of the corpus.")
-    civil: Annotated[OptName, Source()] = Field(
+    limit: Annotated[OptCount, _IN_NO_KEY] = Field(None, description="Use only so many texts of the corpus.")
+    civil: Annotated[OptName, Source(), _IN_NO_KEY] = Field(
         None, description="Texts that are not toxic, for methods that need some; without it, the corpus' own."
     )
+
+
+# Plain samples are drawn without one.
+_CONTRAST = InKeys(("distill", "folder"))
 
 
 class Texts(Section):
     """How the detoxifying texts are made."""
 
-    source: Annotated[OptName, Source((PUBLISHED,))] = Field(
+    source: Annotated[OptName, Source((PUBLISHED,)), InKeys(("folder",))] = Field(
         None, description='Texts that are there already: "published", a file, a folder or a Hub id; else they are made.'
     )
     num_texts: Count = Field(640, description="How many texts to distil.")
     max_length: Length = Field(256, description="Longest text in tokens, the start token included.")
-    alpha: Share = Field(0.1, description="A token needs at least alpha times the base model's highest probability.")
-    beta: Beta = Field(
+    alpha: Annotated[Share, _CONTRAST] = Field(
+        0.1, description="A token needs at least alpha times the base model's highest probability."
+    )
+    beta: Annotated[Beta, _CONTRAST] = Field(
         float("inf"),
         description="Contrast: inf scores base - toxic; a number scores (1 + beta) base - beta toxic.",
     )
     temperature: Positive = Field(1.0, description="Divides the contrasted scores before sampling.")
     top_p: Share = Field(1.0, description="Sample from the likeliest tokens with this total only; 1 is off.")
     top_k: Count0 = Field(0, description="Sample from the k best tokens only; 0 is off.")
-    starts: Annotated[OptName, Source()] = Field(
+    starts: Annotated[OptName, Source(), InKeys(("folder",))] = Field(
         None, description="Prompts that texts start from in turn, e.g. neutral mentions of groups; none: nothing."
     )
-    best_of: Count = Field(1, description="Make so many of each text and keep the one with the highest contrast.")
-    batch_size: BatchSize = Field("auto", description="Texts made side by side; it changes no text.")
+    best_of: Annotated[Count, _CONTRAST] = Field(
+        1, description="Make so many of each text and keep the one with the highest contrast."
+    )
+    batch_size: Annotated[BatchSize, _IN_NO_KEY] = Field(
+        "auto", description="Texts made side by side; it changes no text."
+    )
 
 
 class Detoxify(Section):
     """How the target models are fine-tuned on the texts."""
 
-    targets: Annotated[Names, Source()] = Field(description="Models to detoxify: folders or Hub ids.")
-    methods: Methods = Field(
+    targets: Annotated[Names, Source(), _IN_NO_KEY] = Field(description="Models to detoxify: folders or Hub ids.")
+    methods: Annotated[Methods, _IN_NO_KEY] = Field(
         ("unidetox",), description='What to make of each target; "samples" is the control: plain samples of the base.'
     )
     steps: Count = Field(3000, description="Optimiser steps.")
@@ -240,57 +291,82 @@ class Detoxify(Section):
         return self
 
 
+# A trial of a search is judged by toxicity and perplexity; whatever else the section asks for is for the report.
+_OUTSIDE = InKeys(("trial",))  # what is read from outside is known by its content
+_DRAWN = InKeys(("evaluate", "sampling", "speed", "trial"))
+_ASKED = InKeys(("evaluate", "answers"))
+_SUMMED = InKeys(("evaluate", "trial"))
+
+
 class Evaluate(Section):
     """How toxicity, fluency, diversity and knowledge are measured."""
 
-    prompts: Annotated[Name, Source((TOXIGEN,))] = Field(TOXIGEN, description='Prompts: "toxigen" or a file.')
-    split: Split = Field(
+    prompts: Annotated[Name, Source((TOXIGEN,)), _OUTSIDE] = Field(TOXIGEN, description='Prompts: "toxigen" or a file.')
+    split: Annotated[Split, _OUTSIDE] = Field(
         "validation", description="Part of the prompts; choose settings on validation, report on test."
     )
-    num_prompts: OptCount = Field(None, description="Use a random sample of so many prompts.")
-    scorer: Annotated[Name, Source()] = Field(
+    num_prompts: Annotated[OptCount, _OUTSIDE] = Field(None, description="Use a random sample of so many prompts.")
+    scorer: Annotated[Name, Source(), _OUTSIDE] = Field(
         "unitary/toxic-bert", description="Sequence classifier that scores toxicity: a folder or a Hub id."
     )
-    scorer_label: Name = Field("toxic", description="Label of the scorer that is the toxicity.")
-    other_scorers: Annotated[Scorers, Source()] = Field(
+    scorer_label: Annotated[Name, _SUMMED] = Field("toxic", description="Label of the scorer that is the toxicity.")
+    other_scorers: Annotated[Scorers, Source(), _IN_NO_KEY] = Field(
         default_factory=dict, description="More classifiers and their labels, for a second opinion: MODEL = LABEL."
     )
-    ppl_model: Annotated[OptName, Source()] = Field(
+    ppl_model: Annotated[OptName, Source(), _OUTSIDE] = Field(
         None, description="Language model for the perplexity of continuations; without it, none is measured."
     )
-    mmlu: Annotated[OptName, Source()] = Field(
+    mmlu: Annotated[OptName, Source(), _IN_NO_KEY] = Field(
         None, description='MMLU folder or "cais/mmlu"; without it, no questions are asked.'
     )
-    mmlu_protocol: Annotated[Literal["paper", "standard"], Allowed('"paper" or "standard"')] = Field(
+    mmlu_protocol: Annotated[Literal["paper", "standard"], Allowed('"paper" or "standard"'), _ASKED] = Field(
         "paper", description="Which answer's text is likeliest, or (standard, as in lm-eval) which option's letter."
     )
-    mmlu_split: Annotated[Literal["val", "test"], Allowed('"val" or "test"')] = Field(
+    mmlu_split: Annotated[Literal["val", "test"], Allowed('"val" or "test"'), _IN_NO_KEY] = Field(
         "val", description="Part of the questions; left out, mmlu_protocol standard takes test."
     )
-    shots: Count0 = Field(1, description="Worked examples before each question; left out, standard takes 5.")
-    samples: Count = Field(25, description="Continuations for each prompt.")
-    max_new_tokens: Count = Field(20, description="Longest continuation, in tokens.")
-    temperature: Positive = Field(1.0, description="Sampling temperature.")
-    top_p: Share = Field(0.9, description="Sample from the likeliest tokens with this total only; 1 is off.")
-    top_k: Count0 = Field(0, description="Sample from the k likeliest tokens only; 0 is off.")
-    seeds: Seeds = Field((42,), description="One full evaluation for each seed.")
-    perturbations: Perturbations = Field(
+    shots: Annotated[Count0, _ASKED] = Field(
+        1, description="Worked examples before each question; left out, standard takes 5."
+    )
+    samples: Annotated[Count, InKeys(("evaluate", "sampling", "trial"))] = Field(
+        25, description="Continuations for each prompt."
+    )
+    max_new_tokens: Annotated[Count, _DRAWN] = Field(20, description="Longest continuation, in tokens.")
+    temperature: Annotated[Positive, _DRAWN] = Field(1.0, description="Sampling temperature.")
+    top_p: Annotated[Share, _DRAWN] = Field(
+        0.9, description="Sample from the likeliest tokens with this total only; 1 is off."
+    )
+    top_k: Annotated[OptCount0, _DRAWN] = Field(
+        None, description="Sample from the k likeliest tokens only, 0 is off; left out: off, and 50 in protocol paper."
+    )
+    seeds: Annotated[Seeds, _SUMMED] = Field((42,), description="One full evaluation for each seed.")
+    perturbations: Annotated[Perturbations, _IN_NO_KEY] = Field(
         (), description="Also continue the prompts under these changes, which somebody might make to get round."
     )
-    few_shot: Annotated[OptName, Source((DGHS,))] = Field(
+    few_shot: Annotated[OptName, Source((DGHS,)), _IN_NO_KEY] = Field(
         None, description="Toxic texts for the perturbation few_shot; in a run, those of [toxic] if left out."
     )
-    neutral: Annotated[OptName, Source((BUILTIN,))] = Field(
+    neutral: Annotated[OptName, Source((BUILTIN,)), _IN_NO_KEY] = Field(
         None, description='Polite mentions of groups to compare groups by: "builtin" (English) or a file like prompts.'
     )
-    protocol: Annotated[Literal["default", "paper"], Allowed('"default" or "paper"')] = Field(
-        "default", description="How values are pooled: our way, or as in the paper's published code."
+    protocol: Annotated[
+        Literal["default", "paper"], Allowed('"default" or "paper"'), InKeys(("evaluate", "speed", "trial"))
+    ] = Field("default", description="How values are pooled: our way, or as in the paper's published code.")
+    batch_size: Annotated[BatchSize, InKeys(("speed", "trial"))] = Field(
+        "auto", description="Sequences side by side; it changes no result."
     )
-    batch_size: BatchSize = Field("auto", description="Sequences side by side; it changes no result.")
-    threshold: Share0 = Field(0.5, description="A continuation with a toxicity from here on counts as toxic.")
-    id_domains: Domains = Field(
+    threshold: Annotated[Share0, _SUMMED] = Field(
+        0.5, description="A continuation with a toxicity from here on counts as toxic."
+    )
+    id_domains: Annotated[Domains, _SUMMED] = Field(
         ("gender", "race", "religion"), description="In-distribution domains: those of the toxic corpus."
     )
+
+    def key(self, name: Key) -> dict[str, Any]:
+        """As `Section.key`; a top-k that is left out counts as 0, as it did before protocol paper could do without."""
+        off = "off" if self.protocol == "paper" and self.top_k == 0 else 0
+        found = super().key(name)
+        return found | {"top_k": self.top_k or off} if "top_k" in found else found
 
     @model_validator(mode="before")
     @classmethod

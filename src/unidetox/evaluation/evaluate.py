@@ -48,11 +48,6 @@ __all__ = [
 
 CODE_VERSION = 5
 _OWN = {"evaluation", "generations.jsonl", RESULTS, "report"}
-# What says where something comes from or in what portions it is computed; what it is has a hash of its own.
-_NOT_IN_KEY = {
-    "prompts", "split", "num_prompts", "scorer", "other_scorers", "ppl_model", "mmlu", "mmlu_split", "batch_size",
-    "perturbations", "few_shot", "neutral",
-}  # fmt: skip
 
 
 def load_work(
@@ -138,9 +133,9 @@ def _stage_of(job: Measurement, directory: Path) -> Stage:
         inputs["questions"] = work.questions.sha256
     if job.divergence is not None:
         inputs["base"] = fingerprint(job.divergence.base)
-    chosen = settings.model_dump(mode="json", exclude=_NOT_IN_KEY)
     labels = {scorer.name: scorer.label for scorer in job.scorers[1:]}
-    shown = {**chosen, **({"other_scorers": labels} if labels else {}), "dtype": work.load_options.dtype}
+    shown = {**settings.key("evaluate"), **({"other_scorers": labels} if labels else {})}
+    shown["dtype"] = work.load_options.dtype
     return Stage(directory, "evaluate", shown, inputs, CODE_VERSION, job.parts)
 
 

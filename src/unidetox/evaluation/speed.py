@@ -36,10 +36,9 @@ def speed_stage(models: Mapping[str, str], directory: Path, work: Work, settings
         settings: How continuations are sampled.
     """
     inputs = {method: fingerprint(model) for method, model in models.items()} | {"prompts": work.prompts.sha256}
-    chosen = settings.model_dump(include={"max_new_tokens", "temperature", "top_p", "top_k", "protocol", "batch_size"})
     where = work.load_options
-    chosen |= {"prompts": PROMPTS, "samples": SAMPLES, "repeats": REPEATS, "dtype": where.dtype, "device": where.device}
-    return Stage(directory, "speed", chosen, inputs)
+    chosen = {"prompts": PROMPTS, "samples": SAMPLES, "repeats": REPEATS, "dtype": where.dtype, "device": where.device}
+    return Stage(directory, "speed", settings.key("speed") | chosen, inputs)
 
 
 def measure_speed(

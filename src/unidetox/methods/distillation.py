@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from unidetox.config.settings import Recipe
+from unidetox.config.settings import Key, Recipe
 from unidetox.core import console
 from unidetox.core.errors import UsageError
 from unidetox.core.files import JsonlWriter, read_jsonl, write_jsonl, write_text
@@ -48,8 +48,7 @@ def civil_texts(recipe: Recipe) -> TextSet:
 
 def toxic_stage(recipe: Recipe, directory: Path, corpus: TextSet, kind: Kind = "toxic") -> Stage:
     """Describe the stage that makes the toxic model, or in the same way an expert that is not toxic."""
-    settings = recipe.toxic.model_dump(exclude={"model", "corpus", "column", "duplicates", "limit", "civil"})
-    settings |= {"seed": recipe.seed, "dtype": recipe.dtype}
+    settings = recipe.toxic.key("train") | {"seed": recipe.seed, "dtype": recipe.dtype}
     inputs = {"base": fingerprint(recipe.base.model), "corpus": corpus.sha256}
     return Stage(directory, f"train-{kind}", settings, inputs)
 
@@ -94,18 +93,16 @@ def train_toxic(
 
 def texts_stage(recipe: Recipe, directory: Path, toxic: str | None) -> Stage:
     """Describe the stage that samples texts: from the contrast with a toxic model, or plainly where there is none."""
-    settings = recipe.texts.model_dump(exclude={"source", "batch_size", "starts"})
+    name: Key = "distill" if toxic else "sample-texts"
     inputs = {"base": fingerprint(recipe.base.model)}
     starts = read_starts(recipe)
     if starts is not None:
         inputs["starts"] = starts.sha256
-    if toxic is None:
-        settings = {k: v for k, v in settings.items() if k not in ("alpha", "beta", "best_of")}
-    else:
+    if toxic is not None:
         inputs["toxic"] = fingerprint(toxic)
-    settings |= {"seed": recipe.seed, "dtype": recipe.dtype}
+    settings = recipe.texts.key(name) | {"seed": recipe.seed, "dtype": recipe.dtype}
     # 2: both heads of the contrast in float32.
-    return Stage(directory, "distill" if toxic else "sample-texts", settings, inputs, code_version=2)
+    return Stage(directory, name, settings, inputs, code_version=2)
 
 
 def distill(recipe: Recipe, toxic: str, directory: Path, *, fresh: bool = False, replace: bool = True) -> Path:

@@ -50,7 +50,7 @@ def texts_name(name: str, bench: Bench, recipe: Recipe) -> str:
     """Name a folder of texts: plainly, or with a hash of their settings where these are not those of the run."""
     if recipe.texts == bench.recipe.texts:
         return name
-    return f"{name}-{recipe.texts.section_hash(exclude=['batch_size'])[:6]}"
+    return f"{name}-{recipe.texts.section_hash('folder')[:6]}"
 
 
 def texts_step(
@@ -86,8 +86,7 @@ def finetuning_steps(recipe: Recipe, job: Job, texts: Made) -> Iterator[Step]:
 
 def finetune_stage(recipe: Recipe, method: str, target: str, texts: TextSet, directory: Path) -> Stage:
     """Describe the stage that fine-tunes a target model on texts."""
-    settings = recipe.detoxify.model_dump(exclude={"targets", "methods"})
-    settings |= {"method": method, "seed": recipe.seed, "dtype": recipe.dtype}
+    settings = recipe.detoxify.key("detoxify") | {"method": method, "seed": recipe.seed, "dtype": recipe.dtype}
     inputs = {"target": fingerprint(target), "texts": texts.sha256}
     return Stage(directory, "detoxify", settings, inputs)
 

@@ -26,11 +26,6 @@ SCHEMA_VERSION = 1
 CODE_VERSION = 1
 TRIALS, RESULT, BEST, WORK = "trials.jsonl", "tune.json", "best.toml", "work"
 _OWN = {TRIALS, RESULT, BEST, WORK, *DirectoryLock.NAMES}
-# A trial is judged by toxicity and perplexity; whatever else the section asks for is for the report.
-_MEASURED = (
-    "prompts", "split", "num_prompts", "scorer", "scorer_label", "ppl_model", "samples", "max_new_tokens",
-    "temperature", "top_p", "top_k", "seeds", "protocol", "batch_size", "threshold", "id_domains",
-)  # fmt: skip
 
 
 def tune(
@@ -135,7 +130,7 @@ def _trial_recipe(problem: Problem, values: Mapping[str, Value], limit: int | No
 
 
 def _evaluation(tune: Tune, section: Evaluate) -> Evaluate:
-    kept = {name: getattr(section, name) for name in _MEASURED}
+    kept = {name: getattr(section, name) for name in section.key("trial")}
     own = {name: getattr(tune, name) for name in ("prompts", "split", "num_prompts")}
     return Evaluate(**kept | {name: value for name, value in own.items() if value is not None})
 
@@ -199,6 +194,7 @@ def _identity(problem: Problem, start: Recipe, inputs: Mapping[str, str]) -> dic
     """Say what all trials of a directory have in common; their number is not part of it."""
     tune = map_sources(problem.tune, sandbox_name).model_dump(mode="json", exclude={"trials"})
     recipe = map_sources(start, sandbox_name).model_dump(mode="json", exclude={"name"})
+    recipe["evaluate"]["top_k"] = start.evaluate.key("trial")["top_k"]
     settings = {"tune": tune, **recipe}
     return dict(canonical({"settings": settings, "inputs": dict(inputs), "code_version": CODE_VERSION}))
 
