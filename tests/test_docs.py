@@ -24,8 +24,9 @@ import pytest
 
 import unidetox
 from unidetox.cli import _run, app
+from unidetox.config.fields import Allowed, Section, subsections
 from unidetox.config.recipe import load_recipe, preset_names
-from unidetox.config.settings import Allowed, Recipe, Section, subsections
+from unidetox.config.settings import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")]

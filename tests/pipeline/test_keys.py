@@ -11,7 +11,8 @@ from typing import Annotated, Any, get_args
 import pytest
 from pydantic import Field
 
-from unidetox.config.settings import Count, Evaluate, InKeys, Key, Later, Recipe
+from unidetox.config.fields import Count, InKeys, Key, Later
+from unidetox.config.settings import Evaluate, Recipe
 from unidetox.data import Prompt, PromptSet, QuestionSet
 from unidetox.evaluation import evaluate, measure, parts, speed
 from unidetox.methods import distillation, finetuning

@@ -41,8 +41,7 @@ def analyze(common: ComputeOptions, texts: tuple[str, ...], output: Path | None)
     from unidetox import api
     from unidetox.report.analysis_page import console_rows
 
-    few = {"limit": common.limit} if common.limit else {}
-    found = api.analyze(list(texts), output=output, fresh=common.fresh, **few, **common.given)
+    found = api.analyze(list(texts), output=output, limit=common.limit, fresh=common.fresh, **common.given)
     if common.as_json:
         console.result(json.dumps(found))
         return
@@ -63,5 +62,6 @@ def _with_scorers(given: dict[str, Any]) -> dict[str, Any]:
         raise UsageError("a --scorer is given twice", hint="Name each scorer once")
     each = labels if len(labels) > 1 else (labels or ["toxic"]) * len(models)
     others = dict(zip(models[1:], each[1:], strict=True)) | given.get("other_scorers", {})
-    named = {"scorer": models[:1], "scorer_label": labels[:1]}
-    return given | {name: value[0] for name, value in named.items() if value} | ({"other_scorers": others} if others else {})
+    main = {"scorer": models[:1], "scorer_label": labels[:1]}
+    chosen: dict[str, Any] = {name: value[0] for name, value in main.items() if value}
+    return given | chosen | ({"other_scorers": others} if others else {})

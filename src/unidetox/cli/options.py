@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import click
 
 if TYPE_CHECKING:
-    from unidetox.config.settings import Section
+    from unidetox.config.fields import Section
 
 COMPUTING, OUTPUT = "How to compute", "Output"
 
@@ -60,8 +60,8 @@ class Setting(click.Option):
 
         term = " / ".join([self.opts[0], *self.secondary_opts]) if self.is_flag else f"{self.opts[0]} {self.metavar}"
         default, allowed = self.default_text(), allowed_values(self.field)
-        # Any text may be a name, and choices and flags are seen.
-        seen = self.is_flag or allowed.startswith("a text") or str(self.metavar).startswith("[")
+        # The form says it already.
+        seen = self.is_flag or "|" in str(self.metavar) or allowed.startswith(("a text", "a whole number", "a table"))
         extra = [*([f"default: {default}"] if default else []), *([] if seen else [allowed])]
         return term, f"{self.help}  [{'; '.join(extra)}]" if extra else str(self.help)
 
@@ -77,7 +77,7 @@ class Setting(click.Option):
         return (list(chain(*value)) if self.is_list else list(value)) or None if self.multiple else value
 
 
-class _Text(click.ParamType):
+class _Text(click.ParamType[Any]):
     """Reads a setting, and checks it at once, so that an error names the option."""
 
     name = "text"
@@ -89,7 +89,8 @@ class _Text(click.ParamType):
         from unidetox.config.recipe import check_setting
 
         read = from_text(self.kind.model_fields[self.setting].annotation, value)
-        check_setting(self.kind, self.setting, read, f"--{self.setting.replace('_', '-')} {value or '""'}")
+        option = f"--{self.setting.replace('_', '-')}"
+        check_setting(self.kind, self.setting, read, f"{option} {value}" if value else f'{option} ""')
         return read
 
 
@@ -131,4 +132,4 @@ def _metavar(annotation: Any) -> str:
         return f"[{'|'.join(get_args(annotation))}]"
     types = _types(annotation)
     plain = "INTEGER" if int in types else "NUMBER" if float in types else "TEXT"
-    return {tuple: "LIST", dict: "KEY=VALUE"}.get(get_origin(annotation), plain)
+    return {tuple: "A,B,...", dict: "KEY=VALUE,..."}.get(get_origin(annotation), plain)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from unidetox.core import console
 from unidetox.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from unidetox.config.settings import Section
+    from unidetox.config.fields import Section
 
 # Settings of no section that are options of every verb that computes.
 _TOP = ("seed", "device", "dtype", "trust_remote_code")
@@ -64,7 +63,7 @@ class ComputeOptions(Shared):
         few = "Take at most so many texts or prompts: a quick try."
         over = "Any setting of a recipe that the verb reads, e.g. texts.alpha=0.2; may be repeated."
         return [
-            Option("--limit", few, COMPUTING, type=click.IntRange(min=1)),
+            Option("--limit", few, COMPUTING, type=click.IntRange(min=1), metavar="INTEGER"),
             Option("--set overrides", over, COMPUTING, multiple=True, metavar="SECTION.KEY=VALUE"),
             Option("--fresh", "Start over, replacing what the output holds.", is_flag=True),
             *Shared.options(),

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from unidetox.config.settings import Key, Recipe
+from unidetox.config.fields import Key
+from unidetox.config.settings import Recipe
 from unidetox.core import console
 from unidetox.core.errors import UsageError
 from unidetox.core.files import JsonlWriter, read_jsonl, write_jsonl, write_text
@@ -82,10 +83,8 @@ def train_toxic(
     from unidetox.training import TrainSettings
 
     toxic = recipe.toxic
-    settings = TrainSettings(
-        lr=toxic.lr, batch_size=toxic.batch_size, max_length=toxic.max_length, steps=toxic.steps,
-        epochs=None if toxic.steps else toxic.epochs, seed=recipe.seed, dtype=recipe.dtype,
-    )  # fmt: skip
+    epochs = None if toxic.steps else toxic.epochs
+    settings = TrainSettings.of(toxic, epochs=epochs, seed=recipe.seed, dtype=recipe.dtype)
     stage = toxic_stage(recipe, directory, corpus, kind)
     fine_tune_into(stage, recipe, kind, recipe.base.model, corpus, settings, fresh=fresh, replace=replace)
     return directory

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from unidetox.config.settings import Allowed, MethodOptions, OptCount, Recipe, Texts
+from unidetox.config.fields import Allowed, OptCount
+from unidetox.config.settings import MethodOptions, Recipe, Texts
 from unidetox.core.stages import Stage
 from unidetox.data import TextSet, read_texts
 from unidetox.methods.best_of import read_starts
@@ -18,7 +19,7 @@ from unidetox.methods.interface import Bench, Job, Made, Step
 from unidetox.models import LoadOptions, check_lm, fingerprint
 
 if TYPE_CHECKING:
-    from unidetox.training import TrainSettings
+    pass
 
 OptPositive = Annotated[
     Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None, Allowed('a number above 0, or "none"')
@@ -117,19 +118,12 @@ def finetune(
 
     Reference: UniDetox (Lu et al., ICLR 2025), section 2; unidetox.py:100-220 of the published code.
     """
+    from unidetox.training import TrainSettings
+
+    settings = TrainSettings.of(recipe.detoxify, seed=recipe.seed, dtype=recipe.dtype)
     stage = finetune_stage(recipe, method, target, texts, directory)
     fine_tune_into(
-        stage, recipe, method, target, texts, _train_settings(recipe),
+        stage, recipe, method, target, texts, settings,
         keep_dtype=True, merge=recipe.detoxify.merge, fresh=fresh, replace=replace,
     )  # fmt: skip
     return directory
-
-
-def _train_settings(recipe: Recipe) -> TrainSettings:
-    from unidetox.training import TrainSettings
-
-    section = recipe.detoxify
-    return TrainSettings(
-        lr=section.lr, batch_size=section.batch_size, max_length=section.max_length, steps=section.steps,
-        seed=recipe.seed, kl=section.kl, lora=section.lora, dtype=recipe.dtype,
-    )  # fmt: skip

@@ -7,6 +7,7 @@ from unidetox.core.errors import UsageError
 from unidetox.evaluation.prompt_encoding import check_room, context_limit
 from unidetox.evaluation.scorers import check_helpers
 from unidetox.models import LoadOptions, check_lm, choose_device
+from unidetox.training.settings import check_optimizer
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -20,6 +21,8 @@ def check_recipe(recipe: Recipe) -> None:
     if recipe.dtype == "float16":
         raise UsageError("float16 is too narrow to train in", hint="Use auto, bfloat16 or float32")
     options = LoadOptions.of(recipe)
+    for section in (recipe.toxic, recipe.detoxify):
+        check_optimizer(section.optim)
     for target in recipe.detoxify.targets:
         check_room(target, context_limit(check_lm(target, options).config), recipe.evaluate.max_new_tokens)
     check_helpers(recipe.evaluate, options)
