@@ -156,7 +156,11 @@ CASES: dict[str, Callable[[Inputs], Case]] = {
     "max length is 1": lambda i: (2, "--max-length 1:", detoxify(i, max_length=1)),
     "merge without lora": lambda i: (2, "lora", [*detoxify(i), "--merge"]),
     "epochs are 0": lambda i: (2, "--epochs 0:", [*train(i), "--epochs", 0]),
-    "seeds are words": lambda i: (2, "--seeds a,b: it must be a list of distinct whole numbers", evaluate(i, seeds="a,b")),
+    "seeds are words": lambda i: (
+        2,
+        "--seeds a,b: it must be a list of distinct whole",
+        evaluate(i, seeds="a,b"),
+    ),
     "seeds are empty": lambda i: (2, "seeds", evaluate(i, seeds="")),
     "seeds repeat": lambda i: (2, "distinct whole numbers", evaluate(i, seeds="42,42")),
     "protocol is unknown": lambda i: (2, '"default" or "paper"', evaluate(i, protocol="mine")),

@@ -541,11 +541,16 @@ def test_exit_codes_are_those_of_the_process(tmp_path: Path):
     assert code("status", str(tmp_path / "no")) == 3
 
 
-def test_an_interrupt_is_one_line_and_130(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("masked", [False, True])
+def test_an_interrupt_is_one_line_and_130(monkeypatch: pytest.MonkeyPatch, masked: bool):
     from unidetox import api
 
     def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
+        try:
+            raise KeyboardInterrupt
+        finally:
+            if masked:  # as torch does where Ctrl-C falls into the end of a `with`
+                raise RuntimeError("trying to pop from empty mode stack")
 
     monkeypatch.setattr(api, "status", interrupted)
     said = call("status", "run")

@@ -13,6 +13,7 @@ import pytest
 from unidetox import data
 from unidetox.core import console, hub
 from unidetox.core.errors import MissingError, UsageError
+from unidetox.core.resolve import is_local
 from unidetox.data import files, hub_datasets
 
 TOXIGEN_HEADER = ["text", "target_group", "toxicity_ai", "toxicity_human"]
@@ -286,10 +287,10 @@ def test_downloads_only_the_files_of_the_split(cache, monkeypatch, tmp_path):
     got = []
 
     class Api:
-        def list_repo_files(self, name, repo_type):
+        def list_repo_files(self, name, repo_type, revision):
             return ["README.md", "train.csv", "test.csv"]
 
-    def download(name, path, repo_type):
+    def download(name, path, repo_type, revision):
         got.append(path)
         return write(tmp_path / path, "text\none\n")
 
@@ -305,7 +306,7 @@ def test_download_errors_are_explained(cache, monkeypatch):
     import huggingface_hub
 
     class Api:
-        def list_repo_files(self, name, repo_type):
+        def list_repo_files(self, name, **_):
             raise RuntimeError("Access to dataset org/x is gated. Bearer hf_abcdefghijklmnop")
 
     monkeypatch.setattr(hub, "is_offline", lambda: False)
@@ -366,11 +367,11 @@ def test_what_looks_a_little_like_a_token_is_shown():
 
 def test_what_is_local(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert not hub.is_local("gpt2")
-    assert not hub.is_local("Qwen/Qwen2.5-0.5B")
-    assert all(map(hub.is_local, ["./gpt2", "/gpt2", "~/gpt2", "a/b/c", "texts.csv", "a..b", "", "has space", "a\0b"]))
+    assert not is_local("gpt2")
+    assert not is_local("Qwen/Qwen2.5-0.5B")
+    assert all(map(is_local, ["./gpt2", "/gpt2", "~/gpt2", "a/b/c", "texts.csv", "a..b", "", "has space", "a\0b"]))
     (tmp_path / "gpt2").mkdir()
-    assert hub.is_local("gpt2")
+    assert is_local("gpt2")
 
 
 def test_files_of_a_split_are_chosen_by_name():

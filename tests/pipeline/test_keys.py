@@ -15,6 +15,7 @@ from unidetox.config.fields import Count, InKeys, Key, Later
 from unidetox.config.settings import Evaluate, Recipe
 from unidetox.data import Prompt, PromptSet, QuestionSet
 from unidetox.evaluation import evaluate, measure, parts, speed
+from unidetox.evaluation.scorers import classifier, scorers_of
 from unidetox.methods import distillation, finetuning
 from unidetox.models import LoadOptions
 from unidetox.pipeline.tuning import study
@@ -56,7 +57,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 @pytest.fixture(autouse=True)
 def known_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models and files are not there: their names stand for their content."""
-    for module in (evaluate, parts, speed, distillation, finetuning):
+    for module in (evaluate, parts, classifier, speed, distillation, finetuning):
         monkeypatch.setattr(module, "fingerprint", lambda name: f"fp of {name}")
     starts = SimpleNamespace(sha256="sha of starts")
     monkeypatch.setattr(distillation, "read_starts", lambda recipe: starts if recipe.texts.starts else None)
@@ -136,8 +137,8 @@ class Newer(Evaluate):
 
 def names_of(settings: Evaluate) -> list[str]:
     """What each kind of part would be called."""
-    texts, names = prompts("plain"), parts.PartNames("m/a", settings, "float32")
-    (scorer,) = parts.scorers_of(settings)
+    (scorer,) = scorers_of(settings, LoadOptions())
+    texts, names = prompts("plain"), parts.PartNames("m/a", settings, [scorer], "float32")
     return [
         names.continuations(texts, 42, 25),
         names.toxicity("continuations-1", scorer),

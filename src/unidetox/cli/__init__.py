@@ -15,7 +15,7 @@ from unidetox.cli.measuring import analyze, evaluate
 from unidetox.cli.recipes import compare, init, run, tune
 from unidetox.cli.verbs import App
 from unidetox.core import console
-from unidetox.core.errors import UniDetoxError, UsageError
+from unidetox.core.errors import Terminated, UniDetoxError, UsageError, interruption
 from unidetox.core.version import __version__
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -40,12 +40,8 @@ app = App(
 )
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM: like Ctrl-C, but for the exit code."""
-
-
 def _terminate(*_: object) -> None:
-    raise _Terminated
+    raise Terminated
 
 
 def main() -> None:
@@ -66,24 +62,30 @@ def _run(arguments: list[str]) -> int:
     except click.ClickException as exc:
         console.error(UsageError(exc.format_message().rstrip("."), hint=_help_hint(exc)))
         return 2
-    except KeyboardInterrupt as exc:
-        terminated = isinstance(exc, _Terminated)
+    except BaseException as exc:
+        return _failed(exc, arguments)
+    return 0
+
+
+def _failed(exc: BaseException, arguments: list[str]) -> int:
+    if stop := interruption(exc):
+        terminated = isinstance(stop, Terminated)
         what = "terminated" if terminated else "interrupted"
         console.error(UniDetoxError(what, hint="The same command goes on where it stopped"))
         return TERMINATED if terminated else INTERRUPTED
-    except UniDetoxError as exc:
+    if isinstance(exc, UniDetoxError):
         if "-v" in arguments or "--verbose" in arguments:
             console.traceback()
         console.error(exc)
         return exc.exit_code
-    except BrokenPipeError:  # the reader of a pipe had enough, as `head` does
+    if isinstance(exc, BrokenPipeError):  # the reader of a pipe had enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as exc:
+    if isinstance(exc, OSError):
         where = f" ({exc.filename})" if exc.filename else ""
         console.error(UniDetoxError(f"{exc.strerror or exc}{where}", hint="Check disk space and permissions"))
         return 1
-    return 0
+    raise exc
 
 
 def _help_hint(exc: Any) -> str:

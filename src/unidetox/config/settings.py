@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field, SerializeAsAny, model_validator
 
@@ -49,6 +49,7 @@ from unidetox.core.resolve import sandbox_name
 DGHS = "dghs"
 TOXIGEN = "toxigen"
 BUILTIN = "builtin"
+ID_DOMAINS: Final = ("gender", "race", "religion")
 PUBLISHED = "published"
 
 _IN_NO_KEY = InKeys()
@@ -255,7 +256,7 @@ class Evaluate(Section):
         0.5, description="A continuation with a toxicity from here on counts as toxic."
     )
     id_domains: Annotated[Domains, _SUMMED] = Field(
-        ("gender", "race", "religion"), description="In-distribution domains: those of the toxic corpus."
+        ID_DOMAINS, description="In-distribution domains: those of the toxic corpus."
     )
 
     def key(self, name: Key) -> dict[str, Any]:

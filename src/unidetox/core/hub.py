@@ -9,17 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 from unidetox.core.errors import MissingError
+from unidetox.core.resolve import is_local, split_revision
 
 Kind = Literal["model", "dataset"]
 
 # The Hub client retries for half a minute before it gives up; one short question first keeps bad news quick.
 PROBE_SECONDS = 5.0
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_FILE_SUFFIXES = (
-    ".csv", ".tsv", ".jsonl", ".json", ".txt", ".parquet", ".toml", ".arrow", ".gz", ".zip",
-    ".safetensors", ".bin", ".pt", ".pth", ".gguf",
-)  # fmt: skip
 # Tokens have 34 letters and digits; a folder hf_models is none.
 _SECRET = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{16,}|(?<=Bearer )\S+")
 
@@ -28,6 +24,7 @@ _ABSENT = (
     "RepositoryNotFoundError", "DatasetNotFoundError", "HFValidationError", "is not a valid model identifier",
     "is not a local folder", "doesn't exist on the hub",
 )  # fmt: skip
+_NO_REVISION = ("RevisionNotFoundError", "is not a valid git identifier", "doesn't exist for dataset")
 _REFUSED = (
     "401 client error",
     "403 client error",
@@ -40,27 +37,6 @@ _UNREACHABLE = (
     "OfflineModeIsEnabled", "LocalEntryNotFoundError",
     "couldn't connect", "couldn't reach", "connection error", "internet connection",
 )  # fmt: skip
-
-
-def is_local(name: str) -> bool:
-    """Whether a name means something on this disk rather than a Hub id.
-
-    True for what exists, and for what can only be a path: absolute, starting with ``.`` or ``~``, more than
-    one slash, or the ending of a file. ``gpt2`` and ``org/name`` are Hub ids unless such a path exists.
-
-    Args:
-        name: A path or a Hub id, as the user typed it.
-
-    Returns:
-        True where the name should be looked for on disk only.
-    """
-    try:
-        if Path(name).expanduser().exists():
-            return True
-    except (OSError, ValueError, RuntimeError):  # name too long, a NUL in it, no home directory
-        return True
-    looks_like_id = _HUB_ID.fullmatch(name) is not None and len(name) <= 128 and ".." not in name
-    return not looks_like_id or name.lower().endswith(_FILE_SUFFIXES)
 
 
 def is_offline() -> bool:
@@ -105,7 +81,7 @@ def cached_snapshot(name: str, kind: Kind) -> Path | None:
     """The folder of a Hub id in the local Hugging Face cache, without asking the Hub.
 
     Args:
-        name: A Hub id.
+        name: A Hub id, ``ID`` or ``ID@REVISION``.
         kind: ``"model"`` or ``"dataset"``.
 
     Returns:
@@ -113,10 +89,24 @@ def cached_snapshot(name: str, kind: Kind) -> Path | None:
     """
     from huggingface_hub import snapshot_download
 
+    repository, revision = split_revision(name)
     try:
-        return Path(snapshot_download(name, repo_type=kind, local_files_only=True))
+        return Path(snapshot_download(repository, repo_type=kind, revision=revision, local_files_only=True))
     except Exception:  # the client raises many kinds, all of which mean "not here"
         return None
+
+
+def commit_of(name: str, kind: Kind) -> str | None:
+    """The commit that a Hub id stands for in the local cache; None for a path, and for what is not in the cache."""
+    folder = None if is_local(name) else cached_snapshot(name, kind)
+    return folder.name if folder else None
+
+
+def download_command(name: str, kind: Kind) -> str:
+    """What to type to fetch a model or data set into the cache."""
+    repository, revision = split_revision(name)
+    options = (" --repo-type dataset" if kind == "dataset" else "") + (f" --revision {revision}" if revision else "")
+    return f"hf download {repository}{options}"
 
 
 def explain_hub_error(exc: BaseException, name: str, kind: Kind) -> MissingError:
@@ -124,21 +114,24 @@ def explain_hub_error(exc: BaseException, name: str, kind: Kind) -> MissingError
 
     Args:
         exc: What was raised; its causes are looked at too.
-        name: The Hub id that was asked for.
+        name: The Hub id that was asked for, perhaps with a revision.
         kind: ``"model"`` or ``"dataset"``.
 
     Returns:
-        The error to raise: gated, not cached, absent, refused, unreachable, or else what was said.
+        The error to raise: gated, no such revision, not cached, absent, refused, unreachable, or else what was said.
     """
     said = " ".join(f"{type(link).__name__} {link}" for link in _chain(exc))
     what = "data set" if kind == "dataset" else "model"
-    url = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{name}"
-    get = f"hf download {name}{' --repo-type dataset' if kind == 'dataset' else ''}"
+    repository, revision = split_revision(name)
+    url = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{repository}"
+    get = download_command(name, kind)
     if _mentions(said, _GATED):
         return MissingError(f"{what} {name} is gated", hint=f"accept its terms at {url}, then run `hf auth login`")
     if is_offline():
         hint = f"fetch it once with `{get}`, or leave out --offline (HF_HUB_OFFLINE)"
         return MissingError(f"{what} {name} is neither on this disk nor in the Hugging Face cache (offline)", hint=hint)
+    if revision and _mentions(said, _NO_REVISION):
+        return MissingError(f"{what} {repository} has no revision {revision}", hint=f"see {url}/refs")
     if _mentions(said, _ABSENT):
         hint = "check the spelling or the path; for a private one run `hf auth login`"
         return MissingError(f"no {what} {name} on this disk or on the Hugging Face Hub", hint=hint)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from unidetox.core import hub
+from unidetox.core.resolve import split_revision
 from unidetox.data.formats import Table, read_table
 
 # The first ending for which there are files wins: a data set often holds the same rows in several formats.
@@ -24,7 +26,20 @@ _SPLIT_WORDS = {
 }
 _SHARD = re.compile(r"-of-(\d{5})")
 
+ALIASES = {
+    "dghs": "LennardZuendorf/Dynamically-Generated-Hate-Speech-Dataset",
+    "toxigen": "toxigen/toxigen-data",
+    "mmlu": "cais/mmlu",
+}
+"""What well-known data sets are called for short -> their Hub ids."""
+
 Select = Callable[[Sequence[str]], list[str]]
+
+
+def known_id(source: str) -> tuple[str, str | None]:
+    """Split what the user typed into a name and a revision, the short name of a well-known data set written out."""
+    name, revision = split_revision(source)
+    return ALIASES.get(name, name), revision
 
 
 def load_hub_table(
@@ -33,7 +48,7 @@ def load_hub_table(
     """Load one split of a Hub data set with as little as possible: cache, then download, then `datasets`.
 
     Args:
-        name: Hub id, e.g. ``"toxigen/toxigen-data"``.
+        name: Hub id, e.g. ``"toxigen/toxigen-data"``, perhaps with ``@REVISION``.
         splits: The splits that will do, best first.
         config: Name of the configuration (subset), where there are several.
         refine: Last word on which of the chosen files to read, e.g. only the newest version.
@@ -130,9 +145,11 @@ def _download(name: str, select: Select) -> list[Path]:
     from huggingface_hub import HfApi, hf_hub_download
 
     hub.require_reachable(name, "dataset")
+    repository, revision = split_revision(name)
+    where: dict[str, Any] = {"repo_type": "dataset", "revision": revision}
     try:
-        chosen = select(HfApi().list_repo_files(name, repo_type="dataset"))
-        return [Path(hf_hub_download(name, path, repo_type="dataset")) for path in chosen]
+        chosen = select(HfApi().list_repo_files(repository, **where))
+        return [Path(hf_hub_download(repository, path, **where)) for path in chosen]
     except Exception as exc:
         raise hub.explain_hub_error(exc, name, "dataset") from None
 
@@ -141,10 +158,11 @@ def _with_datasets(name: str, splits: Sequence[str], config: str | None) -> Tabl
     """The last resort: what `datasets` prepared earlier, or a layout that only it understands."""
     import datasets
 
+    repository, revision = split_revision(name)
     failure: Exception | None = None
     for split in splits:
         try:
-            loaded = datasets.load_dataset(name, config, split=split)
+            loaded = datasets.load_dataset(repository, config, split=split, revision=revision)
             return Table(name, tuple(loaded.column_names), list(loaded))
         except Exception as exc:
             failure = failure or exc

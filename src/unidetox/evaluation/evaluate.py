@@ -19,32 +19,15 @@ from unidetox.core.stage_files import PARTS
 from unidetox.core.stages import Stage
 from unidetox.data import load_prompts, load_questions
 from unidetox.evaluation.measure import Measurement, Work
-from unidetox.evaluation.metrics.mmlu import check_examples
-from unidetox.evaluation.metrics.summary import Row, Rules, summarise
+from unidetox.evaluation.mmlu import check_examples
 from unidetox.evaluation.prompt_forms import neutral_set, perturbed_prompts
-from unidetox.evaluation.results import RESULTS, SCHEMA_VERSION, Target, bases_of, describe_settings, identify, merge
-from unidetox.evaluation.scorers import check_helpers, contamination
+from unidetox.evaluation.results import RESULTS, SCHEMA_VERSION, bases_of, identify, merge
+from unidetox.evaluation.scorers import check_helpers
+from unidetox.evaluation.scorers.contamination import contamination
 from unidetox.evaluation.target_results import TargetResults
 from unidetox.methods.targets import check_target
 from unidetox.models import LoadOptions, fingerprint, unique_slugs
 from unidetox.models.options import DEFAULTS
-
-__all__ = [
-    "Row",
-    "Rules",
-    "Target",
-    "Work",
-    "check_helpers",
-    "describe_settings",
-    "evaluate",
-    "identify",
-    "load_work",
-    "make_evaluate",
-    "merge",
-    "run_target",
-    "summarise",
-    "target_stage",
-]
 
 CODE_VERSION = 5
 _OWN = {"evaluation", "generations.jsonl", RESULTS, "report"}

@@ -6,7 +6,7 @@ scorer, perplexity model, perturbation or question leaves all other parts as the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unidetox.config.fields import Key
@@ -14,7 +14,7 @@ from unidetox.config.settings import Evaluate
 from unidetox.core.files import hash_of
 from unidetox.data import PromptSet, QuestionSet
 from unidetox.evaluation.metrics.summary import PAPER_TOP_K
-from unidetox.evaluation.scorers import Scorer, scorers_of
+from unidetox.evaluation.scorers.interface import Scorer
 from unidetox.models import fingerprint
 
 VERSION = 1
@@ -34,20 +34,20 @@ class PartNames:
     Args:
         target: A directory or a Hub id.
         settings: The recipe's section.
+        scorers: Those of the settings, the main one first.
         dtype: Number format of the language models.
 
     Attributes:
         models: A fingerprint for each model that takes part: ``target``, ``scorer``, ``ppl_model`` and so on.
     """
 
-    def __init__(self, target: str, settings: Evaluate, dtype: str) -> None:
+    def __init__(self, target: str, settings: Evaluate, scorers: Sequence[Scorer], dtype: str) -> None:
         self.settings, self.dtype = settings, dtype
-        main, *others = scorers_of(settings)
-        named = {"target": target, "scorer": main.model, **{f"scorer {one.name}": one.model for one in others}}
+        main, *others = scorers
+        self.models = {"target": fingerprint(target), "scorer": main.fingerprint}
+        self.models |= {f"scorer {one.name}": one.fingerprint for one in others}
         if settings.ppl_model is not None:
-            named["ppl_model"] = settings.ppl_model
-        self.models = {role: fingerprint(name) for role, name in named.items()}
-        self._roles = {main: "scorer", **{one: f"scorer {one.name}" for one in others}}
+            self.models["ppl_model"] = fingerprint(settings.ppl_model)
 
     def continuations(self, prompts: PromptSet, seed: int, samples: int) -> str:
         """Name so many continuations of some prompts under one seed."""
@@ -56,7 +56,7 @@ class PartNames:
 
     def toxicity(self, continuations: str, scorer: Scorer) -> str:
         """Name a scorer's scores of continuations; all its labels, so whichever is the toxicity."""
-        return _name("toxicity", continuations, self.models[self._roles[scorer]], *self._chosen("scoring"))
+        return _name("toxicity", continuations, scorer.fingerprint, *self._chosen("scoring"))
 
     def likelihood(self, continuations: str) -> str:
         """Name the likelihoods of continuations under the perplexity model."""
@@ -69,7 +69,7 @@ class PartNames:
 
     def false_positives(self, texts: PromptSet, scorer: Scorer) -> str:
         """Name a scorer's scores of texts that no model wrote."""
-        return _name("texts", texts.sha256, self.models[self._roles[scorer]], *self._chosen("scoring"))
+        return _name("texts", texts.sha256, scorer.fingerprint, *self._chosen("scoring"))
 
     def divergence(self, base: str, texts: PromptSet) -> str:
         """Name the divergence from a base model on texts."""

@@ -12,11 +12,12 @@ from unidetox.config.settings import Evaluate
 from unidetox.core import console
 from unidetox.core.files import read_json, write_json
 from unidetox.core.stages import Stage
-from unidetox.evaluation.collect import free_memory, model_bytes, sampling_settings
+from unidetox.evaluation.collect import sampling_settings
 from unidetox.evaluation.measure import Work
 from unidetox.evaluation.prompt_encoding import encode_prompt, shared_tokens
 from unidetox.methods.targets import load_target
 from unidetox.models import fingerprint
+from unidetox.models.memory import free_memory, model_bytes
 
 if TYPE_CHECKING:
     from unidetox.models import LM

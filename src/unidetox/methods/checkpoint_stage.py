@@ -9,11 +9,12 @@ from unidetox.config.methods import load_method, method_names
 from unidetox.config.settings import Recipe
 from unidetox.core import console
 from unidetox.core.files import write_json, write_text
-from unidetox.core.hub import is_local
+from unidetox.core.hub import commit_of
 from unidetox.core.provenance import versions
-from unidetox.core.resolve import sandbox_name
+from unidetox.core.resolve import at_revision, is_local, sandbox_name, split_revision
 from unidetox.core.stages import Stage
 from unidetox.data import TextSet
+from unidetox.data.hub_datasets import known_id
 from unidetox.models import LoadOptions, short_name
 from unidetox.report.cards import model_card
 
@@ -59,7 +60,8 @@ def fine_tune_into(
         lm = load_lm(source, LoadOptions.of(recipe, dtype=torch.float32))
         console.info(f"{stage.name}: {short_name(source)} on {len(texts.texts)} texts ({method})")
         report = train_lm(lm.model, lm.tokenizer, texts.texts, settings, work_dir=work)
-        save_lm(merge_lora(report.model) if merge else report.model, lm.tokenizer, stage.out_dir, dtype=dtype)
+        trained, revision = merge_lora(report.model) if merge else report.model, split_revision(source)[1]
+        save_lm(trained, lm.tokenizer, stage.out_dir, dtype=dtype, base_revision=revision)
         info = {
             "method": method,
             "base_model": source,
@@ -78,7 +80,18 @@ def texts_info(texts: TextSet) -> dict[str, Any]:
     source = sandbox_name(texts.source)
     if source == texts.source and is_local(source):
         source = short_name(source)
-    return {"source": source, "sha256": texts.sha256, "number": len(texts.texts), "dropped": texts.dropped}
+    commit = commit_of(at_revision(*known_id(texts.source)), "dataset")
+    info = {"source": source, "sha256": texts.sha256, "number": len(texts.texts), "dropped": texts.dropped}
+    return info | ({"commit": commit} if commit else {})
+
+
+def base_info(name: str) -> dict[str, Any]:
+    """Say which model something was made of, for cards and ``unidetox.json``; of a local path only the name."""
+    if Path(name).exists():
+        return {"base_model": short_name(name), "base_is_local": True}
+    base, revision = split_revision(name)
+    found = {"base_revision": revision, "base_commit": commit_of(name, "model")}
+    return {"base_model": base, "base_is_local": False} | {key: value for key, value in found.items() if value}
 
 
 def write_papers(directory: Path, info: dict[str, Any], card: str | None = None) -> None:
@@ -86,12 +99,10 @@ def write_papers(directory: Path, info: dict[str, Any], card: str | None = None)
 
     Args:
         directory: Where to.
-        info: What was done: ``method``, ``base_model`` (a directory or a Hub id), ``settings`` and so on.
+        info: What was done: ``method``, ``base_model`` (a directory or ``HUB-ID@REVISION``), ``settings`` and so on.
         card: The card's text; without it, that of an ordinary checkpoint.
     """
-    base = info["base_model"]
-    local = Path(base).exists()
-    info = info | {"base_model": short_name(base) if local else base, "base_is_local": local, "versions": versions()}
+    info = info | base_info(info["base_model"]) | {"versions": versions()}
     write_json(directory / "unidetox.json", info)
     if card is None:
         method = info.get("method", "unidetox")

@@ -15,7 +15,7 @@ from unidetox.core.provenance import versions
 from unidetox.core.stages import Stage
 from unidetox.data import TextSet, load_civil_texts, load_toxic_corpus, texts_of_rows
 from unidetox.methods.best_of import Candidates, encoded_starts, keep_best, read_starts
-from unidetox.methods.checkpoint_stage import fine_tune_into
+from unidetox.methods.checkpoint_stage import base_info, fine_tune_into
 from unidetox.models import LoadOptions, fingerprint, short_name
 from unidetox.report.cards import texts_card
 
@@ -182,7 +182,7 @@ def _make_texts(
         texts = texts_of_rows(rows, str(stage.directory))
         info = {
             "method": "unidetox" if stage.name == "distill" else "samples",
-            "base_model": recipe.base.model,
+            **base_info(recipe.base.model),
             "settings": stage.settings,
             "sha256": texts.sha256,
             "summary": summary,
@@ -200,8 +200,9 @@ def check_positions(recipe: Recipe, name: str, config: Any) -> None:
     Raises:
         UsageError: It cannot.
     """
-    longest = recipe.texts.max_length
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    from unidetox.decoding.sequences import max_positions
+
+    longest, positions = recipe.texts.max_length, max_positions(config)
     if positions and longest > positions:
         raise UsageError(
             f"texts of {longest} tokens exceed the {positions} positions of {name}",

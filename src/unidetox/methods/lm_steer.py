@@ -218,7 +218,7 @@ def train(
     """
     import torch
 
-    from unidetox.models import choose_dtype
+    from unidetox.models import choose_training_dtype
     from unidetox.training.batches import collate, count_supervised
     from unidetox.training.checkpoints import Checkpoints
     from unidetox.training.encoding import encode_texts
@@ -229,8 +229,8 @@ def train(
     checkpoints = Checkpoints(work, "lm-steer")
     begin, losses = _resume(checkpoints, steer, optimizer)
     rows = [encode_texts(t.texts, lm.tokenizer, lm.model.config, options.max_length).input_ids for t in (toxic, civil)]
-    number, _ = choose_dtype(dtype, lm.device)
-    loss = TokenLoss(lm.model, None if number == torch.float32 else number)
+    autocast, _ = choose_training_dtype(dtype, lm.device)
+    loss = TokenLoss(lm.model, None if autocast == torch.float32 else autocast)
     values = torch.ones(options.batch_size, 2, device=lm.device)
     with steer.acting(lm.model, values), console.progress("training", options.steps) as advance:
         advance(begin)

@@ -9,8 +9,7 @@ from pathlib import Path
 from unidetox.config.methods import method_name
 from unidetox.core import console
 from unidetox.core.files import write_json
-from unidetox.core.hub import is_local
-from unidetox.core.resolve import sandbox_name
+from unidetox.core.resolve import is_local, sandbox_name
 from unidetox.core.stages import Stage
 from unidetox.methods.checkpoint_stage import write_papers
 from unidetox.methods.interface import Bench, Job, Made, Step

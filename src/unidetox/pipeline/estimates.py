@@ -9,12 +9,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from unidetox.config.methods import load_method
-from unidetox.config.settings import DGHS, Recipe
+from unidetox.config.settings import Recipe
 from unidetox.core import console
 from unidetox.core.errors import MissingError
 from unidetox.core.stages import StageStatus
 from unidetox.data import DGHS_ID, MMLU_ID, load_prompts, load_questions, read_texts
-from unidetox.data.prompts import TOXIGEN_NAMES
+from unidetox.data.hub_datasets import known_id
+from unidetox.data.prompts import is_toxigen
 from unidetox.evaluation.speed import PROMPTS, REPEATS, SAMPLES
 from unidetox.methods.finetuning import FinetuningOptions
 from unidetox.models import check_lm, unique_slugs
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 _SAMPLE = 100
 """Texts that are tokenized to know a mean length."""
-_DGHS = (DGHS, DGHS_ID)
 _COPIES = ("toxic_model", "expert_model")
 """What the names of stages that fine-tune for others begin with."""
 START = 1.0
@@ -286,7 +286,7 @@ class _Estimator:
         try:
             return [text.text for text in self.plan.bench.corpus.texts]
         except MissingError as exc:
-            known = self.recipe.toxic.corpus in _DGHS
+            known = known_id(self.recipe.toxic.corpus)[0] == DGHS_ID
             return self._published(exc, known, "DGHS", *published_sizes.TOXIC)[: self.recipe.toxic.limit]
 
     @cached_property
@@ -296,7 +296,7 @@ class _Estimator:
         try:
             return [text.text for text in self.plan.bench.civil.texts]
         except MissingError as exc:
-            known = (toxic.civil or toxic.corpus) in _DGHS
+            known = known_id(toxic.civil or toxic.corpus)[0] == DGHS_ID
             return self._published(exc, known, "DGHS", *published_sizes.CIVIL)[: toxic.limit]
 
     @cached_property
@@ -308,7 +308,7 @@ class _Estimator:
             return [prompt.text for prompt in found.prompts]
         except MissingError as exc:
             size = published_sizes.PROMPTS[chosen.split.partition("[")[0]]
-            return self._published(exc, chosen.prompts in TOXIGEN_NAMES, "ToxiGen", *size)[: chosen.num_prompts]
+            return self._published(exc, is_toxigen(chosen.prompts), "ToxiGen", *size)[: chosen.num_prompts]
 
     @cached_property
     def questions(self) -> tuple[list[str], list[str], int]:
@@ -317,7 +317,7 @@ class _Estimator:
         try:
             asked = load_questions(str(chosen.mmlu), split=chosen.mmlu_split).questions
         except MissingError as exc:
-            number, known = published_sizes.QUESTIONS[chosen.mmlu_split], chosen.mmlu == MMLU_ID
+            number, known = published_sizes.QUESTIONS[chosen.mmlu_split], known_id(str(chosen.mmlu))[0] == MMLU_ID
             made = [self._published(exc, known, "MMLU", number, length) for length in published_sizes.CHARACTERS]
             return made[0], made[1], published_sizes.SUBJECTS
         subjects = len({question.subject for question in asked})

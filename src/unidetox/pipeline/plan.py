@@ -12,8 +12,10 @@ from unidetox.config.settings import Recipe
 from unidetox.core import console
 from unidetox.core.directories import check_directory
 from unidetox.core.stages import Stage, StageStatus
-from unidetox.evaluation.evaluate import Target, Work, load_work, merge, run_target, target_stage
-from unidetox.evaluation.scorers import contamination
+from unidetox.evaluation.evaluate import load_work, run_target, target_stage
+from unidetox.evaluation.measure import Work
+from unidetox.evaluation.results import Target, merge
+from unidetox.evaluation.scorers.contamination import contamination
 from unidetox.evaluation.speed import measure_speed, read_speed, speed_stage
 from unidetox.methods.best_of import check_starts
 from unidetox.methods.interface import Bench, Step

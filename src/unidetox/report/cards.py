@@ -9,8 +9,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from unidetox.config.methods import method_name
-from unidetox.core.hub import is_local
 from unidetox.core.provenance import flatten
+from unidetox.core.resolve import at_revision, is_local, split_revision
 from unidetox.core.version import __version__
 from unidetox.report.main_table import markdown_table, public_name
 
@@ -44,6 +44,7 @@ def model_card(info: Mapping[str, Any], done: str = "") -> str:
 
             - ``method`` (default ``unidetox``; ``toxic`` for the toxic model), ``name``
             - ``texts``: what it was fine-tuned on: ``{"source", "sha256", "number"}``
+            - ``base_revision``: what was asked for of it, and ``base_commit``: the commit that was read
             - ``base_is_local``: True where ``base_model`` is the short name of a local model, not a Hub id
             - ``settings``: every setting, nested or not; ``lora`` without ``merge`` means a PEFT adapter
             - ``results``: the content of a ``results.json``
@@ -66,7 +67,7 @@ def model_card(info: Mapping[str, Any], done: str = "") -> str:
         front=_front_matter(_model_metadata(info, base, method)),
         name=_plain(name),
         done=f"{_code(base)}, {done}",
-        base=_code(base),
+        base=_base(info),
         method=_plain(method_name(method)),
         texts_source=_code(str(texts["source"])) if texts.get("source") else "",
         texts_n=_plain(str(texts.get("number") or "")),
@@ -86,7 +87,8 @@ def texts_card(info: Mapping[str, Any]) -> str:
 
     Args:
         info: What is known of the texts. Only ``base_model`` is needed; also used where present: ``name``, ``method``
-            (``samples`` for plain samples), ``base_is_local``, ``toxic_model``, ``corpus`` (a name), ``sha256``,
+            (``samples`` for plain samples), ``base_revision``, ``base_commit``, ``base_is_local``, ``toxic_model``,
+            ``corpus`` (a name), ``sha256``,
             ``summary`` (``{"texts", "ended", "cut", "empty", "distinct", "tokens_mean"}``), ``settings``,
             ``license``, ``versions``, ``created``.
 
@@ -109,7 +111,7 @@ def texts_card(info: Mapping[str, Any]) -> str:
         front=_front_matter(_texts_metadata(info, name)),
         name=_plain(name),
         done=done,
-        facts=list(_texts_facts(info, base)),
+        facts=list(_texts_facts(info)),
         load_path=_hub_id(info.get("name")) or "THIS-FOLDER",
         licence_note=_licence_note(info, "base model that wrote the texts"),
         **_common(info),
@@ -170,8 +172,8 @@ def _texts_metadata(info: Mapping[str, Any], name: str) -> dict[str, Any]:
     }
 
 
-def _texts_facts(info: Mapping[str, Any], base: str) -> Iterable[tuple[str, str]]:
-    yield "Base model", _code(base)
+def _texts_facts(info: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    yield "Base model", _base(info)
     if info.get("toxic_model"):
         yield "Toxic model", _code(str(info["toxic_model"]))
     if info.get("corpus"):
@@ -185,6 +187,12 @@ def _texts_facts(info: Mapping[str, Any], base: str) -> Iterable[tuple[str, str]
     if _hex(info.get("sha256")):
         yield "SHA-256", f"`{_hex(info['sha256'])}`"
     yield "Made with", f"`unidetox` {__version__}"
+
+
+def _base(info: Mapping[str, Any]) -> str:
+    """Name the base model with the state of it that was read."""
+    name = _code(at_revision(str(info["base_model"]), info.get("base_revision")))
+    return f"{name}, commit `{_hex(info['base_commit'])}`" if info.get("base_commit") else name
 
 
 def _texts(info: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -254,7 +262,7 @@ def _last(name: str) -> str:
 def _hub_id(name: object, *, with_owner: bool = False) -> str:
     """Give a name back if it can be an id on the Hub, and is no file or folder here."""
     text = str(name or "")
-    return "" if is_local(text) or (with_owner and "/" not in text) else text
+    return "" if is_local(text) or (with_owner and "/" not in text) else split_revision(text)[0]
 
 
 def _size_category(n: int) -> str:

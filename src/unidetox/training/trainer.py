@@ -18,8 +18,9 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_callback import PrinterCallback
 
 from unidetox.core import console, files
-from unidetox.core.errors import UniDetoxError, UsageError
-from unidetox.models.devices import choose_dtype
+from unidetox.core.errors import UniDetoxError
+from unidetox.decoding.memory import is_out_of_memory
+from unidetox.models.devices import choose_training_dtype
 from unidetox.training.batches import Batch, LengthGroupedBatches, TextLoader, collate, count_supervised, split_batch
 from unidetox.training.checkpoints import Checkpoints
 from unidetox.training.loss import TokenLoss
@@ -127,7 +128,7 @@ class TextTrainer(Trainer):  # type: ignore[misc]
                 parts = [self._prepare_inputs(part) for part in split_batch(inputs, self.micro_tokens)]
                 loss = torch.stack([self.token_loss.backward(part, n_tokens) for part in parts]).sum()
                 break
-            except RuntimeError as exc:
+            except (RuntimeError, MemoryError) as exc:
                 self._shrink(exc, len(inputs["input_ids"]) == len(split_batch(inputs, self.micro_tokens)))
         if not math.isfinite(loss.item()):
             raise UniDetoxError(
@@ -136,9 +137,9 @@ class TextTrainer(Trainer):  # type: ignore[misc]
             )
         return loss
 
-    def _shrink(self, exc: RuntimeError, smallest: bool) -> None:
+    def _shrink(self, exc: Exception, smallest: bool) -> None:
         """After running out of memory, start the step again in smaller parts; the result is the same."""
-        if not isinstance(exc, torch.OutOfMemoryError) and "can't allocate memory" not in str(exc):
+        if not is_out_of_memory(exc):
             raise exc
         if smallest:
             hint = "Try a smaller --max-length, or for `detoxify` --lora"
@@ -199,7 +200,7 @@ def build_trainer(
         UsageError: The number type cannot be trained in.
     """
     device = next(model.parameters()).device
-    dtype, reason = _training_dtype(settings.dtype, device)
+    dtype, reason = choose_training_dtype(settings.dtype, device)
     steps = settings.total_steps(len(rows))
     data = [torch.tensor(row) for row in rows]
     trainer = TextTrainer(model=model, args=_arguments(settings, steps, folder, device), train_dataset=data)
@@ -221,13 +222,6 @@ def _micro_tokens(model: Any, device: torch.device) -> int:
     if device.type != "cpu":
         return _GPU_TOKENS
     return max(_CPU_LEAST_TOKENS, _CPU_NUMBERS // int(model.get_input_embeddings().weight.shape[1]))
-
-
-def _training_dtype(name: str, device: torch.device) -> tuple[torch.dtype, str]:
-    dtype, reason = choose_dtype(name, device)
-    if dtype == torch.float16:
-        raise UsageError("float16 is too narrow to train in", hint="Use auto, bfloat16 or float32")
-    return dtype, reason
 
 
 def _run_key(model: Any, rows: list[list[int]], settings: TrainSettings, dtype: torch.dtype) -> str:
