@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from unidetox.config.fields import Allowed, subsections
 from unidetox.config.recipe import (
     Recipe,
     commented_recipe,
@@ -17,7 +18,6 @@ from unidetox.config.recipe import (
     resolve_source,
     write_recipe,
 )
-from unidetox.config.settings import Allowed, subsections
 from unidetox.core.errors import MissingError, UsageError
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from unidetox.config.settings import Key, Recipe
+from unidetox.config.fields import Key
+from unidetox.config.settings import Recipe
 from unidetox.core import console
 from unidetox.core.errors import UsageError
 from unidetox.core.files import JsonlWriter, read_jsonl, write_jsonl, write_text
@@ -99,10 +100,8 @@ def _toxic_settings(recipe: Recipe) -> TrainSettings:
     from unidetox.training import TrainSettings
 
     toxic = recipe.toxic
-    return TrainSettings(
-        lr=toxic.lr, batch_size=toxic.batch_size, max_length=toxic.max_length, steps=toxic.steps,
-        epochs=None if toxic.steps else toxic.epochs, seed=recipe.seed, dtype=recipe.dtype,
-    )  # fmt: skip
+    epochs = None if toxic.steps else toxic.epochs
+    return TrainSettings.of(toxic, epochs=epochs, seed=recipe.seed, dtype=recipe.dtype)
 
 
 def texts_stage(recipe: Recipe, directory: Path, toxic: str | None) -> Stage:

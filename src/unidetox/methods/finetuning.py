@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from unidetox.config.settings import Allowed, MethodOptions, OptCount, Recipe, Texts
+from unidetox.config.fields import Allowed, OptCount
+from unidetox.config.settings import MethodOptions, Recipe, Texts
 from unidetox.core.stages import Stage
 from unidetox.data import TextSet, read_texts
 from unidetox.methods.best_of import read_starts
@@ -141,8 +142,4 @@ def _need(recipe: Recipe, target: str, sizes: Sizes) -> Need:
 def _train_settings(recipe: Recipe) -> TrainSettings:
     from unidetox.training import TrainSettings
 
-    section = recipe.detoxify
-    return TrainSettings(
-        lr=section.lr, batch_size=section.batch_size, max_length=section.max_length, steps=section.steps,
-        seed=recipe.seed, kl=section.kl, lora=section.lora, dtype=recipe.dtype,
-    )  # fmt: skip
+    return TrainSettings.of(recipe.detoxify, seed=recipe.seed, dtype=recipe.dtype)

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from unidetox.config.settings import Count, Length, MethodOptions, Positive
+from unidetox.config.fields import Count, Length, Positive
+from unidetox.config.settings import MethodOptions
 from unidetox.core import console
 from unidetox.core.errors import UsageError
 from unidetox.core.stages import Stage

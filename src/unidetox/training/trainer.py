@@ -245,7 +245,7 @@ def _arguments(settings: TrainSettings, steps: int, output_dir: Path, device: to
         warmup_steps=0,
         weight_decay=0.0,
         max_grad_norm=1.0,
-        optim="adamw_torch_fused",
+        optim=settings.optim,
         seed=settings.seed,
         logging_steps=max(1, steps // 100),
         logging_first_step=True,
