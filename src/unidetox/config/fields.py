@@ -190,7 +190,7 @@ class Section(BaseModel):
 
     def section_hash(self, name: Key | None = None) -> str:
         """Return a hash of these settings, or of those in a key."""
-        return hash_of(self.known() if name is None else self.key(name))
+        return hash_of(self.known(by_alias=True) if name is None else self.key(name))
 
     def known(self, **more: Any) -> dict[str, Any]:
         """Return all settings but those that came later and have their default.

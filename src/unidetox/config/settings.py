@@ -80,7 +80,7 @@ class Toxic(_Training):
     """How the toxic copy of the base model is made; what it learns from is known by its content."""
 
     HEADINGS: ClassVar[Headings] = {
-        "Corpus": ("corpus", "column", "duplicates", "limit", "civil"),
+        "Corpus": ("corpus", "column", "duplicates", "limit", "non_toxic"),
         "Training": ("epochs", "steps", "lr", "batch_size", "max_length", "optim", "gradient_checkpointing"),
     }
 
@@ -101,7 +101,9 @@ class Toxic(_Training):
     max_length: Length = Field(512, description="Longest text in tokens of the base model; the rest is cut.")
     limit: Annotated[OptCount, _IN_NO_KEY] = Field(None, description="Use only so many texts of the corpus.")
     non_toxic: Annotated[OptName, Source(), _IN_NO_KEY] = Field(
-        None, description="Non-toxic texts, for methods that need some; without it, the corpus' own."
+        None,
+        description="Non-toxic texts, for methods that need some; without it, the corpus' own.",
+        serialization_alias="civil",  # its name when the first results were made: hashes keep it
     )
 
     @model_validator(mode="before")
