@@ -19,9 +19,7 @@ def run(
     common: Work,
     output: Output,
     overrides: Overrides = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, and whether it fits; do nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and needed; do nothing.")] = False,
     gpu: Annotated[str | None, typer.Option(help="With --dry-run: whether it fits on a GPU, e.g. A100.")] = None,
 ) -> None:
     """Do every stage of a recipe; what is complete and unchanged is skipped, a killed run goes on."""

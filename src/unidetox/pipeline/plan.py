@@ -14,13 +14,13 @@ from unidetox.core.directories import check_directory
 from unidetox.core.stages import Stage, StageStatus
 from unidetox.evaluation.evaluate import load_work, run_target, target_stage
 from unidetox.evaluation.measure import Work
+from unidetox.evaluation.memory import evaluation_need, writing_need
 from unidetox.evaluation.results import Target, merge
 from unidetox.evaluation.scorers import contamination
 from unidetox.evaluation.speed import measure_speed, read_speed, speed_stage
 from unidetox.methods.best_of import check_starts
 from unidetox.methods.interface import RunContext, Step
 from unidetox.models import short_name, unique_slugs
-from unidetox.pipeline.estimates import evaluation_need, writing_need
 from unidetox.pipeline.preflight import check_recipe
 from unidetox.pipeline.run_directory import Run
 
