@@ -15,14 +15,8 @@ import pytest
 
 from unidetox.core.errors import LockedError, MissingError, UniDetoxError, UsageError
 from unidetox.core.files import read_json, read_jsonl, write_json
-from unidetox.evaluation.evaluate import (
-    Target,
-    evaluate,
-    identify,
-    load_work,
-    make_evaluate,
-    run_target,
-)
+from unidetox.evaluation.evaluate import evaluate, load_work, make_evaluate, run_target
+from unidetox.evaluation.results import Target, identify
 from unidetox.models import LoadOptions
 
 PROMPTS = [
@@ -141,11 +135,11 @@ def test_the_same_whatever_the_batch_and_the_other_prompts(tmp_path: Path, optio
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The models that are loaded from now on, in their order."""
     from unidetox.evaluation import measure as steps
-    from unidetox.evaluation import scorers
+    from unidetox.evaluation.scorers import classifier
     from unidetox.methods import targets
 
     names: list[str] = []
-    for module, loader in ((targets, "load_lm"), (steps, "load_lm"), (scorers, "load_classifier")):
+    for module, loader in ((targets, "load_lm"), (steps, "load_lm"), (classifier, "load_classifier")):
         real = getattr(module, loader)
         spy = lambda name, *args, real=real: (names.append(Path(name).name), real(name, *args))[1]  # noqa: E731
         monkeypatch.setattr(module, loader, spy)
@@ -481,7 +475,7 @@ def test_a_broken_model_is_an_error_not_a_number(tmp_path: Path, options: dict[s
 
 
 def test_results_that_vanished_are_an_error(tmp_path: Path, options: dict[str, Any], tiny_gpt2: Path):
-    from unidetox.evaluation.evaluate import merge
+    from unidetox.evaluation.results import merge
 
     settings = make_evaluate(options | {"mmlu": None, "ppl_model": None, "seeds": [42]})
     work = load_work(settings, LoadOptions("cpu", "float32"))

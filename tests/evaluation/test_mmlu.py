@@ -13,7 +13,8 @@ from unidetox.cli import _run
 from unidetox.config.recipe import recipe_from
 from unidetox.data import Question
 from unidetox.evaluation.evaluate import make_evaluate
-from unidetox.evaluation.metrics.mmlu import Answer, accuracy_rows, lettered_prompt, score_questions
+from unidetox.evaluation.metrics.mmlu import Answer, accuracy_rows
+from unidetox.evaluation.mmlu import lettered_prompt, score_questions
 from unidetox.models import LoadOptions, load_lm
 
 ASKED = Question("the_town", "  Who sleeps? ", ("the fox", "a dog", "nobody", "the cat"), 2)

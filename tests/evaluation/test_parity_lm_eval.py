@@ -14,7 +14,8 @@ import pytest
 
 from unidetox.core.resolve import resolve_source
 from unidetox.data import QuestionSet, load_questions
-from unidetox.evaluation.metrics.mmlu import Answer, score_questions
+from unidetox.evaluation.metrics.mmlu import Answer
+from unidetox.evaluation.mmlu import score_questions
 from unidetox.models import LoadOptions, load_lm
 
 pytestmark = pytest.mark.lm_eval

@@ -183,6 +183,13 @@ def trained(lm: LM, work: Path, **given: Any) -> lm_steer.Steer:
     return steer
 
 
+def test_steering_in_float16_is_refused(pairs: Any, tmp_path: Path) -> None:
+    lm = load_lm(pairs["gpt2"][0], LoadOptions("cpu", "float32"))
+    steer = lm_steer.Steer(32, 4, 1e-3, 1e-2, 3)
+    with pytest.raises(UsageError, match="float16 is too narrow"):
+        lm_steer.train(lm, steer, TOXIC, NON_TOXIC, options(), 3, "float16", tmp_path)
+
+
 def likelihood(model: Any, lm: LM, texts: TextSet) -> float:
     rows = [lm.tokenizer(text.text)["input_ids"] for text in texts.texts]
     found = loglikelihood(model, [[0]] * len(rows), rows)

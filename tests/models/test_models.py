@@ -177,6 +177,18 @@ def test_spoilt_files_give_one_line(tiny_gpt2, copy, file, content):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("MPS backend out of memory (MPS allocated: 5 GB)")])
+def test_too_little_memory_is_no_spoilt_file(tiny_gpt2, monkeypatch, error):
+    import transformers
+
+    def from_pretrained(*_, **__):
+        raise error
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    with pytest.raises(type(error)):
+        load_lm(tiny_gpt2, LoadOptions("cpu"))
+
+
 def test_an_encoder_decoder_is_refused(tiny_gpt2, copy):
     from transformers import T5Config
 

@@ -1,15 +1,67 @@
-"""What a name in a recipe or on the command line stands for: a file, a folder, sandbox data or a Hub id."""
+"""What a name in a recipe or on the command line stands for: a file, a folder, sandbox data or ``HUB-ID@REVISION``."""
 
 from __future__ import annotations
 
 import os
+import re
 from importlib import resources
 from pathlib import Path
 
 from unidetox.core.errors import MissingError
-from unidetox.core.hub import is_local
 
 SANDBOX = "sandbox:"
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_REVISION = re.compile(r"\w[\w./+-]*")
+_FILE_SUFFIXES = (
+    ".csv", ".tsv", ".jsonl", ".json", ".txt", ".parquet", ".toml", ".arrow", ".gz", ".zip",
+    ".safetensors", ".bin", ".pt", ".pth", ".gguf",
+)  # fmt: skip
+
+
+def is_local(name: str) -> bool:
+    """Whether a name means something on this disk rather than a Hub id.
+
+    True for what exists, and for what can only be a path: absolute, starting with ``.`` or ``~``, more than
+    one slash, or the ending of a file. ``gpt2``, ``org/name`` and ``org/name@revision`` are Hub ids unless such a path
+    exists.
+
+    Args:
+        name: A path or a Hub id, as the user typed it.
+
+    Returns:
+        True where the name should be looked for on disk only.
+    """
+    try:
+        if Path(name).expanduser().exists():
+            return True
+    except (OSError, ValueError, RuntimeError):  # name too long, a NUL in it, no home directory
+        return True
+    repository, mark, revision = name.partition("@")
+    looks_like_id = _HUB_ID.fullmatch(repository) is not None and len(repository) <= 128 and ".." not in name
+    looks_like_revision = not mark or _REVISION.fullmatch(revision) is not None
+    named_as_file = any(part.lower().endswith(_FILE_SUFFIXES) for part in (repository, name))
+    return not (looks_like_id and looks_like_revision) or named_as_file
+
+
+def split_revision(name: str) -> tuple[str, str | None]:
+    """Split ``HUB-ID@REVISION`` into its two parts; a path, and an id without a revision, stay as they are.
+
+    Args:
+        name: A path or a Hub id, as the user typed it.
+
+    Returns:
+        The path or the id, and the branch, tag or commit that is asked for; None for the newest state.
+    """
+    if is_local(name):
+        return name, None
+    repository, _, revision = name.partition("@")
+    return repository, revision or None
+
+
+def at_revision(name: str, revision: str | None) -> str:
+    """Undo `split_revision`."""
+    return f"{name}@{revision}" if revision else name
 
 
 def resolve_source(name: str, base_dir: Path | None, *, missing_ok: bool = False) -> str:
@@ -21,7 +73,7 @@ def resolve_source(name: str, base_dir: Path | None, *, missing_ok: bool = False
         missing_ok: Return the name as it is where a path does not exist.
 
     Returns:
-        An absolute path if there is such a file or folder, else the name unchanged (a Hub id).
+        An absolute path if there is such a file or folder, else the name unchanged (a Hub id, perhaps ``ID@REVISION``).
 
     Raises:
         MissingError: If the name can only be a path, and nothing is there.
@@ -35,7 +87,7 @@ def resolve_source(name: str, base_dir: Path | None, *, missing_ok: bool = False
         if os.path.exists(candidate):  # noqa: PTH110
             return candidate
     if is_local(name) and not missing_ok:
-        raise MissingError(f"{name} does not exist", hint="Correct the path, or give the id of a Hub repository")
+        raise MissingError(f"{name} does not exist", hint="Correct the path, or give a Hub id: ID or ID@REVISION")
     return name
 
 

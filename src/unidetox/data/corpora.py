@@ -7,12 +7,13 @@ from typing import Any
 
 from unidetox.core import console
 from unidetox.core.errors import UsageError
+from unidetox.core.resolve import at_revision
 from unidetox.data.files import check_count, count, load_table, pick_column, sample_indices, say_once, summary
 from unidetox.data.formats import Table
-from unidetox.data.hub_datasets import load_hub_table, newest_version
+from unidetox.data.hub_datasets import ALIASES, known_id, load_hub_table, newest_version
 from unidetox.data.texts import Text, TextSet, collect_texts, make_text_set
 
-DGHS_ID = "LennardZuendorf/Dynamically-Generated-Hate-Speech-Dataset"
+DGHS_ID = ALIASES["dghs"]
 
 # The 34 targets of the paper (gender and sexuality; race and nationality; religion), as the data set spells
 # them -> as its own documentation abbreviates them, where that differs. Disability, class, age, Travellers,
@@ -117,9 +118,10 @@ def load_non_toxic_texts(
 
 
 def _load(source: str) -> Table:
-    if source not in ("dghs", DGHS_ID):
+    name, revision = known_id(source)
+    if name != DGHS_ID:
         return load_table(source)
-    table = load_hub_table(DGHS_ID, ("train",), refine=newest_version)
+    table = load_hub_table(at_revision(DGHS_ID, revision), ("train",), refine=newest_version)
     say_once(f"{source}: only the newest version in {DGHS_ID} is read; both together would hold every text twice")
     return table
 

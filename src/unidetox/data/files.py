@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from unidetox.config.settings import PUBLISHED
-from unidetox.core import console, hub
+from unidetox.core import console
 from unidetox.core.errors import MissingError, UsageError
+from unidetox.core.resolve import is_local
 from unidetox.data.formats import PARSERS, Table, read_table
 from unidetox.data.hub_datasets import load_hub_table
 from unidetox.data.published import published_texts
@@ -55,7 +56,7 @@ def local_path(source: str) -> Path | None:
     """
     if not source.strip():
         raise UsageError("no data source given", hint="give a file, a folder or a Hub id")
-    if not hub.is_local(source):
+    if not is_local(source):
         return None
     try:
         path = Path(source).expanduser()

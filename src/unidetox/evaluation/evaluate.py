@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from unidetox.config.recipe import build_recipe
+from unidetox.config.recipe import build_section
 from unidetox.config.settings import Evaluate
 from unidetox.core import console
 from unidetox.core.directories import locked, remove_empty
@@ -19,40 +19,18 @@ from unidetox.core.stage_files import PARTS
 from unidetox.core.stages import Stage
 from unidetox.data import load_prompts, load_questions
 from unidetox.evaluation.measure import Measurement, Work
-from unidetox.evaluation.metrics.mmlu import check_examples
-from unidetox.evaluation.metrics.summary import Row, Rules, summarise
+from unidetox.evaluation.mmlu import check_examples
 from unidetox.evaluation.prompt_forms import neutral_set, perturbed_prompts
-from unidetox.evaluation.results import RESULTS, SCHEMA_VERSION, Target, bases_of, describe_settings, identify, merge
-from unidetox.evaluation.scorers import check_helpers, contamination
+from unidetox.evaluation.results import RESULTS, SCHEMA_VERSION, bases_of, identify, merge
+from unidetox.evaluation.scorers import check_helpers
+from unidetox.evaluation.scorers.contamination import contamination
 from unidetox.evaluation.target_results import TargetResults
 from unidetox.methods.targets import check_target
 from unidetox.models import LoadOptions, fingerprint, unique_slugs
 from unidetox.models.options import DEFAULTS
 
-__all__ = [
-    "Row",
-    "Rules",
-    "Target",
-    "Work",
-    "check_helpers",
-    "describe_settings",
-    "evaluate",
-    "identify",
-    "load_work",
-    "make_evaluate",
-    "merge",
-    "run_target",
-    "summarise",
-    "target_stage",
-]
-
 CODE_VERSION = 5
 _OWN = {"evaluation", "generations.jsonl", RESULTS, "report"}
-# What says where something comes from or in what portions it is computed; what it is has a hash of its own.
-_NOT_IN_KEY = {
-    "prompts", "split", "num_prompts", "scorer", "other_scorers", "ppl_model", "mmlu", "mmlu_split", "batch_size",
-    "perturbations", "few_shot", "neutral",
-}  # fmt: skip
 
 
 def load_work(
@@ -138,9 +116,9 @@ def _stage_of(job: Measurement, directory: Path) -> Stage:
         inputs["questions"] = work.questions.sha256
     if job.divergence is not None:
         inputs["base"] = fingerprint(job.divergence.base)
-    chosen = settings.model_dump(mode="json", exclude=_NOT_IN_KEY)
     labels = {scorer.name: scorer.label for scorer in job.scorers[1:]}
-    shown = {**chosen, **({"other_scorers": labels} if labels else {}), "dtype": work.load_options.dtype}
+    shown = {**settings.key("evaluate"), **({"other_scorers": labels} if labels else {})}
+    shown["dtype"] = work.load_options.dtype
     return Stage(directory, "evaluate", shown, inputs, CODE_VERSION, job.parts)
 
 
@@ -227,10 +205,7 @@ def make_evaluate(options: Mapping[str, Any]) -> Evaluate:
         UsageError: If a key is unknown or a value not allowed.
         MissingError: If a file that is named does not exist.
     """
-    plain = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
-    # The other sections must be there and do not count.
-    others = {"base": {"model": "any"}, "detoxify": {"targets": ["any"]}}
-    return build_recipe({**others, "evaluate": plain}, "evaluate").evaluate
+    return build_section(Evaluate, options, "evaluate")
 
 
 @contextlib.contextmanager

@@ -105,14 +105,20 @@ def _how(directory: Path) -> dict[str, Any]:
 def _further(contents: Mapping[Path, Mapping[str, Any]], titles: Mapping[tuple[Path, str], Target]) -> dict[str, Any]:
     """Join what is known beside the numbers."""
     models: dict[str, str] = {}
+    commits: dict[str, str] = {}
     costs: dict[Target, dict[str, Any]] = {}
     for folder, content in contents.items():
         for name, model in content["models"].items():
             title = titles[folder, name]
             models.setdefault(f"{title.target} / {title.method}", model)
+            if commit := content.get("commits", {}).get(name):
+                commits.setdefault(f"{title.target} / {title.method}", commit)
         for record in content.get("costs", ()):
             title = titles[folder, f"{record['target']} / {record['method']}"]
             costs.setdefault(title, {**record, "target": title.target, "method": title.method})
     warnings = dict.fromkeys(warning for content in contents.values() for warning in content.get("warnings", ()))
     settings = next(iter(contents.values()))["settings"]
-    return {"settings": settings, "models": models, "warnings": list(warnings), "costs": list(costs.values())}
+    return {
+        "settings": settings, "models": models, "commits": commits, "warnings": list(warnings),
+        "costs": list(costs.values()),
+    }  # fmt: skip

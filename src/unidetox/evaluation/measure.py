@@ -17,8 +17,6 @@ from unidetox.evaluation.collect import (
     Continuations,
     Report,
     answer_questions,
-    free_memory,
-    model_bytes,
     read_answers,
     sample_continuations,
     sampling_settings,
@@ -27,11 +25,12 @@ from unidetox.evaluation.collect import (
 )
 from unidetox.evaluation.divergence import Divergence
 from unidetox.evaluation.metrics.mmlu import Answer
-from unidetox.evaluation.metrics.toxicity import find_label
 from unidetox.evaluation.parts import PartNames
-from unidetox.evaluation.scorers import Scorer, check_helpers, load_scorer, scorers_of
+from unidetox.evaluation.scorers import check_helpers, scorers_of
+from unidetox.evaluation.scorers.interface import Scorer
 from unidetox.methods.targets import load_target
 from unidetox.models import LoadOptions, eos_ids, load_lm
+from unidetox.models.memory import free_memory, model_bytes
 from unidetox.models.options import DEFAULTS
 
 if TYPE_CHECKING:
@@ -116,8 +115,8 @@ class Measurement:
         self, target: str, parts_dir: Path, work: Work, settings: Evaluate, report: Report | None = None
     ) -> None:
         self.target, self.work, self.settings = target, work, settings
-        self.scorers = scorers_of(settings)
-        self.names = PartNames(target, settings, str(work.load_options.dtype))
+        self.scorers = scorers_of(settings, work.load_options)
+        self.names = PartNames(target, settings, self.scorers, str(work.load_options.dtype))
         self.parts: set[str] = set()
         self.dir, self.report = parts_dir, report
         self.series = [
@@ -166,15 +165,12 @@ class Measurement:
             neutral = self.neutral_scores.get(scorer)
             if not todo and not (neutral and neutral.missing()):
                 continue
-            loaded = load_scorer(scorer, self.work.load_options)
-            for series in todo:
-                texts = [row["continuation"] for row in series.continuations.rows()]
-                score_toxicity(loaded, texts, series.scores[scorer], report=self.report)
-            if neutral and self.work.neutral:
-                score_toxicity(loaded, [prompt.text for prompt in self.work.neutral.prompts], neutral)
-            size = model_bytes(loaded.classifier.model)
-            del loaded
-            free_memory(size)
+            with contextlib.closing(scorer):
+                for series in todo:
+                    texts = [row["continuation"] for row in series.continuations.rows()]
+                    score_toxicity(scorer, texts, series.scores[scorer], report=self.report)
+                if neutral and self.work.neutral:
+                    score_toxicity(scorer, [prompt.text for prompt in self.work.neutral.prompts], neutral)
 
     def measure_perplexity(self) -> None:
         """Score the likelihood of every continuation, where a perplexity model is given."""
@@ -274,7 +270,7 @@ class Measurement:
                 "continuation": row["continuation"],
                 "finish_reason": row["finish_reason"],
                 "n_tokens": row["n_tokens"],
-                "toxicity": toxicity_of(labels[0], self.scorers[0]),
+                "toxicity": self.scorers[0].toxicity(labels[0]),
                 "scores": {scorer.name: scored for scorer, scored in zip(series.scores, labels, strict=True)},
                 "nll": nll,
                 "nll_tokens": nll_tokens,
@@ -290,8 +286,3 @@ def _naming(model: str) -> Iterator[None]:
         if model in exc.message:
             raise
         raise type(exc)(f"{model}: {exc.message}", hint=exc.hint) from exc
-
-
-def toxicity_of(labels: Mapping[str, float], scorer: Scorer) -> float:
-    """Return the score of the label that is a scorer's toxicity."""
-    return labels[find_label(list(labels), scorer.label, scorer.model)]

@@ -9,19 +9,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unidetox.config.settings import DGHS, Evaluate, map_sources
+from unidetox.config.fields import map_sources
+from unidetox.config.settings import BUILTIN, DGHS, Evaluate
 from unidetox.core import console
 from unidetox.core.errors import MissingError
 from unidetox.core.files import read_json, read_jsonl, write_json, write_jsonl
-from unidetox.core.hub import cached_snapshot, is_local
-from unidetox.core.resolve import portable_name
+from unidetox.core.hub import cached_snapshot, commit_of
+from unidetox.core.resolve import at_revision, is_local, portable_name
+from unidetox.data.hub_datasets import known_id
 from unidetox.evaluation.comparisons import compare, survival_rows
 from unidetox.evaluation.measure import NEUTRAL, NEUTRAL_SAMPLES, PLAIN, Work
 from unidetox.evaluation.metrics.fairness import LEAST_PROMPTS, group_changes
 from unidetox.evaluation.metrics.perturbations import ABOUT
 from unidetox.evaluation.metrics.summary import PromptTable, Rules
 from unidetox.evaluation.parts import used_top_k
-from unidetox.evaluation.scorers import contamination
+from unidetox.evaluation.scorers.contamination import contamination
 from unidetox.models import short_name, unique_slugs
 
 SCHEMA_VERSION = 1
@@ -50,7 +52,7 @@ def identify(name: str | Path) -> Target:
     record = _record(name)
     if not record or not record.get("method"):
         return Target(short_name(name))
-    return Target(short_name(str(record.get("base_model") or name)), str(record["method"]))
+    return Target(short_name(_base_of(record) or name), str(record["method"]))
 
 
 def tell_apart(names: Sequence[str]) -> dict[str, Target]:
@@ -80,9 +82,14 @@ def bases_of(names: Sequence[str]) -> dict[str, str]:
 
 def _cached_base(name: str) -> str | None:
     record = _record(name) or {}
-    base = str(record.get("base_model") or "")
+    base = _base_of(record)
     known = base and not record.get("base_is_local") and not is_local(base)
     return base if known and cached_snapshot(base, "model") is not None else None
+
+
+def _base_of(record: Mapping[str, Any]) -> str:
+    """Return the model that one of ours was made of, as its ``unidetox.json`` names it."""
+    return at_revision(str(record.get("base_model") or ""), record.get("base_revision"))
 
 
 def _record(name: str | Path) -> dict[str, Any] | None:
@@ -118,6 +125,9 @@ def merge(
     further = {
         "settings": describe_settings(work, map_sources(settings, lambda name: portable_name(name, output))),
         "models": {f"{title.target} / {title.method}": portable_name(name, output) for name, title in titles.items()},
+        "commits": _known(
+            {f"{title.target} / {title.method}": commit_of(name, "model") for name, title in titles.items()}
+        ),
         "warnings": contamination(settings, corpus),
         "costs": list(costs),
     }
@@ -130,7 +140,7 @@ def join(directories: Mapping[Target, Path], output: Path, further: Mapping[str,
     Args:
         directories: What to call each target -> its stage directory.
         output: Where to write.
-        further: What ``results.json`` holds besides: ``settings``, ``models``, ``warnings``, ``costs``.
+        further: What ``results.json`` holds besides: ``settings``, ``models``, ``commits``, ``warnings``, ``costs``.
 
     Returns:
         The content of ``results.json``.
@@ -183,6 +193,7 @@ def describe_settings(work: Work, settings: Evaluate) -> dict[str, Any]:
         "mmlu_answer": "letter" if settings.mmlu_protocol == "standard" else "full text",
         "interval": "95 % bootstrap over prompts, 2000 resamples",
         "dtype": work.load_options.dtype,
+        "commits": _commits(settings),
         "prompts_used": len(texts),
         "prompts_sha256": work.prompts.sha256,
         "prompts_dropped": dict(work.prompts.dropped),
@@ -194,6 +205,19 @@ def describe_settings(work: Work, settings: Evaluate) -> dict[str, Any]:
         "questions_used": len(questions.questions) if questions else None,
         "questions_sha256": questions.sha256 if questions else None,
     }
+
+
+def _commits(settings: Evaluate) -> dict[str, str]:
+    """Return for what the settings name by a Hub id, other than the targets, the commit that was read."""
+    models = (settings.scorer, *settings.other_scorers, settings.ppl_model)
+    data = (settings.prompts, settings.mmlu, settings.few_shot, settings.neutral)
+    found = {name: commit_of(name, "model") for name in models if name}
+    found |= {name: commit_of(at_revision(*known_id(name)), "dataset") for name in data if name and name != BUILTIN}
+    return _known(found)
+
+
+def _known(commits: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: commit for name, commit in commits.items() if commit}
 
 
 def read_results(directory: Path) -> dict[str, Any]:

@@ -12,11 +12,12 @@ from unidetox.config.settings import Evaluate
 from unidetox.core import console
 from unidetox.core.files import read_json, write_json
 from unidetox.core.stages import Stage
-from unidetox.evaluation.collect import free_memory, model_bytes, sampling_settings
+from unidetox.evaluation.collect import sampling_settings
 from unidetox.evaluation.measure import Work
 from unidetox.evaluation.prompt_encoding import encode_prompt, shared_tokens
 from unidetox.methods.targets import load_target
 from unidetox.models import fingerprint
+from unidetox.models.memory import free_memory, model_bytes
 
 if TYPE_CHECKING:
     from unidetox.models import LM
@@ -36,10 +37,9 @@ def speed_stage(models: Mapping[str, str], directory: Path, work: Work, settings
         settings: How continuations are sampled.
     """
     inputs = {method: fingerprint(model) for method, model in models.items()} | {"prompts": work.prompts.sha256}
-    chosen = settings.model_dump(include={"max_new_tokens", "temperature", "top_p", "top_k", "protocol", "batch_size"})
     where = work.load_options
-    chosen |= {"prompts": PROMPTS, "samples": SAMPLES, "repeats": REPEATS, "dtype": where.dtype, "device": where.device}
-    return Stage(directory, "speed", chosen, inputs)
+    chosen = {"prompts": PROMPTS, "samples": SAMPLES, "repeats": REPEATS, "dtype": where.dtype, "device": where.device}
+    return Stage(directory, "speed", settings.key("speed") | chosen, inputs)
 
 
 def measure_speed(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unidetox.core.files import read_jsonl
-from unidetox.evaluation.measure import NEUTRAL, PLAIN, Measurement, Series, toxicity_of
+from unidetox.evaluation.measure import NEUTRAL, PLAIN, Measurement, Series
 from unidetox.evaluation.metrics.agreement import cohens_kappa, spearman
 from unidetox.evaluation.metrics.distributions import distributions
 from unidetox.evaluation.metrics.fairness import gap_rows
@@ -16,7 +16,7 @@ from unidetox.evaluation.metrics.mentions import false_positives, treatment
 from unidetox.evaluation.metrics.mmlu import accuracy_rows
 from unidetox.evaluation.metrics.summary import TOXICITY, PromptMetrics, Row, Rules
 from unidetox.evaluation.metrics.toxicity import is_toxic
-from unidetox.evaluation.scorers import Scorer
+from unidetox.evaluation.scorers.interface import Scorer
 
 
 class TargetResults:
@@ -94,7 +94,7 @@ class TargetResults:
         texts, rules = self.job.work.neutral, self.rules
         if texts is None:
             return
-        scores = [toxicity_of(labels, scorer) for labels in self.job.neutral_scores[scorer].rows()]
+        scores = [scorer.toxicity(labels) for labels in self.job.neutral_scores[scorer].rows()]
         groups = [prompt.group for prompt in texts.prompts]
         records = false_positives(scores, groups, rules.threshold, strict=rules.strict)
         yield from ({"scorer": scorer.name, **record} for record in records)
@@ -129,4 +129,4 @@ class TargetResults:
 
 
 def _judged(row: Mapping[str, Any], scorer: Scorer) -> float:
-    return toxicity_of(row["scores"][scorer.name], scorer)
+    return scorer.toxicity(row["scores"][scorer.name])

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from unidetox.config.settings import Allowed, MethodOptions, Name, OptName, Share, Source
+from unidetox.config.fields import Allowed, Name, OptName, Share, Source
+from unidetox.config.settings import MethodOptions
 from unidetox.methods.interface import Method, RunContext, Step, TargetMethod
 from unidetox.methods.rules import rule_step
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from unidetox.config.settings import Allowed, MethodOptions, OptCount, Recipe, Texts
+from unidetox.config.fields import Allowed, OptCount
+from unidetox.config.settings import MethodOptions, Recipe, Texts
 from unidetox.core.stages import Stage
 from unidetox.data import TextSet, read_texts
 from unidetox.methods.best_of import read_starts
@@ -51,7 +52,7 @@ def texts_name(name: str, context: RunContext, recipe: Recipe) -> str:
     """Name a folder of texts: plainly, or with a hash of their settings where these are not those of the run."""
     if recipe.texts == context.recipe.texts:
         return name
-    return f"{name}-{recipe.texts.section_hash(exclude=['batch_size'])[:6]}"
+    return f"{name}-{recipe.texts.section_hash('folder')[:6]}"
 
 
 def texts_step(
@@ -91,8 +92,7 @@ def finetuning_steps(recipe: Recipe, pair: TargetMethod, texts: Artifact) -> Ite
 
 def finetune_stage(recipe: Recipe, method: str, target: str, texts: TextSet, directory: Path) -> Stage:
     """Describe the stage that fine-tunes a target model on texts."""
-    settings = recipe.detoxify.model_dump(exclude={"targets", "methods"})
-    settings |= {"method": method, "seed": recipe.seed, "dtype": recipe.dtype}
+    settings = recipe.detoxify.key("detoxify") | {"method": method, "seed": recipe.seed, "dtype": recipe.dtype}
     inputs = {"target": fingerprint(target), "texts": texts.sha256}
     return Stage(directory, "detoxify", settings, inputs)
 
@@ -142,8 +142,4 @@ def _need(recipe: Recipe, target: str, sizes: Sizes) -> Need:
 def _train_settings(recipe: Recipe) -> TrainSettings:
     from unidetox.training import TrainSettings
 
-    section = recipe.detoxify
-    return TrainSettings(
-        lr=section.lr, batch_size=section.batch_size, max_length=section.max_length, steps=section.steps,
-        seed=recipe.seed, kl=section.kl, lora=section.lora, dtype=recipe.dtype,
-    )  # fmt: skip
+    return TrainSettings.of(recipe.detoxify, seed=recipe.seed, dtype=recipe.dtype)

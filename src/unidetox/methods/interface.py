@@ -11,8 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unidetox.config.fields import Source
 from unidetox.config.methods import load_method, title_of
-from unidetox.config.settings import Base, MethodOptions, Recipe, Source
+from unidetox.config.settings import Base, MethodOptions, Recipe
 from unidetox.core.stages import Stage, StageStatus
 from unidetox.data import TextSet
 from unidetox.methods import distillation

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from unidetox.config.settings import Count, Length, MethodOptions, Positive
+from unidetox.config.fields import Count, Length, Positive
+from unidetox.config.settings import MethodOptions
 from unidetox.core import console
 from unidetox.core.errors import UsageError
 from unidetox.core.stages import Stage
@@ -228,7 +229,7 @@ def train(
     """
     import torch
 
-    from unidetox.models import choose_dtype
+    from unidetox.models import choose_training_dtype
     from unidetox.training.batches import collate, count_supervised
     from unidetox.training.checkpoints import Checkpoints
     from unidetox.training.encoding import encode_texts
@@ -241,8 +242,8 @@ def train(
     rows = [
         encode_texts(t.texts, lm.tokenizer, lm.model.config, options.max_length).input_ids for t in (toxic, non_toxic)
     ]
-    number, _ = choose_dtype(dtype, lm.device)
-    loss = TokenLoss(lm.model, None if number == torch.float32 else number)
+    autocast, _ = choose_training_dtype(dtype, lm.device)
+    loss = TokenLoss(lm.model, None if autocast == torch.float32 else autocast)
     values = torch.ones(options.batch_size, 2, device=lm.device)
     with steer.acting(lm.model, values), console.progress("training", options.steps) as advance:
         advance(begin)

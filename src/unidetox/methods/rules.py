@@ -6,15 +6,13 @@ import os.path
 from collections.abc import Sequence
 from pathlib import Path
 
-from unidetox.config.methods import method_name
 from unidetox.core import console
 from unidetox.core.files import write_json
-from unidetox.core.hub import is_local
-from unidetox.core.resolve import sandbox_name
+from unidetox.core.resolve import is_local, sandbox_name
 from unidetox.core.stages import Stage
 from unidetox.methods.checkpoint_stage import write_papers
 from unidetox.methods.interface import Artifact, RunContext, Step, TargetMethod
-from unidetox.models import RULE_FILE, check_lm, fingerprint, short_name
+from unidetox.models import RULE_FILE, check_lm, fingerprint
 from unidetox.models.sizes import Need
 
 SCHEMA_VERSION = 1
@@ -70,7 +68,7 @@ def write_rule(stage: Stage, pair: TargetMethod, models: Sequence[str], *, fresh
         }
         write_json(stage.out_dir / RULE_FILE, content)
         info = {"method": pair.method, "base_model": pair.target, "settings": pair.settings}
-        write_papers(stage.out_dir, info, _card(pair))
+        write_papers(stage.out_dir, info, rule=True)
         return {"models": len(models)}
 
     stage.run(make, fresh=fresh)
@@ -85,14 +83,3 @@ def _named_from(directory: Path, model: str) -> str:
     path = Path(model).absolute()
     together = path.is_relative_to(directory.absolute().parent.parent)
     return os.path.relpath(path, directory.absolute()) if together else str(path)
-
-
-def _card(pair: TargetMethod) -> str:
-    name = f"{short_name(pair.target)}-{pair.key}"
-    lines = [f"| {key} | {' '.join(str(value).replace('|', ' ').split())} |" for key, value in pair.settings.items()]
-    return "\n".join([
-        "---", "tags:", '- "unidetox"', '- "detoxification"', "---", f"# {name}", "",
-        f"`{short_name(pair.target)}` under {method_name(pair.method)}, which acts while decoding. There are no",
-        f"weights here: `{RULE_FILE}` names the models and the rule, and `unidetox evaluate` reads it.", "",
-        "| setting | value |", "|---|---|", *lines, "",
-    ])  # fmt: skip

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from unidetox.config.settings import Allowed, MethodOptions, Recipe
+from unidetox.config.fields import Allowed
+from unidetox.config.settings import MethodOptions, Recipe
 from unidetox.core import console
 from unidetox.core.errors import UsageError
 from unidetox.core.stages import Stage

@@ -13,7 +13,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from unidetox.config.settings import Allowed, Recipe
+from unidetox.config.fields import Allowed
+from unidetox.config.settings import Recipe
 from unidetox.data import read_texts
 from unidetox.methods import distillation
 from unidetox.methods.finetuning import FinetuningOptions, finetuning_steps, texts_name, texts_step

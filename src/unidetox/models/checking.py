@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from unidetox.core.errors import MissingError, UsageError
-from unidetox.core.hub import cached_snapshot
-from unidetox.models.directories import adapter_base, locate, require_weights
+from unidetox.core.hub import cached_snapshot, download_command
+from unidetox.models.directories import Place, adapter_base, locate, require_weights
 from unidetox.models.loading import KINDS, load_config, load_tokenizer
 from unidetox.models.options import DEFAULTS, LoadOptions
 
@@ -59,25 +59,25 @@ def check_classifier(name: str | Path, options: LoadOptions = DEFAULTS) -> list[
 
 def _check(name: str, auto: str, options: LoadOptions) -> Known:
     tokenizer = load_tokenizer(name, options)
-    source, local = locate(name)
-    base = adapter_base(source)
+    place = locate(name)
+    base = adapter_base(place.source)
     if base is not None:
         return Known(name, tokenizer, _check(base, auto, options).config)
-    _check_weights(name, source, local)
+    _check_weights(name, place)
     config = load_config(name, options)
     _check_kind(name, config, auto)
     return Known(name, tokenizer, config)
 
 
-def _check_weights(name: str, source: str, local: bool) -> None:
+def _check_weights(name: str, place: Place) -> None:
     """Raise MissingError where only files of this machine may be used and no weights are among them."""
-    if Path(source).is_dir():
-        require_weights(source)
-    elif local:
+    if Path(place.source).is_dir():
+        require_weights(place.source)
+    elif place.local:
         try:
             require_weights(str(cached_snapshot(name, "model")))
         except MissingError:
-            hint = f"Fetch it whole with `hf download {name}`"
+            hint = f"Fetch it whole with `{download_command(name, 'model')}`"
             raise MissingError(f"the Hugging Face cache holds no weights of {name}", hint=hint) from None
 
 

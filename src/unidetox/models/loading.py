@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 
 from unidetox.core import console
 from unidetox.core.errors import MissingError, UniDetoxError, UsageError
-from unidetox.core.hub import explain_hub_error, is_local
+from unidetox.core.hub import explain_hub_error
+from unidetox.core.resolve import is_local
 from unidetox.models.adapters import load_adapter
 from unidetox.models.devices import choose_dtype
 from unidetox.models.directories import adapter_base, lacks_tokenizer, locate, read_unidetox, require_weights
@@ -96,7 +97,7 @@ def load_lm(name: str | Path, options: LoadOptions = DEFAULTS) -> LM:
     A directory with a PEFT adapter loads its base model and merges the adapter into it in memory.
 
     Args:
-        name: A local directory or a Hub id.
+        name: A local directory or a Hub id, perhaps ``ID@REVISION``.
         options: How to load it.
 
     Raises:
@@ -116,7 +117,7 @@ def load_classifier(name: str | Path, options: LoadOptions = CLASSIFIER_DEFAULTS
     """Load a sequence classifier and its tokenizer.
 
     Args:
-        name: A local directory or a Hub id, e.g. ``unitary/toxic-bert``.
+        name: A local directory or a Hub id, perhaps ``ID@REVISION``, e.g. ``unitary/toxic-bert``.
         options: How to load it.
 
     Raises:
@@ -154,17 +155,17 @@ def load_tokenizer(name: str | Path, options: LoadOptions = DEFAULTS) -> Any:
         MissingError: There is none.
     """
     name = str(name)
-    source, local = locate(name)
-    if lacks_tokenizer(source):
-        base = adapter_base(source)
+    place = locate(name)
+    if lacks_tokenizer(place.source):
+        base = adapter_base(place.source)
         if base is not None:
             return load_tokenizer(base, options)
-        raise MissingError(f"no tokenizer in {source}", hint="Copy tokenizer.json and tokenizer_config.json there")
+        raise MissingError(f"no tokenizer in {name}", hint="Copy tokenizer.json and tokenizer_config.json there")
     with _loading(name):
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(
-            source, trust_remote_code=options.trust_remote_code, local_files_only=local
+            place.source, trust_remote_code=options.trust_remote_code, **place.arguments
         )
     # Where the files are missing, transformers makes an empty tokenizer of the model's class without a word.
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
@@ -183,13 +184,12 @@ def saved_dtype(name: str | Path, options: LoadOptions = DEFAULTS) -> torch.dtyp
     """The dtype in which a checkpoint's weights are stored; float32 where it does not say.
 
     Args:
-        name: A local directory or a Hub id; an adapter counts as its base model.
+        name: A local directory or a Hub id, perhaps ``ID@REVISION``; an adapter counts as its base model.
         options: How to load it.
     """
     import torch
 
-    source, _ = locate(str(name))
-    base = adapter_base(source)
+    base = adapter_base(locate(str(name)).source)
     if base is not None:
         return saved_dtype(base, options)
     dtype = load_config(name, options).dtype
@@ -200,41 +200,41 @@ def load_config(name: str | Path, options: LoadOptions = DEFAULTS) -> Any:
     """Load a model's configuration.
 
     Args:
-        name: A local directory or a Hub id; not an adapter.
+        name: A local directory or a Hub id, perhaps ``ID@REVISION``; not an adapter.
         options: How to load it.
 
     Raises:
         MissingError: It is not there.
         UsageError: It cannot be read.
     """
-    source, local = locate(str(name))
+    place = locate(str(name))
     with _loading(str(name)):
         import transformers
 
         return transformers.AutoConfig.from_pretrained(
-            source, trust_remote_code=options.trust_remote_code, local_files_only=local
+            place.source, trust_remote_code=options.trust_remote_code, **place.arguments
         )
 
 
 def _load_model(name: str, auto: str, dtype: torch.dtype, options: LoadOptions) -> Any:
     """A model of one of transformers' auto classes; refuses one whose head would be made up at random."""
-    source, local = locate(name)
-    base = adapter_base(source)
+    place = locate(name)
+    base = adapter_base(place.source)
     if base is not None:
         model = _load_model(base, auto, dtype, options)
-        with _loading(source):
-            return load_adapter(source, model)
-    require_weights(source)
+        with _loading(name):
+            return load_adapter(place.source, model)
+    require_weights(place.source)
     with _loading(name):
         import transformers
 
         arguments = {
+            **place.arguments,
             "trust_remote_code": options.trust_remote_code,
-            "local_files_only": local,
-            "adapter_kwargs": {"local_files_only": local},  # else it asks the Hub for an adapter, for half a minute
+            "adapter_kwargs": {"local_files_only": place.local},  # else it asks the Hub for half a minute
             "output_loading_info": True,
         }
-        model, notes = getattr(transformers, auto).from_pretrained(source, dtype=dtype, **arguments)
+        model, notes = getattr(transformers, auto).from_pretrained(place.source, dtype=dtype, **arguments)
     missing = [*sorted(notes["missing_keys"]), *(str(key) for key in notes["mismatched_keys"])]
     if missing:
         what = KINDS[auto]
@@ -249,7 +249,9 @@ def _loading(name: str) -> Iterator[None]:
     try:
         yield
     except _LOADING_ERRORS as exc:
-        if isinstance(exc, UniDetoxError) or "out of memory" in str(exc):
+        from unidetox.decoding.memory import is_out_of_memory
+
+        if isinstance(exc, UniDetoxError) or is_out_of_memory(exc):
             raise
         raise _explain(exc, name) from exc
 

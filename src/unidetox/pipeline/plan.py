@@ -11,16 +11,19 @@ from unidetox.config.methods import METHODS, load_method
 from unidetox.config.settings import Recipe
 from unidetox.core import console
 from unidetox.core.directories import check_directory
+from unidetox.core.files import write_text
 from unidetox.core.stages import Stage, StageStatus
 from unidetox.evaluation.evaluate import load_work, run_target, target_stage
 from unidetox.evaluation.measure import Work
 from unidetox.evaluation.memory import evaluation_need, writing_need
 from unidetox.evaluation.results import Target, merge
-from unidetox.evaluation.scorers import contamination
-from unidetox.evaluation.speed import measure_speed, read_speed, speed_stage
+from unidetox.evaluation.scorers.contamination import contamination
+from unidetox.evaluation.speed import BASE, measure_speed, read_speed, speed_stage
 from unidetox.methods.best_of import check_starts
+from unidetox.methods.checkpoint_stage import card_of
 from unidetox.methods.interface import RunContext, Step
-from unidetox.models import short_name, unique_slugs
+from unidetox.models import RULE_FILE, short_name, unique_slugs
+from unidetox.models.directories import read_unidetox
 from unidetox.pipeline.preflight import check_recipe
 from unidetox.pipeline.run_directory import Run
 
@@ -142,6 +145,23 @@ class Plan:
             })  # fmt: skip
         return records
 
+    def write_cards(self, results: Mapping[str, Any]) -> None:
+        """Write each model's card with what was measured to ``report/cards``.
+
+        The card beside a model is made before that, and what a finished stage holds does not change.
+
+        Args:
+            results: The content of the run's ``results.json``.
+        """
+        for pair in self.context.pairs:
+            title, info = self.titles[str(pair.folder)], read_unidetox(str(pair.folder))
+            systems = {(title.target, BASE), (title.target, title.method)}
+            rows = [row for row in results["rows"] if (row["target"], row["method"]) in systems]
+            if info is not None:
+                rule = (pair.folder / RULE_FILE).is_file()
+                card = card_of(info, pair.target, rule=rule, results={**results, "rows": rows})
+                write_text(self.directory / "report" / "cards" / f"{pair.folder.name}.md", card)
+
     def statuses(self) -> dict[str, StageStatus]:
         """Say where each step stands; a step after one that is not fresh cannot be."""
         found: dict[str, StageStatus] = {}
@@ -198,7 +218,11 @@ def run(
         titles = {model: plan.titles[model] for model in evaluated}
         # Times differ from run to run, so only a run that asks for them has them among its results.
         costs = plan.costs() if recipe.costs else ()
-        return merge(evaluated, directory, plan.work, recipe.evaluate, titles, corpus=recipe.toxic.corpus, costs=costs)
+        results = merge(
+            evaluated, directory, plan.work, recipe.evaluate, titles, corpus=recipe.toxic.corpus, costs=costs
+        )
+        plan.write_cards(results)
+        return results
 
 
 def describe(recipe: Recipe) -> str:

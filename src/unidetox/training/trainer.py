@@ -18,8 +18,9 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_callback import PrinterCallback
 
 from unidetox.core import console, files
-from unidetox.core.errors import UniDetoxError, UsageError
-from unidetox.models.devices import choose_dtype
+from unidetox.core.errors import UniDetoxError
+from unidetox.decoding.memory import is_out_of_memory
+from unidetox.models.devices import choose_training_dtype
 from unidetox.training.batches import Batch, LengthGroupedBatches, TextLoader, collate, count_supervised, split_batch
 from unidetox.training.checkpoints import Checkpoints
 from unidetox.training.loss import TokenLoss
@@ -123,7 +124,7 @@ class TextTrainer(Trainer):  # type: ignore[misc]
                 parts = [self._prepare_inputs(part) for part in split_batch(inputs, self.micro_tokens)]
                 loss = torch.stack([self.token_loss.backward(part, n_tokens) for part in parts]).sum()
                 break
-            except RuntimeError as exc:
+            except (RuntimeError, MemoryError) as exc:
                 self._shrink(exc, len(inputs["input_ids"]) == len(split_batch(inputs, self.micro_tokens)))
         if not math.isfinite(loss.item()):
             raise UniDetoxError(
@@ -132,9 +133,9 @@ class TextTrainer(Trainer):  # type: ignore[misc]
             )
         return loss
 
-    def _shrink(self, exc: RuntimeError, smallest: bool) -> None:
+    def _shrink(self, exc: Exception, smallest: bool) -> None:
         """After running out of memory, start the step again in smaller parts; the result is the same."""
-        if not isinstance(exc, torch.OutOfMemoryError) and "can't allocate memory" not in str(exc):
+        if not is_out_of_memory(exc):
             raise exc
         if smallest:
             hint = "Try a smaller --max-length, or for `detoxify` --lora"
@@ -195,7 +196,7 @@ def build_trainer(
         UsageError: The number type cannot be trained in.
     """
     device = next(model.parameters()).device
-    dtype, reason = _training_dtype(settings.dtype, device)
+    dtype, reason = choose_training_dtype(settings.dtype, device)
     steps = settings.total_steps(len(rows))
     data = [torch.tensor(row) for row in rows]
     trainer = TextTrainer(model=model, args=_arguments(settings, steps, folder, device), train_dataset=data)
@@ -213,13 +214,6 @@ def build_trainer(
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(trainer.watcher)
     return trainer
-
-
-def _training_dtype(name: str, device: torch.device) -> tuple[torch.dtype, str]:
-    dtype, reason = choose_dtype(name, device)
-    if dtype == torch.float16:
-        raise UsageError("float16 is too narrow to train in", hint="Use auto, bfloat16 or float32")
-    return dtype, reason
 
 
 def _run_key(model: Any, rows: list[list[int]], settings: TrainSettings, dtype: torch.dtype) -> str:
@@ -251,7 +245,7 @@ def _arguments(settings: TrainSettings, steps: int, output_dir: Path, device: to
         warmup_steps=0,
         weight_decay=0.0,
         max_grad_norm=1.0,
-        optim="adamw_torch_fused",
+        optim=settings.optim,
         seed=settings.seed,
         logging_steps=max(1, steps // 100),
         logging_first_step=True,

@@ -9,8 +9,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from unidetox.config.fields import map_sources
 from unidetox.config.recipe import limited, write_recipe
-from unidetox.config.settings import Evaluate, Recipe, map_sources
+from unidetox.config.settings import Evaluate, Recipe
 from unidetox.core import console
 from unidetox.core.directories import DirectoryLock, check_directory, locked, remove
 from unidetox.core.errors import UniDetoxError, UsageError
@@ -26,11 +27,6 @@ SCHEMA_VERSION = 1
 CODE_VERSION = 1
 TRIALS, RESULT, BEST, WORK = "trials.jsonl", "tune.json", "best.toml", "work"
 _OWN = {TRIALS, RESULT, BEST, WORK, *DirectoryLock.NAMES}
-# A trial is judged by toxicity and perplexity; whatever else the section asks for is for the report.
-_MEASURED = (
-    "prompts", "split", "num_prompts", "scorer", "scorer_label", "ppl_model", "samples", "max_new_tokens",
-    "temperature", "top_p", "top_k", "seeds", "protocol", "batch_size", "threshold", "id_domains",
-)  # fmt: skip
 
 
 def tune(
@@ -135,7 +131,7 @@ def _trial_recipe(problem: Problem, values: Mapping[str, Value], limit: int | No
 
 
 def _evaluation(tune: Tune, section: Evaluate) -> Evaluate:
-    kept = {name: getattr(section, name) for name in _MEASURED}
+    kept = {name: getattr(section, name) for name in section.key("trial")}
     own = {name: getattr(tune, name) for name in ("prompts", "split", "num_prompts")}
     return Evaluate(**kept | {name: value for name, value in own.items() if value is not None})
 
@@ -198,7 +194,9 @@ def _refuse_foreign(folder: Path) -> None:
 def _identity(problem: Problem, start: Recipe, inputs: Mapping[str, str]) -> dict[str, Any]:
     """Say what all trials of a directory have in common; their number is not part of it."""
     tune = map_sources(problem.tune, sandbox_name).model_dump(mode="json", exclude={"trials"})
-    recipe = map_sources(start, sandbox_name).model_dump(mode="json", exclude={"name"})
+    recipe = map_sources(start, sandbox_name).known(mode="json")
+    del recipe["name"]
+    recipe["evaluate"]["top_k"] = start.evaluate.key("trial")["top_k"]
     settings = {"tune": tune, **recipe}
     return dict(canonical({"settings": settings, "inputs": dict(inputs), "code_version": CODE_VERSION}))
 
