@@ -118,6 +118,6 @@ def card_of(info: Mapping[str, Any], base: str, **more: Any) -> str:
         more: ``rule`` or ``results``, see `unidetox.report.cards.model_card`.
     """
     method = str(info.get("method", "unidetox"))
-    datasets = [known_id(info[name]["source"])[0] for name in ("texts", "civil") if name in info]
+    datasets = [known_id(info[name]["source"])[0] for name in ("texts", "non_toxic", "civil") if name in info]
     about = {**info, **license_of(base), "datasets": datasets, **more}
     return model_card(about, load_method(method).done if method in method_names() else "")

@@ -15,6 +15,7 @@ from unidetox.core.files import write_text
 from unidetox.core.stages import Stage, StageStatus
 from unidetox.evaluation.evaluate import load_work, run_target, target_stage
 from unidetox.evaluation.measure import Work
+from unidetox.evaluation.memory import evaluation_need, writing_need
 from unidetox.evaluation.results import Target, merge
 from unidetox.evaluation.scorers.contamination import contamination
 from unidetox.evaluation.speed import BASE, measure_speed, read_speed, speed_stage
@@ -23,7 +24,6 @@ from unidetox.methods.checkpoint_stage import card_of
 from unidetox.methods.interface import RunContext, Step
 from unidetox.models import RULE_FILE, short_name, unique_slugs
 from unidetox.models.directories import read_unidetox
-from unidetox.pipeline.estimates import evaluation_need, writing_need
 from unidetox.pipeline.preflight import check_recipe
 from unidetox.pipeline.run_directory import Run
 
