@@ -179,7 +179,6 @@ class JsonlWriter:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         _repair_end(path)
-        self.path = path
         self._file = path.open("ab")
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
