@@ -40,8 +40,12 @@ class LockedError(UniDetoxError):
     exit_code = 4
 
 
-def was_interrupted(exc: BaseException) -> bool:
-    """Whether Ctrl-C is what an error comes from.
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came; everything ends as by Ctrl-C, with an exit code of its own."""
+
+
+def interruption(exc: BaseException) -> KeyboardInterrupt | None:
+    """Return the Ctrl-C that an error comes from; None where it does not.
 
     It may fall into the middle of a library's clearing up, which then fails in its own way: torch, say, finds a stack
     of modes empty that it has already emptied.
@@ -52,4 +56,4 @@ def was_interrupted(exc: BaseException) -> bool:
     link: BaseException | None = exc
     while link is not None and not isinstance(link, KeyboardInterrupt):
         link = link.__context__
-    return link is not None
+    return link

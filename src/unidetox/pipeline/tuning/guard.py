@@ -24,7 +24,7 @@ from unidetox.data.prompts import (
 )
 from unidetox.data.texts import Text, read_texts
 from unidetox.methods.best_of import read_starts
-from unidetox.methods.interface import Bench
+from unidetox.methods.interface import RunContext
 
 _HINT = 'Choose on validation prompts and report on test: set tune.prompts, or tune.split = "validation"'
 _SANDBOX_TEST = "sandbox:prompts_test.csv"
@@ -56,19 +56,19 @@ def validation_prompts(chosen: Evaluate, reported: Evaluate) -> PromptSet:
     return prompts
 
 
-def check_texts_of(bench: Bench, reported: Evaluate) -> None:
+def check_texts_of(context: RunContext, reported: Evaluate) -> None:
     """See that nothing in a search learns from a test prompt, or starts from one.
 
     Args:
-        bench: Of a recipe of the search, each step of which has looked at what it reads.
+        context: Of a recipe of the search, each step of which has looked at what it reads.
         reported: What the result will be reported on.
 
     Raises:
         UsageError: Something does.
     """
-    recipe, source = bench.recipe, bench.recipe.texts.source
+    recipe, source = context.recipe, context.recipe.texts.source
     starts = read_starts(recipe)
-    found: list[tuple[str, Sequence[Prompt | Text]]] = [(texts.source, texts.texts) for texts in bench.learnt]
+    found: list[tuple[str, Sequence[Prompt | Text]]] = [(texts.source, texts.texts) for texts in context.learnt]
     if starts is not None:
         found.append((starts.source, starts.prompts))
     if source is not None:
