@@ -88,7 +88,7 @@ def load_non_toxic_texts(
     """Load texts that are not toxic, for methods that learn from both kinds.
 
     Args:
-        source: A file, a folder or a Hub id. Of a table with DGHS's columns the rows labelled ``nothate`` are taken, of
+        source: A file, a folder or a Hub id. Of a table with DGHS's columns the rows labeled ``nothate`` are taken, of
             any other all. None stands for the toxic corpus.
         corpus: The toxic corpus.
         column: The column that holds the texts.
@@ -148,7 +148,7 @@ def _relevant_rows(table: Table, column: str, dropped: dict[str, int]) -> tuple[
 
 
 def _warn_of_labels(table: Table, column: str) -> None:
-    """A labelled file most likely holds harmless texts too, which would spoil the toxic model."""
+    """A labeled file most likely holds harmless texts too, which would spoil the toxic model."""
     labels = [name for name in table.columns if name.lower() in _LABEL_COLUMNS and name != column]
     if labels:
         taken = f"{table.source}: every row is taken as toxic text, whatever its column '{labels[0]}' says"

@@ -53,7 +53,7 @@ class Options(MethodOptions):
     rank: Count = Field(1000, description="Width of each projection; the model's width is the most that counts.")
     init: Positive = Field(1e-2, description="Standard deviation of the projections at the start.")
     lr: Positive = Field(1e-2, description="Learning rate of Adam.")
-    steps: Count = Field(1000, description="Optimiser steps.")
+    steps: Count = Field(1000, description="Optimizer steps.")
     batch_size: Count = Field(32, description="Texts in a step, half of them toxic.")
     max_length: Length = Field(256, description="Longest text in tokens of the target; the rest is cut.")
 
