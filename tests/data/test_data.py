@@ -276,8 +276,6 @@ def test_short_names_of_data_sets_have_revisions_too(cache):
     for answer, revision in ((2, "main"), (3, "v1")):
         questions = parquet_bytes([{**row, "answer": answer}])
         content = {f"all/{split}.parquet": questions for split in ("validation", "dev")}
-            f"all/{split}.parquet": parquet_bytes([{**row, "answer": answer}]) for split in ("validation", "dev")
-        }
         cache("cais/mmlu", content, revision)
         rows = [{"text": str(answer), "target_group": "women", "toxicity_ai": 1.0, "toxicity_human": 1.0}]
         cache("toxigen/toxigen-data", {"annotated/train.parquet": parquet_bytes(rows)}, revision)
