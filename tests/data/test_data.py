@@ -33,19 +33,19 @@ def said(monkeypatch):
 
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
-    """An empty Hugging Face cache; call it to put a data set there."""
+    """An empty Hugging Face cache; call it to put a revision of a data set there."""
     import huggingface_hub.constants
 
     root = tmp_path / "hub-cache"
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(root))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
-    def put(name: str, content: dict[str, str | bytes]) -> None:
-        folder = root / f"datasets--{name.replace('/', '--')}"
-        (folder / "refs").mkdir(parents=True)
-        (folder / "refs" / "main").write_text("0" * 40)
+    def put(name: str, content: dict[str, str | bytes], revision: str = "main") -> None:
+        folder, commit = root / f"datasets--{name.replace('/', '--')}", ("0" if revision == "main" else "1") * 40
+        (folder / "refs").mkdir(parents=True, exist_ok=True)
+        (folder / "refs" / revision).write_text(commit)
         for path, text in content.items():
-            target = folder / "snapshots" / ("0" * 40) / path
+            target = folder / "snapshots" / commit / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(text if isinstance(text, bytes) else text.encode())
 
@@ -244,6 +244,47 @@ def test_hub_ids_are_read_from_the_cache(cache, tmp_path):
     assert texts.source == "org/corpus"
 
 
+def test_a_data_set_has_revisions(cache):
+    cache("org/corpus", {"train.csv": "text\none\n"})
+    cache("org/corpus", {"train.csv": "text\ntwo\n"}, "v1")
+    texts = {name: data.read_texts(name) for name in ("org/corpus", "org/corpus@v1", "org/corpus@" + "1" * 40)}
+    assert [words(found) for found in texts.values()] == [["one"], ["two"], ["two"]]
+    assert [found.source for found in texts.values()] == list(texts)
+    assert texts["org/corpus"].sha256 != texts["org/corpus@v1"].sha256
+    with pytest.raises(MissingError, match="data set org/corpus@v2 is neither") as caught:
+        data.read_texts("org/corpus@v2")
+    assert "hf download org/corpus --repo-type dataset --revision v2" in caught.value.hint
+
+
+def test_datasets_is_asked_for_the_revision(cache, monkeypatch):
+    import datasets
+
+    asked = []
+
+    def load_dataset(name, config, *, split, revision):
+        asked.append((name, revision))
+        return datasets.Dataset.from_dict({"text": ["one"]})
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert words(data.read_texts("org/odd@v1")) == words(data.read_texts("org/odd")) == ["one"]
+    assert asked == [("org/odd", "v1"), ("org/odd", None)]
+
+
+def test_short_names_of_data_sets_have_revisions_too(cache):
+    cache(data.DGHS_ID, {"v0.2.3.csv": "text,label,target\nnew,hate,wom\n"})
+    cache(data.DGHS_ID, {"v0.2.3.csv": "text,label,target\nold,hate,wom\n"}, "v1")
+    assert [words(data.load_toxic_corpus(name)) for name in ("dghs", "dghs@v1")] == [["new"], ["old"]]
+    row = {"question": "q", "subject": "law", "choices": ["a", "b", "c", "d"], "answer": 2}
+    for answer, revision in ((2, "main"), (3, "v1")):
+        questions = parquet_bytes([{**row, "answer": answer}])
+        content = {f"all/{split}.parquet": questions for split in ("validation", "dev")}
+        cache("cais/mmlu", content, revision)
+        rows = [{"text": str(answer), "target_group": "women", "toxicity_ai": 1.0, "toxicity_human": 1.0}]
+        cache("toxigen/toxigen-data", {"annotated/train.parquet": parquet_bytes(rows)}, revision)
+    assert [data.load_questions(name).questions[0].answer for name in ("mmlu", "mmlu@v1", "cais/mmlu@v1")] == [2, 3, 3]
+    assert [data.load_prompts(name).prompts[0].text for name in ("toxigen", "toxigen@v1")] == ["2", "3"]
+
+
 def test_hub_id_that_is_not_cached_says_how_to_get_it(cache):
     with pytest.raises(MissingError) as caught:
         data.read_texts("org/absent")
@@ -290,10 +331,11 @@ def test_downloads_only_the_files_of_the_split(cache, monkeypatch, tmp_path):
 
     class Api:
         def list_repo_files(self, name, repo_type, revision):
+            got.append((name, revision))
             return ["README.md", "train.csv", "test.csv"]
 
     def download(name, path, repo_type, revision):
-        got.append(path)
+        got.append((name, path, revision))
         return write(tmp_path / path, "text\none\n")
 
     monkeypatch.setattr(hub, "is_offline", lambda: False)
@@ -301,7 +343,9 @@ def test_downloads_only_the_files_of_the_split(cache, monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     assert words(data.read_texts("org/x")) == ["one"]
-    assert got == ["train.csv"]
+    assert got == [("org/x", None), ("org/x", "train.csv", None)]
+    assert words(data.read_texts("org/x@v1")) == ["one"]
+    assert got[2:] == [("org/x", "v1"), ("org/x", "train.csv", "v1")]
 
 
 def test_download_errors_are_explained(cache, monkeypatch):

@@ -348,6 +348,10 @@ def test_what_we_wrote_carries_its_base_and_its_method(tmp_path: Path, tiny_gpt2
     write_json(copy / "unidetox.json", {"method": "unidetox", "base_model": "facebook/opt-6.7b"})
     assert identify(copy) == Target("opt-6.7b", "unidetox")
     assert identify("facebook/opt-6.7b") == Target("opt-6.7b", "base")
+    record = {"method": "unidetox", "base_model": "facebook/opt-6.7b", "base_revision": "v2"}
+    write_json(copy / "unidetox.json", record)
+    assert identify(copy) == Target("opt-6.7b@v2", "unidetox")
+    assert identify("facebook/opt-6.7b@v2") == Target("opt-6.7b@v2", "base")
 
 
 def test_what_we_wrote_is_known_by_its_hub_id_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
