@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Final, Literal, TypeVar, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
@@ -11,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from unidetox.config.methods import methods_in_words
 from unidetox.core.files import hash_of
-from unidetox.core.resolve import sandbox_name
+from unidetox.core.resolve import after_kind, sandbox_name
 
 DGHS = "dghs"
 TOXIGEN = "toxigen"
@@ -29,9 +30,15 @@ class Allowed:
 
 @dataclass(frozen=True)
 class Source:
-    """Marks a field that names a file, folder or Hub id; ``keep`` are words with a meaning of their own."""
+    """Marks a field that names a file, folder or Hub id.
+
+    Attributes:
+        keep: Words with a meaning of their own.
+        kinds: Whether names may say what they name: ``KIND:NAME``.
+    """
 
     keep: tuple[str, ...] = ()
+    kinds: bool = False
 
 
 Key = Literal[
@@ -307,11 +314,11 @@ class Evaluate(Section):
         "validation", description="Part of the prompts; choose settings on validation, report on test."
     )
     num_prompts: Annotated[OptCount, _OUTSIDE] = Field(None, description="Use a random sample of so many prompts.")
-    scorer: Annotated[Name, Source(), _OUTSIDE] = Field(
+    scorer: Annotated[Name, Source(kinds=True), _OUTSIDE] = Field(
         "unitary/toxic-bert", description="Sequence classifier that scores toxicity: a folder or a Hub id."
     )
     scorer_label: Annotated[Name, _SUMMED] = Field("toxic", description="Label of the scorer that is the toxicity.")
-    other_scorers: Annotated[Scorers, Source(), _IN_NO_KEY] = Field(
+    other_scorers: Annotated[Scorers, Source(kinds=True), _IN_NO_KEY] = Field(
         default_factory=dict, description="More classifiers and their labels, for a second opinion: MODEL = LABEL."
     )
     ppl_model: Annotated[OptName, Source(), _OUTSIDE] = Field(
@@ -432,8 +439,9 @@ def map_sources(section: S, change: Callable[[str], str]) -> S:
         value = getattr(section, name)
         if mark is None or value is None or value in mark.keep:
             continue
+        one = partial(after_kind, change) if mark.kinds else change
         if isinstance(value, Mapping):
-            update[name] = {change(key): inner for key, inner in value.items()}
+            update[name] = {one(key): inner for key, inner in value.items()}
         else:
-            update[name] = change(value) if isinstance(value, str) else tuple(change(item) for item in value)
+            update[name] = one(value) if isinstance(value, str) else tuple(map(one, value))
     return section.model_copy(update=update)
