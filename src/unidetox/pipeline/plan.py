@@ -12,8 +12,8 @@ from unidetox.config.settings import Recipe
 from unidetox.core import console
 from unidetox.core.directories import check_directory
 from unidetox.core.stages import Stage, StageStatus
-from unidetox.evaluation.evaluate import load_work, run_target, target_stage
-from unidetox.evaluation.measure import Work
+from unidetox.evaluation.evaluate import load_inputs, run_target, target_stage
+from unidetox.evaluation.measure import EvalInputs
 from unidetox.evaluation.results import Target, merge
 from unidetox.evaluation.scorers.contamination import contamination
 from unidetox.evaluation.speed import measure_speed, read_speed, speed_stage
@@ -37,11 +37,11 @@ class Plan:
         self.bench = Bench(recipe, directory)
 
     @cached_property
-    def work(self) -> Work:
+    def inputs(self) -> EvalInputs:
         """Prompts and questions."""
         r = self.recipe
         bases = {str(job.folder): job.target for job in self.bench.jobs}
-        return load_work(r.evaluate, self.bench.load_options, bases=bases, corpus=r.toxic.corpus)
+        return load_inputs(r.evaluate, self.bench.load_options, bases=bases, corpus=r.toxic.corpus)
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
@@ -76,7 +76,7 @@ class Plan:
             console.warn(warning)
         for step in self.steps:
             step.check()
-        check_starts(self.recipe, self.work.prompts)
+        check_starts(self.recipe, self.inputs.prompts)
 
     def _evaluations(self) -> Iterator[Step]:
         made = {job.folder.name: (job.step,) for job in self.bench.jobs}
@@ -88,8 +88,8 @@ class Plan:
         return Step(
             f"evaluation/{slug}",
             needs,
-            lambda: target_stage(model, folder, self.work, settings),
-            lambda fresh: run_target(model, folder, self.work, settings, fresh=fresh, replace=True),
+            lambda: target_stage(model, folder, self.inputs, settings),
+            lambda fresh: run_target(model, folder, self.inputs, settings, fresh=fresh, replace=True),
         )
 
     def _speeds(self) -> Iterator[Step]:
@@ -103,8 +103,8 @@ class Plan:
         return Step(
             f"speed/{slug}",
             needs,
-            lambda: speed_stage(models, folder, self.work, settings),
-            lambda fresh: measure_speed(models, folder, self.work, settings, fresh=fresh),
+            lambda: speed_stage(models, folder, self.inputs, settings),
+            lambda fresh: measure_speed(models, folder, self.inputs, settings, fresh=fresh),
         )
 
     @cached_property
@@ -192,7 +192,9 @@ def run(
         titles = {model: plan.titles[model] for model in evaluated}
         # Times differ from run to run, so only a run that asks for them has them among its results.
         costs = plan.costs() if recipe.costs else ()
-        return merge(evaluated, directory, plan.work, recipe.evaluate, titles, corpus=recipe.toxic.corpus, costs=costs)
+        return merge(
+            evaluated, directory, plan.inputs, recipe.evaluate, titles, corpus=recipe.toxic.corpus, costs=costs
+        )
 
 
 def describe(recipe: Recipe) -> str:
