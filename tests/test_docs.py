@@ -24,8 +24,9 @@ import pytest
 
 import unidetox
 from unidetox.cli import _run, app
+from unidetox.config.fields import Allowed, Section, subsections
 from unidetox.config.recipe import load_recipe, preset_names
-from unidetox.config.settings import Allowed, Recipe, Section, subsections
+from unidetox.config.settings import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")]
@@ -65,7 +66,7 @@ STANDS_FOR = {
 CPU = "--device cpu --dtype float32"
 MODELS = "base.model={gpt2} detoxify.targets={gpt2} evaluate.scorer={classifier} evaluate.ppl_model=none"
 DATA = (
-    "toxic.corpus={corpus} toxic.civil={texts} toxic.column=none evaluate.prompts={prompts} evaluate.mmlu=none "
+    "toxic.corpus={corpus} toxic.non_toxic={texts} toxic.column=none evaluate.prompts={prompts} evaluate.mmlu=none "
     "texts.source=none"
 )
 SIZES = (
@@ -410,13 +411,10 @@ def _inline_code(path: Path) -> Iterator[str]:
 
 
 def _verbs() -> dict[str, set[str]]:
-    import typer
-
-    group = typer.main.get_command(app)
     return {
-        name: {option for parameter in command.params for option in parameter.opts}
-        for name, command in group.commands.items()  # type: ignore[attr-defined]
-    } | {"": {option for parameter in group.params for option in parameter.opts}}
+        name: {option for parameter in verb.command().params for option in (*parameter.opts, *parameter.secondary_opts)}
+        for name, verb in app.verbs.items()
+    } | {"": {option for parameter in app.params for option in parameter.opts}}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unidetox.config.recipe import build_recipe, limited, load_recipe
+from unidetox.config.recipe import apply_overrides, build_recipe, limited, load_recipe
 from unidetox.config.settings import PUBLISHED, Recipe
 from unidetox.core import console
 from unidetox.core.errors import UsageError
@@ -20,7 +20,7 @@ from unidetox.evaluation.texts import analyze
 from unidetox.methods import distillation, finetuning
 from unidetox.models import LoadOptions, check_lm
 from unidetox.pipeline import plan
-from unidetox.pipeline.run_directory import Run
+from unidetox.pipeline.run_directory import MANIFEST, Run
 from unidetox.pipeline.tuning import tune
 
 __all__ = ["analyze", "compare", "detoxify", "distill", "evaluate", "report", "run", "status", "train_toxic", "tune"]
@@ -82,6 +82,7 @@ def detoxify(
     preset: str = "paper",
     fresh: bool = False,
     limit: int | None = None,
+    overrides: Sequence[str] = (),
     **options: Any,
 ) -> Path:
     """Make a causal language model less toxic: fine-tune it on detoxifying texts.
@@ -95,8 +96,9 @@ def detoxify(
         preset: Where the texts come from, and what settings hold that the options leave open.
         fresh: Start over where the result exists.
         limit: Use only so many texts; where texts are made, also at most so many toxic texts and steps for them.
-        options: ``steps``, ``lr``, ``batch_size``, ``max_length``, ``lora``, ``merge``; ``seed``, ``device`` and
-            ``dtype``.
+        overrides: Settings like ``"texts.alpha=0.2"`` that win over the preset.
+        options: ``steps``, ``lr``, ``batch_size``, ``max_length``, ``lora``, ``merge`` and the other settings of a
+            recipe's section ``detoxify``; ``seed``, ``device`` and ``dtype``.
 
     Returns:
         The directory of the result.
@@ -105,7 +107,9 @@ def detoxify(
         UniDetoxError: Any of its children; the message says what to do.
     """
     settings = {"preset": preset, "detoxify": {"targets": [str(model)], "methods": ["unidetox"]}}
-    recipe = _recipe(settings, "detoxify", options)
+    recipe = _recipe(settings, "detoxify", options, overrides)
+    if not recipe.detoxify.lora and (idle := [name for name in ("lora_rank", "lora_alpha") if name in options]):
+        raise UsageError(f"{idle[0]} has no effect without lora", hint="Add --lora, or leave it out")
     target = recipe.detoxify.targets[0]
     # Making texts first may take hours.
     check_stage_directory(Path(output), "detoxify")
@@ -214,15 +218,22 @@ def report(output: str | Path) -> Path:
     from unidetox.report.page import example_rows, render_report
 
     folder = Path(output)
-    return render_report(read_results(folder), example_rows(folder / "generations.jsonl"), folder / "report")
+    results = read_results(folder)
+    if (folder / MANIFEST).is_file():
+        plan.Plan(Run(folder).recipe(), folder).write_cards(results)
+    return render_report(results, example_rows(folder / "generations.jsonl"), folder / "report")
 
 
-def _recipe(settings: Mapping[str, Any], section: str, options: Mapping[str, Any]) -> Recipe:
-    """Put options where they belong: some at the top of a recipe, the rest into one section."""
+def _recipe(
+    settings: Mapping[str, Any], section: str, options: Mapping[str, Any], overrides: Sequence[str] = ()
+) -> Recipe:
+    """Put options over overrides: some at the top of a recipe, the rest into one section."""
     given = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
-    top = {key: given.pop(key) for key in _TOP if key in given}
-    merged = {**settings, **top, section: {**settings.get(section, {}), **given}}
     labels = {f"{section}.{key}": key for key in given}
+    merged: dict[str, Any] = {**settings, section: dict(settings.get(section, {}))}
+    labels = apply_overrides(merged, overrides) | labels
+    merged |= {key: given.pop(key) for key in _TOP if key in given}
+    merged[section] |= given
     return build_recipe(merged, "the settings", labels)
 
 

@@ -585,7 +585,14 @@ def test_a_run_can_be_looked_at_when_its_model_is_gone(tmp_path, recipe):
     assert run.recipe().base.model == "../model"
 
 
-@pytest.mark.parametrize(("error", "outcome"), [(UniDetoxError("x"), "failed"), (KeyboardInterrupt(), "interrupted")])
+MASKED = RuntimeError("raised while an interrupt was handled")
+MASKED.__context__ = KeyboardInterrupt()
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [(UniDetoxError("x"), "failed"), (KeyboardInterrupt(), "interrupted"), (MASKED, "interrupted")],
+)
 def test_a_run_says_how_it_ended(tmp_path, recipe, error, outcome):
     run = Run(tmp_path / "x")
     with pytest.raises(type(error)), run.session(recipe, ["unidetox"]):

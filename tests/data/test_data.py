@@ -7,7 +7,9 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import huggingface_hub.errors
 import pytest
 
 from unidetox import data
@@ -303,11 +305,9 @@ def test_downloads_only_the_files_of_the_split(cache, monkeypatch, tmp_path):
 
 
 def test_download_errors_are_explained(cache, monkeypatch):
-    import huggingface_hub
-
     class Api:
         def list_repo_files(self, name, **_):
-            raise RuntimeError("Access to dataset org/x is gated. Bearer hf_abcdefghijklmnop")
+            raise answered("GatedRepoError", 403, "Bearer hf_abcdefghijklmnop")
 
     monkeypatch.setattr(hub, "is_offline", lambda: False)
     monkeypatch.setattr(hub, "require_reachable", lambda name, kind: None)
@@ -316,23 +316,26 @@ def test_download_errors_are_explained(cache, monkeypatch):
         data.read_texts("org/x")
 
 
-class GatedRepoError(Exception):
-    pass
-
-
-class RepositoryNotFoundError(Exception):
-    pass
+def answered(kind: str, status: int, message: str = "") -> Exception:
+    """An error of the Hub's client."""
+    return getattr(huggingface_hub.errors, kind)(
+        message, response=SimpleNamespace(status_code=status, headers={}, request=None)
+    )
 
 
 @pytest.mark.parametrize(
     ("raised", "said_first", "hint"),
     [
-        (GatedRepoError("401"), "model org/x is gated", "hf auth login"),
+        (answered("GatedRepoError", 403), "model org/x is gated", "hf auth login"),
         (OSError("You are trying to access a gated repo."), "is gated", "https://huggingface.co/org/x"),
-        (RepositoryNotFoundError("404"), "no model org/x", "spelling"),
+        (answered("RepositoryNotFoundError", 404), "no model org/x", "spelling"),
+        (answered("RemoteEntryNotFoundError", 404, "no config.json"), "cannot be loaded (no config.json)", "org/x"),
+        (answered("HfHubHTTPError", 401), "refused access", "hf auth login"),
+        (answered("HfHubHTTPError", 500, "is gated, they said"), "cannot be loaded (is gated, they said)", "org/x"),
+        (huggingface_hub.errors.LocalEntryNotFoundError("x"), "cannot be reached", "--offline"),
         (OSError("org/x is not a local folder and is not a valid model identifier"), "no model org/x", "spelling"),
-        (OSError("401 Client Error for url"), "refused access", "hf auth login"),
         (OSError("We couldn't connect to 'https://huggingface.co'"), "cannot be reached", "hf download org/x`"),
+        (huggingface_hub.errors.HTTPError("no route"), "cannot be reached", "--offline"),
         (TimeoutError("slow"), "cannot be reached", "--offline"),
         (ValueError("odd thing\nwith more lines"), "cannot be loaded (odd thing)", "huggingface.co/org/x"),
         (ValueError(""), "cannot be loaded (ValueError)", "huggingface.co"),
@@ -345,10 +348,16 @@ def test_hub_errors_become_one_line(monkeypatch, raised, said_first, hint):
     assert hint in (error.hint or "")
 
 
+def test_a_revision_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr(hub, "is_offline", lambda: False)
+    for raised in (answered("RevisionNotFoundError", 404), OSError("v9 is not a valid git identifier (branch ...)")):
+        assert hub.explain_hub_error(raised, "org/x@v9", "model").message == "model org/x has no revision v9"
+
+
 def test_hub_errors_are_found_under_what_wraps_them(monkeypatch):
     monkeypatch.setattr(hub, "is_offline", lambda: False)
     wrapper = OSError("could not load")
-    wrapper.__cause__ = GatedRepoError("403")
+    wrapper.__cause__ = answered("GatedRepoError", 403)
     assert "is gated" in hub.explain_hub_error(wrapper, "org/x", "dataset").message
 
 
@@ -363,6 +372,33 @@ def test_what_looks_a_little_like_a_token_is_shown():
     for name in ("runs/hf_models/gpt2", "hf_transformers", "api_org_x"):
         assert hub.hide_secrets(name) == name
     assert hub.hide_secrets("url?key=hf_AbCdEfGh1234567890 and") == "url?key=*** and"
+
+
+@pytest.mark.parametrize(
+    ("card", "license_"),
+    [
+        ("---\nlicense: mit\n---\n# x", {"license": "mit"}),
+        ("---\nlicense: other\nlicense_name: own\n---\n", {"license": "other", "license_name": "own"}),
+        ("---\nlicense: [a, b]\n---\n", {}),
+        ("---\n{oops\n---\n", {}),
+        ("# no metadata", {}),
+        (None, {}),
+    ],
+)
+def test_the_license_of_a_model_is_what_its_card_says(tmp_path, card, license_):
+    if card is not None:
+        (tmp_path / "README.md").write_text(card)
+    assert hub.license_of(str(tmp_path)) == license_
+
+
+def test_the_license_of_a_model_in_the_cache(cache, tmp_path):
+    folder = tmp_path / "hub-cache" / "models--org--x"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0" * 40)
+    (folder / "snapshots" / ("0" * 40)).mkdir(parents=True)
+    (folder / "snapshots" / ("0" * 40) / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    assert hub.license_of("org/x") == {"license": "apache-2.0"}
+    assert hub.license_of("org/absent") == {}
 
 
 def test_what_is_local(tmp_path, monkeypatch):

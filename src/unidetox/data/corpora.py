@@ -76,7 +76,7 @@ def load_toxic_corpus(
     return _sampled_set(texts, source, "toxic texts", dropped, duplicates, limit, seed, note)
 
 
-def load_civil_texts(
+def load_non_toxic_texts(
     source: str | None,
     corpus: str,
     *,
@@ -110,7 +110,7 @@ def load_civil_texts(
     if _is_dghs(table):
         chosen = [index for index, row in enumerate(table.rows) if _cell(row, "label") == "nothate"]
     if not chosen or (source is None and not _is_dghs(table)):
-        hint = "name a file of such texts: toxic.civil = ..."
+        hint = "name a file of such texts: toxic.non_toxic = ..."
         raise UsageError(f"{table.source}: no text is marked as not toxic", hint=hint)
     dropped: dict[str, int] = {}
     texts = collect_texts(table, column, chosen, dropped, default_finish="eos")

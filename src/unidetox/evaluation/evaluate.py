@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from unidetox.config.recipe import build_recipe
+from unidetox.config.recipe import build_section
 from unidetox.config.settings import Evaluate
 from unidetox.core import console
 from unidetox.core.directories import locked, remove_empty
@@ -205,10 +205,7 @@ def make_evaluate(options: Mapping[str, Any]) -> Evaluate:
         UsageError: If a key is unknown or a value not allowed.
         MissingError: If a file that is named does not exist.
     """
-    plain = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
-    # The other sections must be there and do not count.
-    others = {"base": {"model": "any"}, "detoxify": {"targets": ["any"]}}
-    return build_recipe({**others, "evaluate": plain}, "evaluate").evaluate
+    return build_section(Evaluate, options, "evaluate")
 
 
 @contextlib.contextmanager

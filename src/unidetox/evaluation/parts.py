@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unidetox.config.settings import Evaluate, Key
+from unidetox.config.fields import Key
+from unidetox.config.settings import Evaluate
 from unidetox.core.files import hash_of
 from unidetox.data import PromptSet, QuestionSet
 from unidetox.evaluation.metrics.summary import PAPER_TOP_K

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unidetox.config.settings import BUILTIN, DGHS, Evaluate, map_sources
+from unidetox.config.fields import map_sources
+from unidetox.config.settings import BUILTIN, DGHS, Evaluate
 from unidetox.core import console
 from unidetox.core.errors import MissingError
 from unidetox.core.files import read_json, read_jsonl, write_json, write_jsonl

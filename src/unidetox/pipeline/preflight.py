@@ -6,6 +6,7 @@ from unidetox.config.settings import Recipe
 from unidetox.evaluation.prompt_encoding import check_room
 from unidetox.evaluation.scorers import check_helpers
 from unidetox.models import LoadOptions, check_lm, choose_device, choose_training_dtype
+from unidetox.training.settings import check_optimizer
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -19,6 +20,8 @@ def check_recipe(recipe: Recipe) -> None:
 
     choose_training_dtype(recipe.dtype, choose_device(recipe.device))
     options = LoadOptions.of(recipe)
+    for section in (recipe.toxic, recipe.detoxify):
+        check_optimizer(section.optim)
     for target in recipe.detoxify.targets:
         check_room(target, max_positions(check_lm(target, options).config), recipe.evaluate.max_new_tokens)
     check_helpers(recipe.evaluate, options)

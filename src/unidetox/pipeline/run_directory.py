@@ -13,7 +13,7 @@ from unidetox.config.recipe import load_recipe, portable, write_recipe
 from unidetox.config.settings import Recipe
 from unidetox.core import console
 from unidetox.core.directories import DirectoryLock, check_directory, list_files, locked
-from unidetox.core.errors import MissingError, UsageError
+from unidetox.core.errors import MissingError, UsageError, interruption
 from unidetox.core.files import TMP_SUFFIX, read_json, write_json
 from unidetox.core.provenance import now, versions
 from unidetox.core.stage_files import FAILED
@@ -108,7 +108,7 @@ class Run:
             with console.logged(self.path(LOGS, "run.log")):
                 yield self
         except Exception as exc:
-            outcome = "failed"
+            outcome = "interrupted" if interruption(exc) else "failed"
             with contextlib.suppress(OSError), console.logged(self.path(LOGS, "run.log")):
                 console.detail(f"failed: {exc}")
             raise

@@ -9,8 +9,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from unidetox.config.fields import map_sources
 from unidetox.config.recipe import limited, write_recipe
-from unidetox.config.settings import Evaluate, Recipe, map_sources
+from unidetox.config.settings import Evaluate, Recipe
 from unidetox.core import console
 from unidetox.core.directories import DirectoryLock, check_directory, locked, remove
 from unidetox.core.errors import UniDetoxError, UsageError
@@ -193,7 +194,8 @@ def _refuse_foreign(folder: Path) -> None:
 def _identity(problem: Problem, start: Recipe, inputs: Mapping[str, str]) -> dict[str, Any]:
     """Say what all trials of a directory have in common; their number is not part of it."""
     tune = map_sources(problem.tune, sandbox_name).model_dump(mode="json", exclude={"trials"})
-    recipe = map_sources(start, sandbox_name).model_dump(mode="json", exclude={"name"})
+    recipe = map_sources(start, sandbox_name).known(mode="json")
+    del recipe["name"]
     recipe["evaluate"]["top_k"] = start.evaluate.key("trial")["top_k"]
     settings = {"tune": tune, **recipe}
     return dict(canonical({"settings": settings, "inputs": dict(inputs), "code_version": CODE_VERSION}))
@@ -205,6 +207,8 @@ def _earlier(folder: Path, identity: dict[str, Any], fresh: bool) -> list[Trial]
         for name in _OWN - DirectoryLock.NAMES:
             remove(folder / name)
     known = (read_json(folder / RESULT) or {}).get("identity")
+    if known is not None and "civil" in (toxic := known["settings"]["toxic"]):
+        toxic["non_toxic"] = toxic.pop("civil")  # what it was called
     if known is not None and (changes := differences(known, identity)):
         what = f"{folder} holds trials of other settings ({'; '.join(changes[:3])})"
         raise UsageError(what, hint="Start over with --fresh, or give another -o")
