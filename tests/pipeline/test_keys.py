@@ -67,13 +67,13 @@ def prompts(name: str) -> PromptSet:
     return PromptSet((Prompt("0", "a", "women", "gender"),), name, f"sha of {name}")
 
 
-def inputs_of(recipe: Recipe) -> measure.Work:
+def inputs_of(recipe: Recipe) -> measure.EvalInputs:
     """What an evaluation reads: everything there is where the recipe names it."""
     if recipe.evaluate.mmlu is None:
-        return measure.Work(prompts("plain"), None, LoadOptions.of(recipe))
+        return measure.EvalInputs(prompts("plain"), None, LoadOptions.of(recipe))
     questions = QuestionSet((), {}, "q", "sha of questions")
     forms: dict[str, Any] = {"perturbed": {"casing": prompts("casing")}, "neutral": prompts("neutral")}
-    return measure.Work(prompts("plain"), questions, LoadOptions.of(recipe), bases={"m/a": "m/base"}, **forms)
+    return measure.EvalInputs(prompts("plain"), questions, LoadOptions.of(recipe), bases={"m/a": "m/base"}, **forms)
 
 
 def stages(recipe: Recipe) -> Iterator[Any]:

@@ -212,11 +212,11 @@ class Evaluate(Section):
         "validation", description="Part of the prompts; choose settings on validation, report on test."
     )
     num_prompts: Annotated[OptCount, _OUTSIDE] = Field(None, description="Use a random sample of so many prompts.")
-    scorer: Annotated[Name, Source(), _OUTSIDE] = Field(
+    scorer: Annotated[Name, Source(kinds=True), _OUTSIDE] = Field(
         "unitary/toxic-bert", description="Sequence classifier that scores toxicity: a folder or a Hub id."
     )
     scorer_label: Annotated[Name, _SUMMED] = Field("toxic", description="Label of the scorer that is the toxicity.")
-    other_scorers: Annotated[Scorers, Source(), _IN_NO_KEY] = Field(
+    other_scorers: Annotated[Scorers, Source(kinds=True), _IN_NO_KEY] = Field(
         default_factory=dict, description="More classifiers and their labels, for a second opinion: MODEL = LABEL."
     )
     ppl_model: Annotated[OptName, Source(), _OUTSIDE] = Field(

@@ -13,8 +13,8 @@ from unidetox.core import console
 from unidetox.core.directories import check_directory
 from unidetox.core.files import write_text
 from unidetox.core.stages import Stage, StageStatus
-from unidetox.evaluation.evaluate import load_work, run_target, target_stage
-from unidetox.evaluation.measure import Work
+from unidetox.evaluation.evaluate import load_inputs, run_target, target_stage
+from unidetox.evaluation.measure import EvalInputs
 from unidetox.evaluation.memory import evaluation_need, writing_need
 from unidetox.evaluation.results import Target, merge
 from unidetox.evaluation.scorers.contamination import contamination
@@ -41,11 +41,11 @@ class Plan:
         self.context = RunContext(recipe, directory)
 
     @cached_property
-    def work(self) -> Work:
+    def inputs(self) -> EvalInputs:
         """Prompts and questions."""
         r = self.recipe
         bases = {str(pair.folder): pair.target for pair in self.context.pairs}
-        return load_work(r.evaluate, self.context.load_options, bases=bases, corpus=r.toxic.corpus)
+        return load_inputs(r.evaluate, self.context.load_options, bases=bases, corpus=r.toxic.corpus)
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
@@ -80,7 +80,7 @@ class Plan:
             console.warn(warning)
         for step in self.steps:
             step.check()
-        check_starts(self.recipe, self.work.prompts)
+        check_starts(self.recipe, self.inputs.prompts)
 
     def _evaluations(self, made: Mapping[str, Step]) -> Iterator[Step]:
         pairs = {pair.folder.name: pair for pair in self.context.pairs}
@@ -94,8 +94,8 @@ class Plan:
         return Step(
             f"evaluation/{slug}",
             (made.name,) if made else (),
-            lambda: target_stage(model, folder, self.work, settings),
-            lambda fresh: run_target(model, folder, self.work, settings, fresh=fresh, replace=True),
+            lambda: target_stage(model, folder, self.inputs, settings),
+            lambda fresh: run_target(model, folder, self.inputs, settings, fresh=fresh, replace=True),
             need=lambda sizes: evaluation_need(settings, sizes, target, models, compared),
         )
 
@@ -111,8 +111,8 @@ class Plan:
         return Step(
             f"speed/{slug}",
             tuple(step.name for step in made),
-            lambda: speed_stage(models, folder, self.work, settings),
-            lambda fresh: measure_speed(models, folder, self.work, settings, fresh=fresh),
+            lambda: speed_stage(models, folder, self.inputs, settings),
+            lambda fresh: measure_speed(models, folder, self.inputs, settings, fresh=fresh),
             need=lambda sizes: writing_need(settings, sizes, models["base"], most),
         )
 
@@ -219,7 +219,7 @@ def run(
         # Times differ from run to run, so only a run that asks for them has them among its results.
         costs = plan.costs() if recipe.costs else ()
         results = merge(
-            evaluated, directory, plan.work, recipe.evaluate, titles, corpus=recipe.toxic.corpus, costs=costs
+            evaluated, directory, plan.inputs, recipe.evaluate, titles, corpus=recipe.toxic.corpus, costs=costs
         )
         plan.write_cards(results)
         return results
