@@ -11,7 +11,6 @@ from unidetox.config.recipe import build_recipe, limited, load_recipe
 from unidetox.config.settings import Recipe
 from unidetox.core import console
 from unidetox.core.errors import MissingError, UsageError
-from unidetox.core.files import read_json
 from unidetox.core.resolve import resolve_source
 from unidetox.core.stages import Stage, StageStatus
 from unidetox.data import read_texts
@@ -208,10 +207,12 @@ def report(output: str | Path) -> Path:
     Raises:
         MissingError: If there are no results.
     """
-    from unidetox.report.page import example_rows, render_report
+    from unidetox.report.examples import example_rows
+    from unidetox.report.page import render_report
+    from unidetox.report.results_file import read_results
 
     folder = Path(output)
-    results = read_json(folder / "results.json")
+    results = read_results(folder)
     if results is None:
         raise MissingError(f"{folder} holds no results.json", hint="Give the directory of a run or an evaluation")
     return render_report(results, example_rows(folder / "generations.jsonl"), folder / "report")

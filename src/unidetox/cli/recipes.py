@@ -71,7 +71,7 @@ def compare(
 ) -> None:
     """Compare methods on models: one table, with the cost of each; a killed one goes on. Or compare finished runs."""
     from unidetox import api
-    from unidetox.report.standings import cost_table, standing_tables
+    from unidetox.report.ranking import cost_table, terminal_rankings
 
     settings = settings_of(common, overrides)
     recipe = api.recipe_of(sources)
@@ -86,7 +86,7 @@ def compare(
     if common.as_json:
         console.result(json.dumps(results))
         return
-    for title, columns, rows in standing_tables(results):
+    for title, columns, rows in terminal_rankings(results):
         console.table(f"{title} (* best, + second best)", columns, rows)
     columns, rows = cost_table(results)
     if rows:

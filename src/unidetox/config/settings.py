@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from unidetox.config.methods import methods_in_words
 from unidetox.core.files import hash_of
-from unidetox.core.resolve import sandbox_name
+from unidetox.core.names import sandbox_name
 
 DGHS = "dghs"
 TOXIGEN = "toxigen"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from unidetox.core.errors import MissingError
+from unidetox.core.names import hide_secrets
 
 Kind = Literal["model", "dataset"]
 
@@ -20,8 +21,6 @@ _FILE_SUFFIXES = (
     ".csv", ".tsv", ".jsonl", ".json", ".txt", ".parquet", ".toml", ".arrow", ".gz", ".zip",
     ".safetensors", ".bin", ".pt", ".pth", ".gguf",
 )  # fmt: skip
-# Tokens have 34 letters and digits; a folder hf_models is none.
-_SECRET = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{16,}|(?<=Bearer )\S+")
 
 _GATED = ("GatedRepoError", "gated repo", "is a gated", "is gated", "restricted and you are not")
 _ABSENT = (
@@ -148,11 +147,6 @@ def explain_hub_error(exc: BaseException, name: str, kind: Kind) -> MissingError
         hint = f"check the network, or fetch it with `{get}` where there is one and use --offline here"
         return MissingError(f"{what} {name} is not on this disk and the Hugging Face Hub cannot be reached", hint=hint)
     return MissingError(f"{what} {name} cannot be loaded ({_first_line(exc)})", hint=f"see {url}")
-
-
-def hide_secrets(text: str) -> str:
-    """Return a text with ``***`` in place of every access token."""
-    return _SECRET.sub("***", text)
 
 
 def _chain(exc: BaseException | None) -> Iterator[BaseException]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os.path
-from importlib import resources
 from pathlib import Path
 
 from unidetox.core.errors import MissingError
 from unidetox.core.hub import is_local
-
-SANDBOX = "sandbox:"
+from unidetox.core.names import SANDBOX, sandbox_assets
 
 
 def resolve_source(name: str, base_dir: Path | None, *, missing_ok: bool = False) -> str:
@@ -28,7 +26,7 @@ def resolve_source(name: str, base_dir: Path | None, *, missing_ok: bool = False
     """
     if name.startswith(SANDBOX):
         inner = name.removeprefix(SANDBOX)
-        return str(_sandbox_assets() / inner if missing_ok else sandbox_asset(inner))
+        return str(sandbox_assets() / inner if missing_ok else sandbox_asset(inner))
     for folder in (base_dir, Path.cwd()):
         # Unlike resolve(), it keeps a link's own name, and `..` leads to the folder that the link is in.
         candidate = os.path.abspath((folder or Path.cwd()) / Path(name).expanduser())  # noqa: PTH100
@@ -36,24 +34,6 @@ def resolve_source(name: str, base_dir: Path | None, *, missing_ok: bool = False
             return candidate
     if is_local(name) and not missing_ok:
         raise MissingError(f"{name} does not exist", hint="Correct the path, or give the id of a Hub repository")
-    return name
-
-
-def portable_name(name: str, base_dir: Path) -> str:
-    """Undo `resolve_source`: ``sandbox:NAME``, or a path relative to a folder where they are near."""
-    short = sandbox_name(name)
-    path, base = Path(short), base_dir.absolute()
-    if not path.is_absolute() or path.parts[:2] != base.parts[:2]:
-        return short
-    relative = os.path.relpath(path, base)
-    return relative if relative.startswith("..") else f"./{relative}"
-
-
-def sandbox_name(name: str) -> str:
-    """Return ``sandbox:NAME`` for a path inside the packaged sandbox, any other name unchanged."""
-    path = Path(name)
-    if path.is_absolute() and path.is_relative_to(_sandbox_assets()):
-        return SANDBOX + path.relative_to(_sandbox_assets()).as_posix()
     return name
 
 
@@ -68,17 +48,13 @@ def sandbox_asset(name: str) -> Path:
     Raises:
         MissingError: There is no asset of that name.
     """
-    path = _sandbox_assets() / name
+    path = sandbox_assets() / name
     if not name or Path(name).name != name or not path.exists():
         raise MissingError(f"the sandbox has no {name!r}", hint=_sandbox_hint())
     return path
 
 
-def _sandbox_assets() -> Path:
-    return Path(str(resources.files("unidetox") / "data" / "sandbox"))
-
-
 def _sandbox_hint() -> str:
-    assets = _sandbox_assets()
+    assets = sandbox_assets()
     names = sorted(item.name for item in assets.iterdir()) if assets.is_dir() else []
     return "It has: " + ", ".join(names) if names else "Its data are not installed; install UniDetox again"

@@ -14,6 +14,7 @@ from unidetox.core import console
 from unidetox.core.directories import locked, remove_empty
 from unidetox.core.errors import UsageError
 from unidetox.core.files import write_json
+from unidetox.core.names import unique_slugs
 from unidetox.core.resolve import resolve_source
 from unidetox.core.stages import PARTS, Stage
 from unidetox.data import load_prompts, load_questions
@@ -21,11 +22,12 @@ from unidetox.evaluation.measure import Measurement, Work
 from unidetox.evaluation.metrics.mmlu import check_examples
 from unidetox.evaluation.metrics.summary import Row, Rules, summarise
 from unidetox.evaluation.prompt_forms import neutral_set, perturbed_prompts
-from unidetox.evaluation.results import SCHEMA_VERSION, Target, bases_of, describe_settings, identify, merge
+from unidetox.evaluation.results import Target, bases_of, describe_settings, identify, merge
 from unidetox.evaluation.scorers import check_helpers, contamination
 from unidetox.evaluation.target_results import TargetResults
 from unidetox.methods.targets import check_target
-from unidetox.models import fingerprint, unique_slugs
+from unidetox.models import fingerprint
+from unidetox.report.results_file import SCHEMA_VERSION
 
 __all__ = [
     "Row",

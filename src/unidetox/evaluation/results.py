@@ -14,7 +14,7 @@ from unidetox.core import console
 from unidetox.core.errors import UniDetoxError
 from unidetox.core.files import read_json, read_jsonl, write_json, write_jsonl
 from unidetox.core.hub import cached_snapshot, is_local
-from unidetox.core.resolve import portable_name
+from unidetox.core.names import portable_name, short_name, unique_slugs
 from unidetox.evaluation.comparisons import compare, survival_rows
 from unidetox.evaluation.measure import NEUTRAL, NEUTRAL_SAMPLES, PLAIN, Work
 from unidetox.evaluation.metrics.fairness import LEAST_PROMPTS, group_changes
@@ -22,9 +22,7 @@ from unidetox.evaluation.metrics.perturbations import ABOUT
 from unidetox.evaluation.metrics.summary import PromptTable, Rules
 from unidetox.evaluation.parts import used_top_k
 from unidetox.evaluation.scorers import contamination
-from unidetox.models import short_name, unique_slugs
-
-SCHEMA_VERSION = 1
+from unidetox.report.results_file import SCHEMA_VERSION, read_results
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ def merge(
     titles = titles or tell_apart(list(directories))
     further = {
         "settings": describe_settings(work, map_sources(settings, lambda name: portable_name(name, output))),
-        "models": {f"{title.target} / {title.method}": portable_name(name, output) for name, title in titles.items()},
+        "models": by_target({title: portable_name(name, output) for name, title in titles.items()}),
         "warnings": contamination(settings, corpus),
         "costs": list(costs),
     }
@@ -134,8 +132,9 @@ def join(directories: Mapping[Target, Path], output: Path, further: Mapping[str,
     Returns:
         The content of ``results.json``.
     """
+    from unidetox.report.examples import example_rows
     from unidetox.report.headline import counted
-    from unidetox.report.page import example_rows, render_report
+    from unidetox.report.page import render_report
 
     id_domains, seeds = further["settings"]["id_domains"], further["settings"]["seeds"]
     contents = {title: _content(title, directory) for title, directory in directories.items()}
@@ -151,20 +150,25 @@ def join(directories: Mapping[Target, Path], output: Path, further: Mapping[str,
         "fairness": {"groups": group_changes(plain), "least_prompts": LEAST_PROMPTS, **_mentions(contents)},
         "about": {"perturbations": {form: ABOUT[form] for form in tables if form in ABOUT}},
         "distributions": [asdict(title) | content["distributions"] for title, content in contents.items()],
-        "counts": {f"{title.target} / {title.method}": content["counts"] for title, content in contents.items()},
-        "directories": {
-            f"{title.target} / {title.method}": os.path.relpath(directory, output)
-            for title, directory in directories.items()
-        },
+        "counts": by_target({title: content["counts"] for title, content in contents.items()}),
+        "directories": by_target({title: os.path.relpath(path, output) for title, path in directories.items()}),
         **further,
     }
-    for name, counts in results["counts"].items():
-        if lost := counted(counts, lost_only=True):
-            console.warn(f"{name}: {lost}")
+    for title, content in contents.items():
+        if lost := counted(content["counts"], lost_only=True):
+            console.warn(f"{title.target} / {title.method}: {lost}")
     _write_generations(output / "generations.jsonl", directories, seeds)
     write_json(output / "results.json", results)
     render_report(results, example_rows(output / "generations.jsonl"), output / "report")
     return results
+
+
+def by_target(entries: Mapping[Target, Any]) -> dict[str, dict[str, Any]]:
+    """Return entries as ``results.json`` holds them: target -> method -> entry."""
+    nested: dict[str, dict[str, Any]] = {}
+    for title, entry in entries.items():
+        nested.setdefault(title.target, {})[title.method] = entry
+    return nested
 
 
 def describe_settings(work: Work, settings: Evaluate) -> dict[str, Any]:
@@ -196,7 +200,7 @@ def describe_settings(work: Work, settings: Evaluate) -> dict[str, Any]:
 
 
 def _content(title: Target, directory: Path) -> dict[str, Any]:
-    content = read_json(directory / "results.json")
+    content = read_results(directory)
     if content is None:
         raise UniDetoxError(f"{directory} holds no results", hint=f"measure {title.target} / {title.method} again")
     return content

@@ -10,9 +10,10 @@ from typing import NamedTuple
 from unidetox.config.settings import DGHS, Evaluate
 from unidetox.core.errors import UsageError
 from unidetox.core.hub import cached_snapshot, is_local
+from unidetox.core.names import short_name
 from unidetox.data import DGHS_ID
 from unidetox.evaluation.metrics.toxicity import ToxicityScorer, find_label
-from unidetox.models import check_classifier, check_lm, load_classifier, short_name
+from unidetox.models import check_classifier, check_lm, load_classifier
 
 # What the corpus is called in model cards, in the names of its classifiers and of its files.
 _DGHS_WORDS = re.compile(r"dghs|dynabench|dynamically[\W_]*generated[\W_]*hate", re.IGNORECASE)

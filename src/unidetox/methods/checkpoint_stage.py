@@ -10,11 +10,10 @@ from unidetox.config.settings import Recipe
 from unidetox.core import console
 from unidetox.core.files import write_json, write_text
 from unidetox.core.hub import is_local
+from unidetox.core.names import sandbox_name, short_name
 from unidetox.core.provenance import versions
-from unidetox.core.resolve import sandbox_name
 from unidetox.core.stages import Stage
 from unidetox.data import TextSet
-from unidetox.models import short_name
 from unidetox.report.cards import model_card
 
 if TYPE_CHECKING:
@@ -73,9 +72,8 @@ def fine_tune_into(
 
 def texts_info(texts: TextSet) -> dict[str, Any]:
     """Say which texts something was made with; of a local path only the name, as the result may be published."""
-    source = sandbox_name(texts.source)
-    if source == texts.source and is_local(source):
-        source = short_name(source)
+    name = sandbox_name(texts.source)
+    source = short_name(name) if is_local(name) else name
     return {"source": source, "sha256": texts.sha256, "number": len(texts.texts), "dropped": texts.dropped}
 
 

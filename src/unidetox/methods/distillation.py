@@ -10,12 +10,13 @@ from unidetox.config.settings import Recipe
 from unidetox.core import console
 from unidetox.core.errors import UsageError
 from unidetox.core.files import JsonlWriter, read_jsonl, write_jsonl, write_text
+from unidetox.core.names import short_name
 from unidetox.core.provenance import versions
 from unidetox.core.stages import Stage
 from unidetox.data import TextSet, load_civil_texts, load_toxic_corpus, texts_of_rows
 from unidetox.methods.best_of import Candidates, encoded_starts, keep_best, read_starts
 from unidetox.methods.checkpoint_stage import fine_tune_into
-from unidetox.models import fingerprint, short_name
+from unidetox.models import fingerprint
 from unidetox.report.cards import texts_card
 
 if TYPE_CHECKING:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from unidetox.config.methods import load_method, title_of
 from unidetox.config.settings import Base, MethodOptions, Recipe, Source
+from unidetox.core.names import unique_slugs
 from unidetox.core.stages import Stage
 from unidetox.data import TextSet
 from unidetox.methods import distillation
-from unidetox.models import check_lm, check_same_tokens, unique_slugs
+from unidetox.models import check_lm, check_same_tokens
 from unidetox.models.costs import Cost, Rates, Shape
 
 if TYPE_CHECKING:

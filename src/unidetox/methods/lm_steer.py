@@ -28,12 +28,13 @@ from pydantic import Field
 from unidetox.config.settings import Count, Length, MethodOptions, Positive
 from unidetox.core import console
 from unidetox.core.errors import UsageError
+from unidetox.core.names import short_name
 from unidetox.core.stages import Stage
 from unidetox.data import TextSet
 from unidetox.methods.checkpoint_stage import texts_info, write_papers
 from unidetox.methods.interface import Bench, Job, Method, Step
 from unidetox.methods.task_arithmetic import Factor
-from unidetox.models import check_lm, fingerprint, short_name
+from unidetox.models import check_lm, fingerprint
 from unidetox.models.costs import DISK, TRAINING, Cost, Rates, Shape, reading
 
 if TYPE_CHECKING:

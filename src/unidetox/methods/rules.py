@@ -10,11 +10,11 @@ from unidetox.config.methods import method_name
 from unidetox.core import console
 from unidetox.core.files import write_json
 from unidetox.core.hub import is_local
-from unidetox.core.resolve import sandbox_name
+from unidetox.core.names import sandbox_name, short_name
 from unidetox.core.stages import Stage
 from unidetox.methods.checkpoint_stage import write_papers
 from unidetox.methods.interface import Bench, Job, Made, Step
-from unidetox.models import RULE_FILE, check_lm, fingerprint, short_name
+from unidetox.models import RULE_FILE, check_lm, fingerprint
 
 SCHEMA_VERSION = 1
 

@@ -24,10 +24,11 @@ from pydantic import Field
 from unidetox.config.settings import Allowed, MethodOptions, Recipe
 from unidetox.core import console
 from unidetox.core.errors import UsageError
+from unidetox.core.names import short_name
 from unidetox.core.stages import Stage
 from unidetox.methods.checkpoint_stage import write_papers
 from unidetox.methods.interface import Bench, Job, Method, Step
-from unidetox.models import check_lm, fingerprint, short_name
+from unidetox.models import check_lm, fingerprint
 from unidetox.models.costs import DISK, Cost, Rates, Shape
 
 if TYPE_CHECKING:

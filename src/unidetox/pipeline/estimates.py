@@ -12,12 +12,13 @@ from unidetox.config.methods import load_method
 from unidetox.config.settings import DGHS, Recipe
 from unidetox.core import console
 from unidetox.core.errors import MissingError
+from unidetox.core.names import unique_slugs
 from unidetox.core.stages import StageStatus
 from unidetox.data import DGHS_ID, MMLU_ID, load_prompts, load_questions, read_texts
 from unidetox.data.prompts import TOXIGEN_NAMES
 from unidetox.evaluation.speed import PROMPTS, REPEATS, SAMPLES
 from unidetox.methods.finetuning import FinetuningOptions
-from unidetox.models import check_lm, unique_slugs
+from unidetox.models import check_lm
 from unidetox.models.costs import Cost, Rates, Shape, fine_tuning, loading, sampling, scoring
 from unidetox.models.loading import load_config
 from unidetox.models.machine import known, measure

@@ -12,13 +12,13 @@ from unidetox.config.settings import Recipe
 from unidetox.core import console
 from unidetox.core.directories import check_directory
 from unidetox.core.files import read_json
+from unidetox.core.names import short_name, unique_slugs
 from unidetox.core.stages import StageStatus
 from unidetox.evaluation.evaluate import Target, Work, load_work, merge, run_target, target_stage
 from unidetox.evaluation.scorers import contamination
 from unidetox.evaluation.speed import measure_speed, read_speed, speed_stage
 from unidetox.methods.best_of import check_starts
 from unidetox.methods.interface import Bench, Step
-from unidetox.models import short_name, unique_slugs
 from unidetox.pipeline.preflight import check_recipe
 from unidetox.pipeline.run_directory import Run
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from unidetox.config.methods import method_name
 from unidetox.core.hub import is_local
+from unidetox.core.names import public_name
 from unidetox.core.provenance import flatten
 from unidetox.core.version import __version__
-from unidetox.report.main_table import markdown_table, public_name
+from unidetox.report.main_table import markdown_table
 
 if TYPE_CHECKING:
     from jinja2 import Environment

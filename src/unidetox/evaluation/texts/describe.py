@@ -15,7 +15,8 @@ from unidetox.config.settings import DGHS
 from unidetox.core import console
 from unidetox.core.errors import UsageError
 from unidetox.core.files import read_json, write_json
-from unidetox.core.resolve import resolve_source, sandbox_name
+from unidetox.core.names import sandbox_name
+from unidetox.core.resolve import resolve_source
 from unidetox.core.stages import Stage
 from unidetox.data import TextSet, load_toxic_corpus, read_texts
 from unidetox.evaluation.metrics.diversity import distinct_n
@@ -202,7 +203,7 @@ def _analysis(asked: _Asked, work_dir: Path) -> dict[str, Any]:
 
 
 def _settings(asked: _Asked) -> dict[str, Any]:
-    from unidetox.models import short_name
+    from unidetox.core.names import short_name
 
     def about(found: TextSet | None) -> dict[str, Any] | None:
         if found is None:
@@ -315,9 +316,10 @@ def _add_lengths(sets: list[dict[str, Any]], asked: _Asked) -> None:
 
 def _add_scores(sets: list[dict[str, Any]], name: str, asked: _Asked, work_dir: Path) -> None:
     """Ask one classifier about every text; what is scored already in the work directory is kept."""
+    from unidetox.core.names import short_name, slug
     from unidetox.evaluation.collect import Chunks, score_toxicity
     from unidetox.evaluation.metrics.toxicity import ToxicityScorer
-    from unidetox.models import load_classifier, short_name, slug
+    from unidetox.models import load_classifier
 
     classifier = load_classifier(
         name, device=asked.device, dtype=asked.dtype, trust_remote_code=asked.trust_remote_code

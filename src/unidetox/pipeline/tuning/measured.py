@@ -10,10 +10,11 @@ from typing import Any
 from unidetox.config.settings import Evaluate, Recipe
 from unidetox.core.directories import remove
 from unidetox.core.errors import UniDetoxError
-from unidetox.core.files import hash_of, read_json
+from unidetox.core.files import hash_of
 from unidetox.pipeline.plan import Plan
 from unidetox.pipeline.tuning.guard import check_texts_of
 from unidetox.pipeline.tuning.search import Score
+from unidetox.report.results_file import read_results
 
 _MODELS = "targets/"
 
@@ -82,7 +83,7 @@ class Measured:
         return self._score(base, made, "ppl" if recipe.evaluate.protocol == "paper" else "ppl_token")
 
     def _rows(self, folder: Path) -> Sequence[Mapping[str, Any]]:
-        content = read_json(folder / "results.json")
+        content = read_results(folder)
         if content is None:
             raise UniDetoxError(f"{folder} holds no results", hint="Start over with --fresh")
         return list(content["rows"])
@@ -105,7 +106,7 @@ class Measured:
 
 def _find(rows: Sequence[Mapping[str, Any]], metric: str, domain: str) -> Mapping[str, Any] | None:
     """Find a number over all groups, pooled over seeds."""
-    wanted = {"metric": metric, "domain": domain, "group": None, "seed": None}
+    wanted = {"metric": metric, "domain": domain, "group": None, "seed": None, "form": None, "scorer": None}
     return next((row for row in rows if all(row[key] == value for key, value in wanted.items())), None)
 
 
