@@ -66,7 +66,7 @@ STANDS_FOR = {
 CPU = "--device cpu --dtype float32"
 MODELS = "base.model={gpt2} detoxify.targets={gpt2} evaluate.scorer={classifier} evaluate.ppl_model=none"
 DATA = (
-    "toxic.corpus={corpus} toxic.civil={texts} toxic.column=none evaluate.prompts={prompts} evaluate.mmlu=none "
+    "toxic.corpus={corpus} toxic.non_toxic={texts} toxic.column=none evaluate.prompts={prompts} evaluate.mmlu=none "
     "texts.source=none"
 )
 SIZES = (

@@ -20,7 +20,7 @@ from unidetox.evaluation.texts import analyze
 from unidetox.methods import distillation, finetuning
 from unidetox.models import LoadOptions, check_lm
 from unidetox.pipeline import plan
-from unidetox.pipeline.run_directory import Run
+from unidetox.pipeline.run_directory import MANIFEST, Run
 from unidetox.pipeline.tuning import tune
 from unidetox.training.settings import check_optimizer
 
@@ -220,7 +220,10 @@ def report(output: str | Path) -> Path:
     from unidetox.report.page import example_rows, render_report
 
     folder = Path(output)
-    return render_report(read_results(folder), example_rows(folder / "generations.jsonl"), folder / "report")
+    results = read_results(folder)
+    if (folder / MANIFEST).is_file():
+        plan.Plan(Run(folder).recipe(), folder).write_cards(results)
+    return render_report(results, example_rows(folder / "generations.jsonl"), folder / "report")
 
 
 def _recipe(

@@ -104,9 +104,19 @@ def test_a_run_by_revisions(inputs: Inputs, home: Path, tmp_path: Path):
     for name in ("toxic_model", "texts", "targets/gpt2-v1-unidetox"):
         card = (tmp_path / f"run/{name}/README.md").read_text(encoding="utf-8")
         assert f"`tiny/gpt2@v1`, commit `{OLD}`" in card
-        assert 'base_model: "tiny/gpt2"\n' in card or name == "texts"
+        assert "base_model: tiny/gpt2\n" in card or name == "texts"
     again = spawn("status", tmp_path / "run", env=outside(home))
     assert "stale" not in again.out + again.err
+
+
+def test_two_revisions_in_one_evaluation(home: Path, tmp_path: Path):
+    given = ["--prompts", "tiny/prompts", "--scorer", "tiny/scorer", "--samples", 1, "--device", "cpu"]
+    models = ["tiny/gpt2", "tiny/gpt2@v1"]
+    said = spawn("evaluate", *models, *given, "-o", tmp_path / "out", "--offline", "--json", env=outside(home))
+    assert said.code == 0, said.err
+    assert {row["target"] for row in said.json["rows"]} == {"gpt2", "gpt2@v1"}
+    assert said.json["commits"] == {"gpt2 / base": COMMIT, "gpt2@v1 / base": OLD}
+    assert {path.name for path in (tmp_path / "out" / "evaluation").iterdir()} == {"gpt2", "gpt2-v1"}
 
 
 def test_texts_by_id_where_the_hub_does_not_answer(inputs: Inputs, home: Path, tmp_path: Path):

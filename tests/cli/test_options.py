@@ -367,7 +367,7 @@ def test_every_option_of_every_verb_is_used_by_a_test():
 # Verb -> its section, and the settings of it that are no options: what is given as an argument, or made by the verb.
 SECTIONS: dict[str, tuple[type[Section], set[str]]] = {
     "detoxify": (settings.Detoxify, {"targets", "methods"}),
-    "train-toxic": (settings.Toxic, {"model", "civil", "limit"}),
+    "train-toxic": (settings.Toxic, {"model", "non_toxic", "limit"}),
     "distill": (settings.Texts, {"source"}),
     "evaluate": (settings.Evaluate, set()),
     "analyze": (settings.Analyze, set()),

@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -531,6 +532,22 @@ def test_a_file_system_without_locks_is_worked_in_with_a_warning(tmp_path, monke
             fill(make_stage(tmp_path))
     assert warned == ["this file system knows no locks: two processes must not work in the same folder"]
     directories._warn_no_locks.cache_clear()
+
+
+def test_folders_and_what_is_open_for_reading_are_not_synced_on_windows(tmp_path, monkeypatch):
+    real_sync = os.fsync
+
+    def sync(fd):
+        if not fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        real_sync(fd)
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(os, "fsync", sync)
+    with make_stage(tmp_path).open() as work_dir:
+        write_text(work_dir / "out" / "a", "x")
+        make_stage(tmp_path).commit({})
+    assert make_stage(tmp_path).status().state == "fresh"
 
 
 def test_a_directory_that_cannot_be_written_in_is_a_usage_error(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ import pytest
 
 from unidetox.core.errors import LockedError, MissingError, UniDetoxError, UsageError
 from unidetox.core.files import read_json, read_jsonl, write_json
-from unidetox.evaluation.evaluate import evaluate, load_work, make_evaluate, run_target
+from unidetox.evaluation.evaluate import evaluate, load_inputs, make_evaluate, run_target
 from unidetox.evaluation.results import Target, identify
 from unidetox.models import LoadOptions
 
@@ -210,8 +210,8 @@ def test_a_run_drops_parts_that_no_result_rests_on(tmp_path: Path, options: dict
     few = options | {"mmlu": None, "ppl_model": None, "seeds": [42], "samples": 1}
     for change in ({}, {"top_p": 0.8}, {"seeds": [42, 43]}, {}):
         settings = make_evaluate(few | change)
-        work = load_work(settings, LoadOptions("cpu", "float32"))
-        directory = run_target(str(tiny_gpt2), tmp_path / "stage", work, settings, replace=True)
+        inputs = load_inputs(settings, LoadOptions("cpu", "float32"))
+        directory = run_target(str(tiny_gpt2), tmp_path / "stage", inputs, settings, replace=True)
         kinds = sorted(path.name.split("-")[0] for path in (directory / ".parts").iterdir())
         assert kinds == sorted(["continuations", "toxicity"] * len(settings.seeds))
 
@@ -348,6 +348,10 @@ def test_what_we_wrote_carries_its_base_and_its_method(tmp_path: Path, tiny_gpt2
     write_json(copy / "unidetox.json", {"method": "unidetox", "base_model": "facebook/opt-6.7b"})
     assert identify(copy) == Target("opt-6.7b", "unidetox")
     assert identify("facebook/opt-6.7b") == Target("opt-6.7b", "base")
+    record = {"method": "unidetox", "base_model": "facebook/opt-6.7b", "base_revision": "v2"}
+    write_json(copy / "unidetox.json", record)
+    assert identify(copy) == Target("opt-6.7b@v2", "unidetox")
+    assert identify("facebook/opt-6.7b@v2") == Target("opt-6.7b@v2", "base")
 
 
 def test_what_we_wrote_is_known_by_its_hub_id_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -478,11 +482,11 @@ def test_results_that_vanished_are_an_error(tmp_path: Path, options: dict[str, A
     from unidetox.evaluation.results import merge
 
     settings = make_evaluate(options | {"mmlu": None, "ppl_model": None, "seeds": [42]})
-    work = load_work(settings, LoadOptions("cpu", "float32"))
-    directory = run_target(str(tiny_gpt2), tmp_path / "stage", work, settings)
+    inputs = load_inputs(settings, LoadOptions("cpu", "float32"))
+    directory = run_target(str(tiny_gpt2), tmp_path / "stage", inputs, settings)
     (directory / "results.json").unlink()
     with pytest.raises(UniDetoxError, match="holds no results"):
-        merge({str(tiny_gpt2): directory}, tmp_path / "out", work, settings)
+        merge({str(tiny_gpt2): directory}, tmp_path / "out", inputs, settings)
 
 
 @pytest.mark.real_data

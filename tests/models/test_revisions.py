@@ -119,14 +119,3 @@ def test_a_revision_that_is_not_there_is_named():
             load("tiny/lm@v2")
         assert "model tiny/lm@v2 is neither on this disk nor in the Hugging Face cache" in caught.value.message
         assert "hf download tiny/lm --revision v2" in caught.value.hint
-
-
-@pytest.mark.parametrize("kind", ["model", "dataset"])
-def test_a_revision_that_the_hub_does_not_have(kind: hub.Kind, monkeypatch: pytest.MonkeyPatch):
-    class RevisionNotFoundError(Exception):
-        pass
-
-    monkeypatch.setattr(hub, "is_offline", lambda: False)
-    error = hub.explain_hub_error(RevisionNotFoundError("404"), "org/x@v9", kind)
-    assert "org/x has no revision v9" in error.message
-    assert "org/x/refs" in error.hint

@@ -32,7 +32,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "base": {"model": "m/base"},
         "toxic": {
             "model": "m/toxic", "corpus": "c.csv", "column": "words", "duplicates": True, "epochs": 2.5, "steps": 9,
-            "lr": 3e-5, "batch_size": 3, "max_length": 99, "limit": 50, "civil": "v.csv",
+            "lr": 3e-5, "batch_size": 3, "max_length": 99, "limit": 50, "non_toxic": "v.csv",
         },
         "texts": {
             "source": "t.csv", "num_texts": 11, "max_length": 33, "alpha": 0.2, "beta": 1.5, "temperature": 0.9,
@@ -67,13 +67,13 @@ def prompts(name: str) -> PromptSet:
     return PromptSet((Prompt("0", "a", "women", "gender"),), name, f"sha of {name}")
 
 
-def inputs_of(recipe: Recipe) -> measure.Work:
+def inputs_of(recipe: Recipe) -> measure.EvalInputs:
     """What an evaluation reads: everything there is where the recipe names it."""
     if recipe.evaluate.mmlu is None:
-        return measure.Work(prompts("plain"), None, LoadOptions.of(recipe))
+        return measure.EvalInputs(prompts("plain"), None, LoadOptions.of(recipe))
     questions = QuestionSet((), {}, "q", "sha of questions")
     forms: dict[str, Any] = {"perturbed": {"casing": prompts("casing")}, "neutral": prompts("neutral")}
-    return measure.Work(prompts("plain"), questions, LoadOptions.of(recipe), bases={"m/a": "m/base"}, **forms)
+    return measure.EvalInputs(prompts("plain"), questions, LoadOptions.of(recipe), bases={"m/a": "m/base"}, **forms)
 
 
 def stages(recipe: Recipe) -> Iterator[Any]:

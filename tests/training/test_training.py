@@ -219,7 +219,7 @@ def test_loss_by_pieces_is_the_plain_loss(tiny_models, name, monkeypatch):
     lm = fresh(tiny_models[name])
     batch = a_batch(lm)
     # A vocabulary of 300 in pieces of 64 positions.
-    monkeypatch.setattr("unidetox.training.loss._LOGITS_AT_ONCE", 1)
+    monkeypatch.setattr("unidetox.training.loss.LOGITS_AT_ONCE", 1)
     loss = TokenLoss(lm.model)
     value, gradients = our_gradients(lm.model, batch, loss)
     expected, plain = plain_gradients(lm.model, batch)
@@ -254,7 +254,7 @@ def test_divergence_from_the_reference_is_the_formula(tiny_models, name, by_piec
             weight.mul_(0.7)
     if not by_pieces:
         monkeypatch.setattr(TokenLoss, "_pieces_agree", lambda *_: False)
-    monkeypatch.setattr("unidetox.training.loss._LOGITS_AT_ONCE", 1)
+    monkeypatch.setattr("unidetox.training.loss.LOGITS_AT_ONCE", 1)
     batch = a_batch(lm)
     value, gradients = our_gradients(lm.model, batch, TokenLoss(lm.model, reference=other.model, kl=0.3))
     expected, plain = with_kl(lm.model, other.model, 0.3, batch)

@@ -49,7 +49,7 @@ def detoxify(common: ComputeOptions, model: str, texts: str | None, preset: str,
     answer(common, {"output": folder}, f"{folder}: load it with AutoModelForCausalLM.from_pretrained")
 
 
-@verb(_BASE, _OUTPUT, section="Toxic", without=("model", "limit", "civil"))
+@verb(_BASE, _OUTPUT, section="Toxic", without=("model", "limit", "non_toxic"))
 def train_toxic(common: ComputeOptions, base: str, output: Path) -> None:
     """Fine-tune a base model on toxic texts: the first half of distillation."""
     from unidetox import api

@@ -21,8 +21,8 @@ _OUTPUT = Option("-o --output", "Directory for the result.", type=Path, required
 
 @verb(
     Argument("recipe", "A recipe in TOML; `unidetox init` writes one.", type=Path),
-    Option("--dry-run", "Say what would be done and cost; do nothing.", COMPUTING, is_flag=True),
-    Option("--gpu", "With --dry-run: the cost on a GPU, e.g. A100.", COMPUTING),
+    Option("--dry-run", "Say what would be done, and whether it fits; do nothing.", COMPUTING, is_flag=True),
+    Option("--gpu", "With --dry-run: whether it fits on a GPU, e.g. A100.", COMPUTING),
     _OUTPUT,
     whole=True,
 )
@@ -33,7 +33,7 @@ def run(common: ComputeOptions, recipe: Path, dry_run: bool, gpu: str | None, ou
 
     loaded = limited(load_recipe(recipe, common.settings()), common.limit)
     if gpu is not None and not dry_run:
-        raise UsageError("--gpu says on what a run would take how long", hint="Add --dry-run, or leave it out")
+        raise UsageError("--gpu says whether a run would fit on a device", hint="Add --dry-run, or leave it out")
     if dry_run:
         _show_plan(common, loaded, output, gpu)
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -11,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 from unidetox.config.methods import methods_in_words
 from unidetox.core.files import hash_of
+from unidetox.core.resolve import after_kind
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,15 @@ class Allowed:
 
 @dataclass(frozen=True)
 class Source:
-    """Marks a field that names a file, folder or Hub id; ``keep`` are words with a meaning of their own."""
+    """Marks a field that names a file, folder or Hub id.
+
+    Attributes:
+        keep: Words with a meaning of their own.
+        kinds: Whether names may say what they name: ``KIND:NAME``.
+    """
 
     keep: tuple[str, ...] = ()
+    kinds: bool = False
 
 
 Key = Literal[
@@ -190,7 +198,7 @@ class Section(BaseModel):
 
     def section_hash(self, name: Key | None = None) -> str:
         """Return a hash of these settings, or of those in a key."""
-        return hash_of(self.known() if name is None else self.key(name))
+        return hash_of(self.known(by_alias=True) if name is None else self.key(name))
 
     def known(self, **more: Any) -> dict[str, Any]:
         """Return all settings but those that came later and have their default.
@@ -264,8 +272,9 @@ def map_sources(section: S, change: Callable[[str], str]) -> S:
         value = getattr(section, name)
         if mark is None or value is None or value in mark.keep:
             continue
+        one = partial(after_kind, change) if mark.kinds else change
         if isinstance(value, Mapping):
-            update[name] = {change(key): inner for key, inner in value.items()}
+            update[name] = {one(key): inner for key, inner in value.items()}
         else:
-            update[name] = change(value) if isinstance(value, str) else tuple(change(item) for item in value)
+            update[name] = one(value) if isinstance(value, str) else tuple(map(one, value))
     return section.model_copy(update=update)

@@ -80,7 +80,7 @@ class Toxic(_Training):
     """How the toxic copy of the base model is made; what it learns from is known by its content."""
 
     HEADINGS: ClassVar[Headings] = {
-        "Corpus": ("corpus", "column", "duplicates", "limit", "civil"),
+        "Corpus": ("corpus", "column", "duplicates", "limit", "non_toxic"),
         "Training": ("epochs", "steps", "lr", "batch_size", "max_length", "optim", "gradient_checkpointing"),
     }
 
@@ -100,9 +100,19 @@ class Toxic(_Training):
     batch_size: Count = Field(4, description="Texts in an optimizer step.")
     max_length: Length = Field(512, description="Longest text in tokens of the base model; the rest is cut.")
     limit: Annotated[OptCount, _IN_NO_KEY] = Field(None, description="Use only so many texts of the corpus.")
-    civil: Annotated[OptName, Source(), _IN_NO_KEY] = Field(
-        None, description="Texts that are not toxic, for methods that need some; without it, the corpus' own."
+    non_toxic: Annotated[OptName, Source(), _IN_NO_KEY] = Field(
+        None,
+        description="Non-toxic texts, for methods that need some; without it, the corpus' own.",
+        serialization_alias="civil",  # its name when the first results were made: hashes keep it
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier_name(cls, data: Any) -> Any:
+        """Read recipes from when ``non_toxic`` was called ``civil``."""
+        if isinstance(data, Mapping) and "civil" in data and "non_toxic" not in data:
+            return {"non_toxic" if key == "civil" else key: value for key, value in data.items()}
+        return data
 
 
 # Plain samples are drawn without one.
@@ -202,11 +212,11 @@ class Evaluate(Section):
         "validation", description="Part of the prompts; choose settings on validation, report on test."
     )
     num_prompts: Annotated[OptCount, _OUTSIDE] = Field(None, description="Use a random sample of so many prompts.")
-    scorer: Annotated[Name, Source(), _OUTSIDE] = Field(
+    scorer: Annotated[Name, Source(kinds=True), _OUTSIDE] = Field(
         "unitary/toxic-bert", description="Sequence classifier that scores toxicity: a folder or a Hub id."
     )
     scorer_label: Annotated[Name, _SUMMED] = Field("toxic", description="Label of the scorer that is the toxicity.")
-    other_scorers: Annotated[Scorers, Source(), _IN_NO_KEY] = Field(
+    other_scorers: Annotated[Scorers, Source(kinds=True), _IN_NO_KEY] = Field(
         default_factory=dict, description="More classifiers and their labels, for a second opinion: MODEL = LABEL."
     )
     ppl_model: Annotated[OptName, Source(), _OUTSIDE] = Field(

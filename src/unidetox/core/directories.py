@@ -56,7 +56,8 @@ class DirectoryLock:
         if lock is None:
             raise _in_use(self.path.parent, self._holder())
         self._lock = lock
-        self._holder_file.write_text(f"{os.getpid()}\n")
+        with contextlib.suppress(OSError):  # a full disk: only messages will lack it
+            self._holder_file.write_text(f"{os.getpid()}\n")
 
     def release(self) -> None:
         """Give the lock back; does nothing if it is not held."""
@@ -105,10 +106,9 @@ class DirectoryLock:
         return lock
 
     def _holder(self) -> str:
-        try:
+        with contextlib.suppress(OSError):
             return self._holder_file.read_text().strip() or "unknown"
-        except OSError:
-            return "unknown"
+        return "unknown"
 
 
 @functools.cache
@@ -135,8 +135,8 @@ def remove(path: Path) -> None:
 
 def list_files(folder: Path) -> list[str]:
     """Return the relative paths of all files in a folder, sorted; left-overs of atomic writes are not counted."""
-    found = [path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()]
-    return sorted(path.relative_to(folder).as_posix() for path in found if not path.name.endswith(TMP_SUFFIX))
+    files = (path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
+    return sorted(path.relative_to(folder).as_posix() for path in files if not path.name.endswith(TMP_SUFFIX))
 
 
 def damaged_files(root: Path, entries: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
@@ -146,13 +146,13 @@ def damaged_files(root: Path, entries: Mapping[str, Mapping[str, Any]]) -> tuple
         root: The folder.
         entries: Path below it -> what `unidetox.core.files.file_entry` said of it.
     """
-    found = []
+    damage = []
     for path, entry in entries.items():
         if not (root / path).exists():
-            found.append(f"{path} is gone")
+            damage.append(f"{path} is gone")
         elif (root / path).stat().st_size != entry["bytes"]:
-            found.append(f"{path} was changed")
-    return tuple(found)
+            damage.append(f"{path} was changed")
+    return tuple(damage)
 
 
 def make_directory(directory: Path) -> list[Path]:

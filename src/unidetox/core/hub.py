@@ -19,24 +19,10 @@ PROBE_SECONDS = 5.0
 # Tokens have 34 letters and digits; a folder hf_models is none.
 _SECRET = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{16,}|(?<=Bearer )\S+")
 
-_GATED = ("GatedRepoError", "gated repo", "is a gated", "is gated", "restricted and you are not")
-_ABSENT = (
-    "RepositoryNotFoundError", "DatasetNotFoundError", "HFValidationError", "is not a valid model identifier",
-    "is not a local folder", "doesn't exist on the hub",
-)  # fmt: skip
-_NO_REVISION = ("RevisionNotFoundError", "is not a valid git identifier", "doesn't exist for dataset")
-_REFUSED = (
-    "401 client error",
-    "403 client error",
-    "invalid user token",
-    "invalid username or password",
-    "unauthorized",
-)
-_UNREACHABLE = (
-    "ConnectError", "ConnectTimeout", "ReadTimeout", "ConnectionError", "TimeoutError",
-    "OfflineModeIsEnabled", "LocalEntryNotFoundError",
-    "couldn't connect", "couldn't reach", "connection error", "internet connection",
-)  # fmt: skip
+# What transformers says in words of its own, wherever it drops the error that it rests on.
+_GATED, _ABSENT = "gated repo", ("is not a valid model identifier", "is not a local folder")
+_NO_REVISION = "is not a valid git identifier"
+_UNREACHABLE = ("couldn't connect", "couldn't reach", "connection error")
 
 
 def is_offline() -> bool:
@@ -96,6 +82,27 @@ def cached_snapshot(name: str, kind: Kind) -> Path | None:
         return None
 
 
+def license_of(name: str) -> dict[str, str]:
+    """Return the license that a model's own card names, as far as the card is on this disk.
+
+    Args:
+        name: A directory or a Hub id.
+
+    Returns:
+        ``license`` and, for one that is none of the Hub's, ``license_name`` and ``license_link``; empty where unknown.
+    """
+    from huggingface_hub import ModelCard
+
+    folder = Path(name).expanduser() if is_local(name) else cached_snapshot(name, "model")
+    try:
+        metadata = ModelCard.load(str((folder or Path()) / "README.md")).data.to_dict() if folder else {}
+    except Exception:  # no card, or one that is no YAML, holds no mapping, ...: nothing is known then
+        return {}
+    if not isinstance(metadata.get("license"), str):
+        return {}
+    return {key: str(metadata[key]) for key in ("license", "license_name", "license_link") if metadata.get(key)}
+
+
 def commit_of(name: str, kind: Kind) -> str | None:
     """The commit that a Hub id stands for in the local cache; None for a path, and for what is not in the cache."""
     folder = None if is_local(name) else cached_snapshot(name, kind)
@@ -120,24 +127,32 @@ def explain_hub_error(exc: BaseException, name: str, kind: Kind) -> MissingError
     Returns:
         The error to raise: gated, no such revision, not cached, absent, refused, unreachable, or else what was said.
     """
-    said = " ".join(f"{type(link).__name__} {link}" for link in _chain(exc))
+    from huggingface_hub import errors
+
+    links = list(_chain(exc))
+    text = " ".join(str(link) for link in links).lower()
+    status = {link.response.status_code for link in links if isinstance(link, errors.HfHubHTTPError)}
+
+    def is_a(*types: type[BaseException]) -> bool:
+        return any(isinstance(link, types) for link in links)
+
     what = "data set" if kind == "dataset" else "model"
     repository, revision = split_revision(name)
     url = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{repository}"
     get = download_command(name, kind)
-    if _mentions(said, _GATED):
+    if is_a(errors.GatedRepoError) or _GATED in text:
         return MissingError(f"{what} {name} is gated", hint=f"accept its terms at {url}, then run `hf auth login`")
     if is_offline():
         hint = f"fetch it once with `{get}`, or leave out --offline (HF_HUB_OFFLINE)"
         return MissingError(f"{what} {name} is neither on this disk nor in the Hugging Face cache (offline)", hint=hint)
-    if revision and _mentions(said, _NO_REVISION):
+    if revision and (is_a(errors.RevisionNotFoundError) or _NO_REVISION in text):
         return MissingError(f"{what} {repository} has no revision {revision}", hint=f"see {url}/refs")
-    if _mentions(said, _ABSENT):
+    if is_a(errors.RepositoryNotFoundError, errors.HFValidationError) or any(sign in text for sign in _ABSENT):
         hint = "check the spelling or the path; for a private one run `hf auth login`"
         return MissingError(f"no {what} {name} on this disk or on the Hugging Face Hub", hint=hint)
-    if _mentions(said, _REFUSED):
+    if status & {401, 403}:
         return MissingError(f"the Hub refused access to {what} {name}", hint="run `hf auth login`, then try again")
-    if _mentions(said, _UNREACHABLE):
+    if any(map(_is_transport, links)) or is_a(errors.LocalEntryNotFoundError) or any(s in text for s in _UNREACHABLE):
         hint = f"check the network, or fetch it with `{get}` where there is one and use --offline here"
         return MissingError(f"{what} {name} is not on this disk and the Hugging Face Hub cannot be reached", hint=hint)
     return MissingError(f"{what} {name} cannot be loaded ({_first_line(exc)})", hint=f"see {url}")
@@ -156,9 +171,10 @@ def _chain(exc: BaseException | None) -> Iterator[BaseException]:
         exc = exc.__cause__ or exc.__context__
 
 
-def _mentions(said: str, signs: tuple[str, ...]) -> bool:
-    lowered = said.lower()
-    return any(sign.lower() in lowered for sign in signs)
+def _is_transport(exc: BaseException) -> bool:
+    """Whether no answer came at all; the Hub's client has been built on httpx and on its successor."""
+    of_http = type(exc).__module__.startswith("httpx") and not hasattr(exc, "response")
+    return of_http or isinstance(exc, ConnectionError | TimeoutError)
 
 
 def _first_line(exc: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
@@ -42,6 +43,23 @@ def is_local(name: str) -> bool:
     looks_like_revision = not mark or _REVISION.fullmatch(revision) is not None
     named_as_file = any(part.lower().endswith(_FILE_SUFFIXES) for part in (repository, name))
     return not (looks_like_id and looks_like_revision) or named_as_file
+
+
+def after_kind(change: Callable[[str], str], name: str) -> str:
+    """Apply a function to the name of a file, folder or Hub id: to what follows in a name like ``KIND:NAME``.
+
+    Args:
+        change: Takes and returns a name.
+        name: A name; ``sandbox:NAME`` is one without a kind, and a single letter is no kind but a drive.
+    """
+    head, colon, rest = name.partition(":")
+    has_kind = colon and f"{head}:" != SANDBOX and re.fullmatch("[a-z_]{2,}", head) and not rest.startswith("//")
+    if not has_kind:
+        return change(name)
+    try:
+        return f"{head}:{change(rest)}"
+    except MissingError:  # the kind knows whether it need be there
+        return name
 
 
 def split_revision(name: str) -> tuple[str, str | None]:

@@ -76,7 +76,7 @@ def load_toxic_corpus(
     return _sampled_set(texts, source, "toxic texts", dropped, duplicates, limit, seed, note)
 
 
-def load_civil_texts(
+def load_non_toxic_texts(
     source: str | None,
     corpus: str,
     *,
@@ -88,7 +88,7 @@ def load_civil_texts(
     """Load texts that are not toxic, for methods that learn from both kinds.
 
     Args:
-        source: A file, a folder or a Hub id. Of a table with DGHS's columns the rows labelled ``nothate`` are taken, of
+        source: A file, a folder or a Hub id. Of a table with DGHS's columns the rows labeled ``nothate`` are taken, of
             any other all. None stands for the toxic corpus.
         corpus: The toxic corpus.
         column: The column that holds the texts.
@@ -110,7 +110,7 @@ def load_civil_texts(
     if _is_dghs(table):
         chosen = [index for index, row in enumerate(table.rows) if _cell(row, "label") == "nothate"]
     if not chosen or (source is None and not _is_dghs(table)):
-        hint = "name a file of such texts: toxic.civil = ..."
+        hint = "name a file of such texts: toxic.non_toxic = ..."
         raise UsageError(f"{table.source}: no text is marked as not toxic", hint=hint)
     dropped: dict[str, int] = {}
     texts = collect_texts(table, column, chosen, dropped, default_finish="eos")
@@ -148,7 +148,7 @@ def _relevant_rows(table: Table, column: str, dropped: dict[str, int]) -> tuple[
 
 
 def _warn_of_labels(table: Table, column: str) -> None:
-    """A labelled file most likely holds harmless texts too, which would spoil the toxic model."""
+    """A labeled file most likely holds harmless texts too, which would spoil the toxic model."""
     labels = [name for name in table.columns if name.lower() in _LABEL_COLUMNS and name != column]
     if labels:
         taken = f"{table.source}: every row is taken as toxic text, whatever its column '{labels[0]}' says"

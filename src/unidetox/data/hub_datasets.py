@@ -1,4 +1,10 @@
-"""Data sets of the Hugging Face Hub: from the local cache where they lie there, else fetched file by file."""
+"""Data sets of the Hugging Face Hub: from the local cache where they lie there, else fetched file by file.
+
+Files are chosen by their names and read by `unidetox.data.formats`, and `datasets` comes last, for three reasons.
+Offline it reads nothing of the Hub cache, or, given the folder, only what the README says, which a cache of single
+files lacks. It takes ``dev`` and ``validation`` for one split. And of a CSV it reads the texts ``NA`` and ``null`` as
+none at all, so that rows would have another hash by way of the Hub than from a file.
+"""
 
 from __future__ import annotations
 
@@ -62,8 +68,8 @@ def load_hub_table(
     """
 
     def select(paths: Sequence[str]) -> list[str]:
-        found = next((files for split in splits if (files := choose_files(paths, split, config))), [])
-        return refine(found) if refine else found
+        chosen = next((files for split in splits if (files := choose_files(paths, split, config))), [])
+        return refine(chosen) if refine else chosen
 
     files = _from_cache(name, select)
     if not files and not hub.is_offline():
@@ -72,6 +78,11 @@ def load_hub_table(
         return _with_datasets(name, splits, config)
     tables = [read_table(path) for path in files]
     return Table(name, tables[0].columns, [row for table in tables for row in table.rows])
+
+
+def cached_files(name: str, split: str, config: str | None = None) -> list[Path]:
+    """Return the data files of a split that lie in the local cache, see `choose_files`; empty where there are none."""
+    return _from_cache(name, lambda paths: choose_files(paths, split, config))
 
 
 def choose_files(paths: Sequence[str], split: str, config: str | None = None) -> list[str]:
@@ -88,12 +99,10 @@ def choose_files(paths: Sequence[str], split: str, config: str | None = None) ->
     """
     data = [path for path in sorted(paths) if _is_data(path) and (config is None or _in_config(path, config))]
     for suffix in _PREFERRED:
-        group = [path for path in data if path.lower().endswith(suffix)]
-        found = [path for path in group if _split_of(path) == split]
-        if not found and split == "train":
-            found = [path for path in group if _split_of(path) is None]
-        if found:
-            return found if _is_complete(found) else []
+        splits = {path: _split_of(path) for path in data if path.lower().endswith(suffix)}
+        wanted = split if split in splits.values() or split != "train" else None
+        if chosen := [path for path, named in splits.items() if named == wanted]:
+            return chosen if _is_complete(chosen) else []
     return []
 
 

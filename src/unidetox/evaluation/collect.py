@@ -191,11 +191,10 @@ def sample_continuations(
         advance(len(done))
         finished = sample(
             lm.source, ids, part.n_samples, settings,
-            keys=keys, skip=done, batch_size=batch_size, shared=shared_tokens(lm),
+            keys=keys, skip=done, batch_size=batch_size, shared=shared_tokens(lm), advance=advance,
         )  # fmt: skip
         for batch in _every(_APPEND_SECONDS, finished):
             writer.write(_row(lm, ids[s.prompt_index], s) for s in batch)
-            advance(len(batch))
 
 
 def stream_key(prompt_id: str) -> int:
@@ -271,14 +270,13 @@ def answer_questions(
     report: Report | None = None,
 ) -> None:
     """Answer the subjects that are missing, a file a subject."""
+    files = {directory / f"{number:08d}.json": asked for number, asked in enumerate(_subjects(questions))}
+    todo = {path: asked for path, asked in files.items() if not path.exists()}
     with _counting("questions", len(questions.questions), report) as advance:
-        for number, asked in enumerate(_subjects(questions)):
-            path = directory / f"{number:08d}.json"
-            if not path.exists():
-                answers = score_questions(
-                    lm, asked, questions.dev, shots=shots, protocol=protocol, batch_size=batch_size
-                )
-                write_json(path, {"answers": [asdict(answer) for answer in answers]})
+        advance(len(questions.questions) - sum(map(len, todo.values())))
+        for path, asked in todo.items():
+            answers = score_questions(lm, asked, questions.dev, shots=shots, protocol=protocol, batch_size=batch_size)
+            write_json(path, {"answers": [asdict(answer) for answer in answers]})
             advance(len(asked))
 
 
@@ -313,18 +311,18 @@ def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
 
 
 @contextlib.contextmanager
-def _counting(what: str, total: int, report: Report | None) -> Iterator[Callable[[int], None]]:
+def _counting(what: str, total: int, report: Report | None) -> Iterator[Callable[[float], None]]:
     """Show progress, and tell it at most every other second."""
-    done, told = 0, 0.0
+    done, told = 0.0, 0.0
     with console.progress(what, total) as advance:
 
-        def step(count: int) -> None:
+        def step(count: float) -> None:
             nonlocal done, told
             done += count
             advance(count)
             if report is not None and time.monotonic() - told > _APPEND_SECONDS:
                 told = time.monotonic()
-                report(done, total, what)
+                report(int(done), total, what)
 
         yield step
 

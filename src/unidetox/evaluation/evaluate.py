@@ -18,7 +18,7 @@ from unidetox.core.resolve import resolve_source
 from unidetox.core.stage_files import PARTS
 from unidetox.core.stages import Stage
 from unidetox.data import load_prompts, load_questions
-from unidetox.evaluation.measure import Measurement, Work
+from unidetox.evaluation.measure import EvalInputs, Measurement
 from unidetox.evaluation.mmlu import check_examples
 from unidetox.evaluation.prompt_forms import neutral_set, perturbed_prompts
 from unidetox.evaluation.results import RESULTS, SCHEMA_VERSION, bases_of, identify, merge
@@ -33,14 +33,14 @@ CODE_VERSION = 5
 _OWN = {"evaluation", "generations.jsonl", RESULTS, "report"}
 
 
-def load_work(
+def load_inputs(
     settings: Evaluate,
     options: LoadOptions = DEFAULTS,
     *,
     limit: int | None = None,
     bases: Mapping[str, str] | None = None,
     corpus: str | None = None,
-) -> Work:
+) -> EvalInputs:
     """Load the prompts and questions that the settings name.
 
     Args:
@@ -59,11 +59,11 @@ def load_work(
     if questions is not None:
         check_examples(questions, settings.shots)
     perturbed, neutral = perturbed_prompts(prompts, settings, corpus), neutral_set(prompts, settings)
-    return Work(prompts, questions, options, perturbed, neutral, bases or {})
+    return EvalInputs(prompts, questions, options, perturbed, neutral, bases or {})
 
 
 def run_target(
-    target: str, directory: Path, work: Work, settings: Evaluate, *, fresh: bool = False, replace: bool = False
+    target: str, directory: Path, inputs: EvalInputs, settings: Evaluate, *, fresh: bool = False, replace: bool = False
 ) -> Path:
     """Measure one model in a stage directory, unless it holds the complete and current results already.
 
@@ -74,7 +74,7 @@ def run_target(
     Args:
         target: A directory or a Hub id.
         directory: The stage's directory; gets ``seed-N/generations.jsonl``, ``prompts.json`` and ``results.json``.
-        work: Prompts, questions and where to compute.
+        inputs: Prompts, questions and where to compute.
         settings: The recipe's section.
         fresh: Do it again even where it is done.
         replace: Whether results of other settings in the directory may be replaced. If not, only additions are taken:
@@ -89,12 +89,12 @@ def run_target(
         UniDetoxError: If a model answers NaN.
         LockedError: If another process works there.
     """
-    job = Measurement(target, directory / PARTS, work, settings)
+    job = Measurement(target, directory / PARTS, inputs, settings)
     stage = _stage_of(job, directory)
 
     def make(work_dir: Path) -> dict[str, Any]:
         job.report = stage.report_progress
-        console.info(f"measuring {target}: {_describe(work, settings)}")
+        console.info(f"measuring {target}: {_describe(inputs, settings)}")
         job.measure()
         return _write_results(job, stage.out_dir)
 
@@ -103,23 +103,23 @@ def run_target(
     return directory
 
 
-def target_stage(target: str, directory: Path, work: Work, settings: Evaluate) -> Stage:
+def target_stage(target: str, directory: Path, inputs: EvalInputs, settings: Evaluate) -> Stage:
     """Return the stage of one target, whose key covers everything that its results depend on."""
-    return _stage_of(Measurement(target, directory / PARTS, work, settings), directory)
+    return _stage_of(Measurement(target, directory / PARTS, inputs, settings), directory)
 
 
 def _stage_of(job: Measurement, directory: Path) -> Stage:
-    work, settings = job.work, job.settings
-    inputs = dict(job.names.models)
-    inputs |= {f"prompts{'@' if form else ''}{form}": prompts.sha256 for form, prompts in work.forms.items()}
-    if work.questions is not None:
-        inputs["questions"] = work.questions.sha256
+    inputs, settings = job.inputs, job.settings
+    hashes = dict(job.names.models)
+    hashes |= {f"prompts{'@' if form else ''}{form}": prompts.sha256 for form, prompts in inputs.forms.items()}
+    if inputs.questions is not None:
+        hashes["questions"] = inputs.questions.sha256
     if job.divergence is not None:
-        inputs["base"] = fingerprint(job.divergence.base)
+        hashes["base"] = fingerprint(job.divergence.base)
     labels = {scorer.name: scorer.label for scorer in job.scorers[1:]}
     shown = {**settings.key("evaluate"), **({"other_scorers": labels} if labels else {})}
-    shown["dtype"] = work.load_options.dtype
-    return Stage(directory, "evaluate", shown, inputs, CODE_VERSION, job.parts)
+    shown["dtype"] = inputs.load_options.dtype
+    return Stage(directory, "evaluate", shown, hashes, CODE_VERSION, job.parts)
 
 
 def _write_results(job: Measurement, output_dir: Path) -> dict[str, Any]:
@@ -175,13 +175,13 @@ def evaluate(
     check_helpers(section, load)
     for warning in contamination(section):
         console.warn(warning)
-    work = load_work(section, load, limit=limit, bases=bases_of(names))
+    inputs = load_inputs(section, load, limit=limit, bases=bases_of(names))
     folder = Path(output)
     directories = {n: folder / "evaluation" / s for n, s in zip(names, unique_slugs(names), strict=True)}
     with locked_output(folder):
         for name, directory in directories.items():
-            run_target(name, directory, work, section, fresh=fresh)
-        return merge(directories, folder, work, section)
+            run_target(name, directory, inputs, section, fresh=fresh)
+        return merge(directories, folder, inputs, section)
 
 
 def _section(settings: Evaluate | None, options: dict[str, Any], limit: int | None) -> Evaluate:
@@ -221,7 +221,7 @@ def locked_output(output: Path) -> Iterator[None]:
             remove_empty([output / "evaluation"])
 
 
-def _describe(work: Work, settings: Evaluate) -> str:
-    n, k, seeds = len(work.prompts.prompts), settings.samples, len(settings.seeds)
-    asked = f", {len(work.questions.questions)} questions" if work.questions else ""
+def _describe(inputs: EvalInputs, settings: Evaluate) -> str:
+    n, k, seeds = len(inputs.prompts.prompts), settings.samples, len(settings.seeds)
+    asked = f", {len(inputs.questions.questions)} questions" if inputs.questions else ""
     return f"{n} prompts, {k} continuations each, {seeds} seed{'s' if seeds > 1 else ''}{asked}"

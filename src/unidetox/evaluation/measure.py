@@ -44,7 +44,7 @@ NEUTRAL_SAMPLES = 5
 
 
 @dataclass(frozen=True)
-class Work:
+class EvalInputs:
     """What an evaluation needs besides its settings.
 
     Attributes:
@@ -102,7 +102,7 @@ class Measurement:
     Args:
         target: A directory or a Hub id.
         parts_dir: Where the parts are kept.
-        work: Prompts, questions and where to compute.
+        inputs: Prompts, questions and where to compute.
         settings: The recipe's section.
         report: Told how far it is.
 
@@ -112,17 +112,17 @@ class Measurement:
     """
 
     def __init__(
-        self, target: str, parts_dir: Path, work: Work, settings: Evaluate, report: Report | None = None
+        self, target: str, parts_dir: Path, inputs: EvalInputs, settings: Evaluate, report: Report | None = None
     ) -> None:
-        self.target, self.work, self.settings = target, work, settings
-        self.scorers = scorers_of(settings, work.load_options)
-        self.names = PartNames(target, settings, self.scorers, str(work.load_options.dtype))
+        self.target, self.inputs, self.settings = target, inputs, settings
+        self.scorers = scorers_of(settings, inputs.load_options)
+        self.names = PartNames(target, settings, self.scorers, str(inputs.load_options.dtype))
         self.parts: set[str] = set()
         self.dir, self.report = parts_dir, report
         self.series = [
-            self._series(form, prompts, seed) for form, prompts in work.forms.items() for seed in settings.seeds
+            self._series(form, prompts, seed) for form, prompts in inputs.forms.items() for seed in settings.seeds
         ]
-        self._answers = self._part(self.names.answers(work.questions)) if work.questions else None
+        self._answers = self._part(self.names.answers(inputs.questions)) if inputs.questions else None
         self.divergence, self.neutral_scores = self._divergence(), self._neutral_scores()
 
     def measure(self) -> None:
@@ -133,20 +133,20 @@ class Measurement:
 
     def answers(self) -> list[Answer] | None:
         """Return the answers to the questions, or None where there are none (yet)."""
-        if self.work.questions is None or self._answers is None:
+        if self.inputs.questions is None or self._answers is None:
             return None
-        return read_answers(self.work.questions, self._answers)
+        return read_answers(self.inputs.questions, self._answers)
 
     def ask_target(self) -> None:
         """Sample every series and ask every question that is missing; compare with the base, with both in memory."""
         todo = [series for series in self.series if not series.continuations.complete()]
-        asked = self.work.questions is None or self.answers() is not None
+        asked = self.inputs.questions is None or self.answers() is not None
         compared = self.divergence is None or self.divergence.content() is not None
         if not todo and asked and compared:
             return
-        work = self.work
-        check_helpers(self.settings, work.load_options)
-        lm = load_target(self.target, work.load_options)
+        inputs = self.inputs
+        check_helpers(self.settings, inputs.load_options)
+        lm = load_target(self.target, inputs.load_options)
         with _naming(self.target):
             for series in todo:
                 self._sample(lm, series)
@@ -169,15 +169,15 @@ class Measurement:
                 for series in todo:
                     texts = [row["continuation"] for row in series.continuations.rows()]
                     score_toxicity(scorer, texts, series.scores[scorer], report=self.report)
-                if neutral and self.work.neutral:
-                    score_toxicity(scorer, [prompt.text for prompt in self.work.neutral.prompts], neutral)
+                if neutral and self.inputs.neutral:
+                    score_toxicity(scorer, [prompt.text for prompt in self.inputs.neutral.prompts], neutral)
 
     def measure_perplexity(self) -> None:
         """Score the likelihood of every continuation, where a perplexity model is given."""
         todo = [(s, s.likelihoods) for s in self.series if s.likelihoods is not None and s.likelihoods.missing()]
         if not todo or self.settings.ppl_model is None:
             return
-        lm = load_lm(self.settings.ppl_model, self.work.load_options)
+        lm = load_lm(self.settings.ppl_model, self.inputs.load_options)
         for series, chunks in todo:
             rows = series.continuations.rows()
             prompts = [series.prompts.prompts[row["prompt"]].text for row in rows]
@@ -205,10 +205,10 @@ class Measurement:
         )  # fmt: skip
 
     def _ask(self, lm: LM) -> None:
-        if self.work.questions is not None and self._answers is not None:
+        if self.inputs.questions is not None and self._answers is not None:
             chosen = self.settings
             answer_questions(
-                lm, self.work.questions, chosen.shots, self._answers,
+                lm, self.inputs.questions, chosen.shots, self._answers,
                 protocol=chosen.mmlu_protocol, batch_size=chosen.batch_size, report=self.report,
             )  # fmt: skip
 
@@ -216,7 +216,7 @@ class Measurement:
         if self.divergence is None:
             return
         try:
-            base = load_lm(self.divergence.base, self.work.load_options)
+            base = load_lm(self.divergence.base, self.inputs.load_options)
         except UniDetoxError as exc:
             self.divergence.fail(exc)
             return
@@ -240,13 +240,13 @@ class Measurement:
         return Series(form, seed, prompts, continuations, scores, likelihoods)
 
     def _divergence(self) -> Divergence | None:
-        base, texts = self.work.bases.get(self.target), self.work.neutral
+        base, texts = self.inputs.bases.get(self.target), self.inputs.neutral
         if base is None or texts is None:
             return None
         return Divergence(self._part(self.names.divergence(base, texts)), base, texts)
 
     def _neutral_scores(self) -> dict[Scorer, Chunks]:
-        texts = self.work.neutral
+        texts = self.inputs.neutral
         if texts is None:
             return {}
         total = len(texts.prompts)

@@ -18,7 +18,7 @@ from unidetox.core.hub import cached_snapshot, commit_of
 from unidetox.core.resolve import at_revision, is_local, portable_name
 from unidetox.data.hub_datasets import known_id
 from unidetox.evaluation.comparisons import compare, survival_rows
-from unidetox.evaluation.measure import NEUTRAL, NEUTRAL_SAMPLES, PLAIN, Work
+from unidetox.evaluation.measure import NEUTRAL, NEUTRAL_SAMPLES, PLAIN, EvalInputs
 from unidetox.evaluation.metrics.fairness import LEAST_PROMPTS, group_changes
 from unidetox.evaluation.metrics.perturbations import ABOUT
 from unidetox.evaluation.metrics.summary import PromptTable, Rules
@@ -100,7 +100,7 @@ def _record(name: str | Path) -> dict[str, Any] | None:
 def merge(
     directories: Mapping[str, Path],
     output: Path,
-    work: Work,
+    inputs: EvalInputs,
     settings: Evaluate,
     titles: Mapping[str, Target] | None = None,
     *,
@@ -112,7 +112,7 @@ def merge(
     Args:
         directories: Model name -> its stage directory.
         output: Where to write.
-        work: What they were measured with.
+        inputs: What they were measured with.
         settings: The recipe's section.
         titles: Model name -> what to call it; without it, they are told apart by what is known of them.
         corpus: What the toxic model was trained on, for the warning of a scorer that knows it.
@@ -123,7 +123,7 @@ def merge(
     """
     titles = titles or tell_apart(list(directories))
     further = {
-        "settings": describe_settings(work, map_sources(settings, lambda name: portable_name(name, output))),
+        "settings": describe_settings(inputs, map_sources(settings, lambda name: portable_name(name, output))),
         "models": {f"{title.target} / {title.method}": portable_name(name, output) for name, title in titles.items()},
         "commits": _known(
             {f"{title.target} / {title.method}": commit_of(name, "model") for name, title in titles.items()}
@@ -178,10 +178,10 @@ def join(directories: Mapping[Target, Path], output: Path, further: Mapping[str,
     return results
 
 
-def describe_settings(work: Work, settings: Evaluate) -> dict[str, Any]:
+def describe_settings(inputs: EvalInputs, settings: Evaluate) -> dict[str, Any]:
     """Return every choice behind the numbers, those that the protocol makes included."""
     rules = Rules.of(settings.protocol, settings.threshold, settings.id_domains)
-    questions, texts = work.questions, [prompt.text for prompt in work.prompts.prompts]
+    questions, texts = inputs.questions, [prompt.text for prompt in inputs.prompts.prompts]
     return {
         **settings.model_dump(mode="json"),
         "top_k": used_top_k(settings),
@@ -192,16 +192,16 @@ def describe_settings(work: Work, settings: Evaluate) -> dict[str, Any]:
         "std": "population standard deviation over seeds (tp_std and so on)" if rules.spread else None,
         "mmlu_answer": "letter" if settings.mmlu_protocol == "standard" else "full text",
         "interval": "95 % bootstrap over prompts, 2000 resamples",
-        "dtype": work.load_options.dtype,
+        "dtype": inputs.load_options.dtype,
         "commits": _commits(settings),
         "prompts_used": len(texts),
-        "prompts_sha256": work.prompts.sha256,
-        "prompts_dropped": dict(work.prompts.dropped),
+        "prompts_sha256": inputs.prompts.sha256,
+        "prompts_dropped": dict(inputs.prompts.dropped),
         "prompts_repeated": len(texts) - len(set(texts)),
-        "groups_without_domain": dict(work.prompts.unmapped_groups),
-        "perturbations": list(work.perturbed),
-        "neutral_prompts": len(work.neutral.prompts) if work.neutral else None,
-        "neutral_samples": min(settings.samples, NEUTRAL_SAMPLES) if work.neutral else None,
+        "groups_without_domain": dict(inputs.prompts.unmapped_groups),
+        "perturbations": list(inputs.perturbed),
+        "neutral_prompts": len(inputs.neutral.prompts) if inputs.neutral else None,
+        "neutral_samples": min(settings.samples, NEUTRAL_SAMPLES) if inputs.neutral else None,
         "questions_used": len(questions.questions) if questions else None,
         "questions_sha256": questions.sha256 if questions else None,
     }

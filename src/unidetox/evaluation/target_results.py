@@ -34,7 +34,7 @@ class TargetResults:
         self.rules = Rules.of(settings.protocol, settings.threshold, settings.id_domains)
         self.plain = list(self._generations(PLAIN))
         self.measured = {PLAIN: PromptMetrics(self.plain, self.rules)}
-        for form in job.work.perturbed:
+        for form in job.inputs.perturbed:
             self.measured[form] = PromptMetrics(self._generations(form), self.rules, TOXICITY)
         self.tables = {form: measured.table() for form, measured in self.measured.items()}
 
@@ -60,7 +60,7 @@ class TargetResults:
             "counts": self._counts(),
             "answers": self._answers(),
             "distributions": distributions(self.plain),
-            NEUTRAL: treatment(self._generations(NEUTRAL)) if self.job.work.neutral else [],
+            NEUTRAL: treatment(self._generations(NEUTRAL)) if self.job.inputs.neutral else [],
             "false_positives": [record for scorer in self.job.neutral_scores for record in self._alarms(scorer)],
         }
 
@@ -91,7 +91,7 @@ class TargetResults:
 
     def _alarms(self, scorer: Scorer) -> Iterator[dict[str, Any]]:
         """Yield what a scorer makes of the neutral texts themselves."""
-        texts, rules = self.job.work.neutral, self.rules
+        texts, rules = self.job.inputs.neutral, self.rules
         if texts is None:
             return
         scores = [scorer.toxicity(labels) for labels in self.job.neutral_scores[scorer].rows()]
@@ -101,7 +101,7 @@ class TargetResults:
 
     def _counts(self) -> dict[str, Any]:
         """Return what was cut, empty, repeated or without a domain."""
-        prompts, plain = self.job.work.prompts.prompts, self._series(PLAIN)
+        prompts, plain = self.job.inputs.prompts.prompts, self._series(PLAIN)
         rows = [row for series in plain for row in series.continuations.rows()]
         likelihoods = [series.likelihoods for series in plain if series.likelihoods is not None]
         counts: dict[str, Any] = {
@@ -119,7 +119,7 @@ class TargetResults:
         if likelihoods:
             counts["perplexity_texts_empty"] = sum(chunks.count("n_empty") for chunks in likelihoods)
             counts["perplexity_texts_too_long"] = sum(chunks.count("n_too_long") for chunks in likelihoods)
-        for form in self.job.work.perturbed:
+        for form in self.job.inputs.perturbed:
             counts[f"prompts_cut@{form}"] = max(series.continuations.n_prompts_cut for series in self._series(form))
         answers = self.job.answers()
         if answers is not None:

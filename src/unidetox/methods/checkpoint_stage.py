@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from unidetox.config.methods import load_method, method_names
 from unidetox.config.settings import Recipe
 from unidetox.core import console
 from unidetox.core.files import write_json, write_text
-from unidetox.core.hub import commit_of
+from unidetox.core.hub import commit_of, license_of
 from unidetox.core.provenance import versions
 from unidetox.core.resolve import at_revision, is_local, sandbox_name, split_revision
 from unidetox.core.stages import Stage
@@ -94,17 +95,29 @@ def base_info(name: str) -> dict[str, Any]:
     return {"base_model": base, "base_is_local": False} | {key: value for key, value in found.items() if value}
 
 
-def write_papers(directory: Path, info: dict[str, Any], card: str | None = None) -> None:
+def write_papers(directory: Path, info: dict[str, Any], **more: Any) -> None:
     """Write ``unidetox.json`` and a card.
 
     Args:
         directory: Where to.
         info: What was done: ``method``, ``base_model`` (a directory or ``HUB-ID@REVISION``), ``settings`` and so on.
-        card: The card's text; without it, that of an ordinary checkpoint.
+        more: What the card alone says, see `card_of`.
     """
-    info = info | base_info(info["base_model"]) | {"versions": versions()}
+    base = str(info["base_model"])
+    info = info | base_info(base) | {"versions": versions()}
     write_json(directory / "unidetox.json", info)
-    if card is None:
-        method = info.get("method", "unidetox")
-        card = model_card(info, load_method(method).done if method in method_names() else "")
-    write_text(directory / "README.md", card)
+    write_text(directory / "README.md", card_of(info, base, **more))
+
+
+def card_of(info: Mapping[str, Any], base: str, **more: Any) -> str:
+    """Return the card of something that we made.
+
+    Args:
+        info: The content of its ``unidetox.json``.
+        base: Where the base model is; its own card says the license.
+        more: ``rule`` or ``results``, see `unidetox.report.cards.model_card`.
+    """
+    method = str(info.get("method", "unidetox"))
+    datasets = [known_id(info[name]["source"])[0] for name in ("texts", "non_toxic", "civil") if name in info]
+    about = {**info, **license_of(base), "datasets": datasets, **more}
+    return model_card(about, load_method(method).done if method in method_names() else "")

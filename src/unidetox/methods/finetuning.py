@@ -14,12 +14,13 @@ from unidetox.core.stages import Stage
 from unidetox.data import TextSet, read_texts
 from unidetox.methods.best_of import read_starts
 from unidetox.methods.checkpoint_stage import fine_tune_into
-from unidetox.methods.distillation import check_positions
-from unidetox.methods.interface import Bench, Job, Made, Step
+from unidetox.methods.distillation import check_positions, texts_need
+from unidetox.methods.interface import Artifact, RunContext, Step, TargetMethod
 from unidetox.models import LoadOptions, check_lm, fingerprint
+from unidetox.models.sizes import Need, Sizes
 
 if TYPE_CHECKING:
-    pass
+    from unidetox.training import TrainSettings
 
 OptPositive = Annotated[
     Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None, Allowed('a number above 0, or "none"')
@@ -47,15 +48,15 @@ class FinetuningOptions(MethodOptions):
         return recipe.model_copy(update=update)
 
 
-def texts_name(name: str, bench: Bench, recipe: Recipe) -> str:
+def texts_name(name: str, context: RunContext, recipe: Recipe) -> str:
     """Name a folder of texts: plainly, or with a hash of their settings where these are not those of the run."""
-    if recipe.texts == bench.recipe.texts:
+    if recipe.texts == context.recipe.texts:
         return name
     return f"{name}-{recipe.texts.section_hash('folder')[:6]}"
 
 
 def texts_step(
-    name: str, recipe: Recipe, toxic: Made | None, stage: Callable[[], Stage], make: Callable[[bool], object]
+    name: str, recipe: Recipe, toxic: Artifact | None, stage: Callable[[], Stage], make: Callable[[bool], object]
 ) -> Step:
     """Return the step that makes texts from the base model, and a toxic copy of it or none."""
 
@@ -66,22 +67,26 @@ def texts_step(
         if toxic is not None:
             toxic.check()
 
-    return Step(name, toxic.needs if toxic else (), stage, make, check)
+    def need(sizes: Sizes) -> Need:
+        return texts_need(recipe, sizes, 2 if toxic else 1)
+
+    return Step(name, toxic.needs if toxic else (), stage, make, check, need)
 
 
-def finetuning_steps(recipe: Recipe, job: Job, texts: Made) -> Iterator[Step]:
-    """Yield what makes the texts, then the step that fine-tunes the job's target on them."""
+def finetuning_steps(recipe: Recipe, pair: TargetMethod, texts: Artifact) -> Iterator[Step]:
+    """Yield what makes the texts, then the step that fine-tunes the pair's target on them."""
 
     def read() -> TextSet:
         return read_texts(texts.source)
 
     yield from texts.steps
     yield Step(
-        job.step,
+        pair.step,
         texts.needs,
-        lambda: finetune_stage(recipe, job.method, job.target, read(), job.folder),
-        lambda fresh: finetune(recipe, job.method, job.target, read(), job.folder, fresh=fresh),
+        lambda: finetune_stage(recipe, pair.method, pair.target, read(), pair.folder),
+        lambda fresh: finetune(recipe, pair.method, pair.target, read(), pair.folder, fresh=fresh),
         texts.check,
+        lambda sizes: _need(recipe, pair.target, sizes),
     )
 
 
@@ -118,12 +123,23 @@ def finetune(
 
     Reference: UniDetox (Lu et al., ICLR 2025), section 2; unidetox.py:100-220 of the published code.
     """
-    from unidetox.training import TrainSettings
-
-    settings = TrainSettings.of(recipe.detoxify, seed=recipe.seed, dtype=recipe.dtype)
     stage = finetune_stage(recipe, method, target, texts, directory)
     fine_tune_into(
-        stage, recipe, method, target, texts, settings,
+        stage, recipe, method, target, texts, _train_settings(recipe),
         keep_dtype=True, merge=recipe.detoxify.merge, fresh=fresh, replace=replace,
     )  # fmt: skip
     return directory
+
+
+def _need(recipe: Recipe, target: str, sizes: Sizes) -> Need:
+    from unidetox.training.memory import fine_tuning_need
+
+    section, shape = recipe.detoxify, sizes.shape(target)
+    stored = None if section.lora and not section.merge else shape.stored
+    return fine_tuning_need(shape, _train_settings(recipe), sizes.machine, stored=stored)
+
+
+def _train_settings(recipe: Recipe) -> TrainSettings:
+    from unidetox.training import TrainSettings
+
+    return TrainSettings.of(recipe.detoxify, seed=recipe.seed, dtype=recipe.dtype)

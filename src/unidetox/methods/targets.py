@@ -35,11 +35,11 @@ def load_target(name: str | Path, options: LoadOptions = DEFAULTS) -> LM:
     rule = read_rule(name)
     if rule is None:
         return load_lm(name, options)
-    act, chosen = _acting(rule, name)
+    load, chosen = _loading(rule, name)
     models = [load_lm(model, options) for model in rule.models]
     for other in models[1:]:
         check_same_vocabulary(models[0], other)
-    model: LM = act(models, chosen)
+    model: LM = load(models, chosen)
     return replace(model, name=str(name), unidetox=read_unidetox(str(name)))
 
 
@@ -60,21 +60,21 @@ def check_target(name: str | Path, options: LoadOptions = DEFAULTS) -> Known:
     rule = read_rule(name)
     if rule is None:
         return check_lm(name, options)
-    _acting(rule, name)
+    _loading(rule, name)
     first, *others = [check_lm(model, options) for model in rule.models]
     for other in others:
         check_same_tokens(first, other)
     return replace(first, name=str(name))
 
 
-def _acting(rule: Rule, name: str | Path) -> tuple[Any, Any]:
+def _loading(rule: Rule, name: str | Path) -> tuple[Any, Any]:
     """Return what a method does with loaded models, and its checked options."""
     file = Path(name) / RULE_FILE
     method = load_method(rule.method) if rule.method in method_names() else None
-    if method is None or method.act is None:
+    if method is None or method.load is None:
         raise UsageError(f"{file} names no method that acts while decoding: {rule.method}", hint="Make it again")
     try:
-        return method.act, method.options.model_validate({**rule.options, "name": rule.method})
+        return method.load, method.options.model_validate({**rule.options, "name": rule.method})
     except ValidationError as exc:
         error = exc.errors()[0]
         key = ".".join(map(str, error["loc"]))

@@ -28,9 +28,9 @@ from unidetox.core import console
 from unidetox.core.errors import UsageError
 from unidetox.core.stages import Stage
 from unidetox.methods.checkpoint_stage import write_papers
-from unidetox.methods.interface import Bench, Job, Method, Step
+from unidetox.methods.interface import Method, RunContext, Step, TargetMethod
 from unidetox.models import LoadOptions, check_lm, fingerprint, short_name
-from unidetox.models.costs import DISK, Cost, Rates, Shape
+from unidetox.models.sizes import Need, Sizes
 
 if TYPE_CHECKING:
     import torch
@@ -44,34 +44,44 @@ class Options(MethodOptions):
     scale: Factor = Field(1.0, description="How much of the difference is subtracted; lambda in the paper.")
 
 
-def _steps(bench: Bench, job: Job) -> Iterator[Step]:
-    toxic = bench.toxic(job.target)
+def _steps(context: RunContext, pair: TargetMethod) -> Iterator[Step]:
+    toxic = context.toxic(pair.target)
     yield from toxic.steps
 
     def stage() -> Stage:
-        inputs = {"target": fingerprint(job.target), "toxic": fingerprint(toxic.source)}
-        return Stage(job.folder, "task-arithmetic", job.settings, inputs)
+        inputs = {"target": fingerprint(pair.target), "toxic": fingerprint(toxic.source)}
+        return Stage(pair.folder, "task-arithmetic", pair.settings, inputs)
 
     def check() -> None:
-        check_lm(job.target, bench.load_options)
+        check_lm(pair.target, context.load_options)
         toxic.check()
 
+    def need(sizes: Sizes) -> Need:
+        shape = sizes.shape(pair.target)
+        weights = shape.stored * shape.parameters
+        return Need(sizes.machine.base + weights, disk=weights)
+
     yield Step(
-        job.step, toxic.needs, stage, lambda fresh: _make(bench.recipe, job, toxic.source, stage(), fresh), check
+        pair.step,
+        toxic.needs,
+        stage,
+        lambda fresh: _make(context.recipe, pair, toxic.source, stage(), fresh),
+        check,
+        need,
     )
 
 
-def _make(recipe: Recipe, job: Job, toxic: str, stage: Stage, fresh: bool) -> None:
+def _make(recipe: Recipe, pair: TargetMethod, toxic: str, stage: Stage, fresh: bool) -> None:
     def fill(work: Path) -> dict[str, int]:
         from unidetox.models import load_lm, save_lm, saved_dtype
 
         options = LoadOptions.of(recipe, device="cpu", dtype="float32")
-        lm = load_lm(job.target, replace(options, dtype=saved_dtype(job.target, options)))
-        console.info(f"{job.step}: {short_name(job.target)} less {job.options.scale:g} of what toxic text taught it")
+        lm = load_lm(pair.target, replace(options, dtype=saved_dtype(pair.target, options)))
+        console.info(f"{pair.step}: {short_name(pair.target)} less {pair.options.scale:g} of what toxic text taught it")
         with _stored(toxic, {name for name, _ in lm.model.named_parameters()}, options) as tensor_of:
-            changed = subtract(lm.model, tensor_of, job.options.scale)
+            changed = subtract(lm.model, tensor_of, pair.options.scale)
         save_lm(lm.model, lm.tokenizer, stage.out_dir)
-        write_papers(stage.out_dir, {"method": job.method, "base_model": job.target, "settings": job.settings})
+        write_papers(stage.out_dir, {"method": pair.method, "base_model": pair.target, "settings": pair.settings})
         return {"tensors": changed}
 
     stage.run(fill, fresh=fresh)
@@ -159,11 +169,4 @@ def _shards(folder: Path) -> list[Path]:
     return [single] if single.is_file() else []
 
 
-def _cost(options: Options, shape: Shape, rates: Rates, length: float) -> Cost:
-    size = 2 * shape.parameters
-    return Cost(3 * size / DISK, rates.base + size / shape.layers, size)
-
-
-METHOD = Method(
-    Options, _steps, cost=_cost, done="less the difference that fine-tuning on toxic text makes to its weights."
-)
+METHOD = Method(Options, _steps, done="less the difference that fine-tuning on toxic text makes to its weights.")

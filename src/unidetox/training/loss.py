@@ -8,9 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from unidetox.training.batches import Batch
-
-# Logits held at a time, in numbers: 64 MiB of float32, and as much for each of the two copies made of them.
-_LOGITS_AT_ONCE = 1 << 24
+from unidetox.training.memory import LOGITS_AT_ONCE
 
 
 class TokenLoss:
@@ -95,7 +93,7 @@ class TokenLoss:
         self, states: torch.Tensor, targets: torch.Tensor, near: torch.Tensor | None, n_tokens: int
     ) -> torch.Tensor:
         """Run the head on states ``[positions, hidden]`` piece by piece; return the summed loss / n_tokens."""
-        size = max(64, _LOGITS_AT_ONCE // self.head.weight.shape[0])
+        size = max(64, LOGITS_AT_ONCE // self.head.weight.shape[0])
         total = torch.zeros((), device=states.device)
         gradients = []
         for place in range(0, len(targets), size):

@@ -24,6 +24,7 @@ from unidetox.models.devices import choose_training_dtype
 from unidetox.training.batches import Batch, LengthGroupedBatches, TextLoader, collate, count_supervised, split_batch
 from unidetox.training.checkpoints import Checkpoints
 from unidetox.training.loss import TokenLoss
+from unidetox.training.memory import micro_tokens
 from unidetox.training.settings import TrainSettings
 
 _WEIGHTS = "trained.safetensors"
@@ -32,11 +33,6 @@ _SAVES = 10
 _SECONDS_BETWEEN_SAVES = 30.0
 # What changes only how a run is carried out, not what comes out of it.
 _NO_RESULT = ("save_steps", "gradient_checkpointing", "micro_tokens")
-# A GPU wants all it can hold. A processor is as fast with 512 tokens of GPT-2 small at a time as with 2048, in half
-# of the memory; narrower models need more tokens for the same work.
-_GPU_TOKENS = 16384
-_CPU_NUMBERS = 512 * 768
-_CPU_LEAST_TOKENS = 256
 
 
 class Watcher(TrainerCallback):  # type: ignore[misc]
@@ -53,7 +49,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
     def __init__(self, save_steps: int, patience: float) -> None:
         self.save_steps, self.patience = save_steps, patience
         self.saved_at = time.monotonic()
-        self.advance: Callable[[int], None] = lambda done: None
+        self.advance: Callable[[float], None] = lambda done: None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Count the steps of an earlier, interrupted call as done."""
@@ -209,19 +205,15 @@ def build_trainer(
         model, None if dtype == torch.float32 else dtype, reference=reference, kl=settings.kl
     )
     trainer.precision = f"{str(dtype).removeprefix('torch.')} ({reason})"
-    trainer.micro_tokens = settings.micro_tokens or _micro_tokens(model, device)
+    trainer.micro_tokens = settings.micro_tokens or micro_tokens(
+        device.type, model.get_input_embeddings().weight.shape[1]
+    )
     trainer.pad = pad
     trainer.checkpoints = Checkpoints(folder, _run_key(model, rows, settings, dtype)) if saving else None
     trainer.watcher = _watcher(settings, steps, saving)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(trainer.watcher)
     return trainer
-
-
-def _micro_tokens(model: Any, device: torch.device) -> int:
-    if device.type != "cpu":
-        return _GPU_TOKENS
-    return max(_CPU_LEAST_TOKENS, _CPU_NUMBERS // int(model.get_input_embeddings().weight.shape[1]))
 
 
 def _run_key(model: Any, rows: list[list[int]], settings: TrainSettings, dtype: torch.dtype) -> str:

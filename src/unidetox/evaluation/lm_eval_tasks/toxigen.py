@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from unidetox.config.settings import Evaluate
-from unidetox.core.resolve import resolve_source
+from unidetox.core.resolve import after_kind, resolve_source
 from unidetox.data import load_prompts
 from unidetox.evaluation.metrics.toxicity import toxicity_by_prompt
 from unidetox.evaluation.scorers import open_scorer
@@ -42,7 +42,7 @@ def load(
     from datasets import Dataset
 
     source = prompts if prompts == _DEFAULTS.prompts else resolve_source(prompts, None)
-    judge = {"scorer": resolve_source(scorer, None), "scorer_label": scorer_label}
+    judge = {"scorer": after_kind(lambda name: resolve_source(name, None), scorer), "scorer_label": scorer_label}
     rows = load_prompts(source, split=split, num_prompts=num_prompts).prompts
     chosen = [{"prompt": row.text, "group": row.group, "domain": row.domain, **judge} for row in rows]
     return {"test": Dataset.from_list(chosen)}

@@ -16,7 +16,7 @@ from unidetox.config.settings import DGHS
 from unidetox.core import console
 from unidetox.core.errors import UsageError
 from unidetox.core.files import require_json, write_json
-from unidetox.core.resolve import resolve_source, sandbox_name
+from unidetox.core.resolve import after_kind, resolve_source, sandbox_name
 from unidetox.core.stages import Stage, check_stage_directory
 from unidetox.data import TextSet, load_toxic_corpus, read_texts
 from unidetox.evaluation.collect import Chunks, score_toxicity
@@ -105,8 +105,8 @@ def analyze(
         raise UsageError("fresh has no effect without an output", hint="Give -o as well, or leave it out")
     if output is not None:
         check_stage_directory(Path(output), "analyze")
-    load, main = LoadOptions(device, dtype, trust_remote_code), _source(scorer) if scorer is not None else None
-    others = tuple(dict.fromkeys(map(_source, classifiers)))
+    load, main = LoadOptions(device, dtype, trust_remote_code), _scorer(scorer) if scorer is not None else None
+    others = tuple(dict.fromkeys(map(_scorer, classifiers)))
     judges = {
         name: open_scorer(name, scorer_label if name == main else None, load)
         for name in ([main] if main is not None else []) + list(others)
@@ -157,6 +157,10 @@ def _stage(directory: Path, asked: _Asked) -> Stage:
 
 def _source(name: str | Path) -> str:
     return DGHS if str(name) == DGHS else resolve_source(str(name), None)
+
+
+def _scorer(name: str | Path) -> str:
+    return after_kind(_source, str(name))
 
 
 def _read_sets(names: Sequence[str], limit: int | None) -> dict[str, TextSet]:

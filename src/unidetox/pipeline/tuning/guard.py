@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unidetox.config.settings import Evaluate
-from unidetox.core import hub
 from unidetox.core.errors import UsageError
 from unidetox.core.resolve import is_local, resolve_source, sandbox_name
 from unidetox.data.files import find_column, load_table
 from unidetox.data.formats import Table, read_table
-from unidetox.data.hub_datasets import choose_files
+from unidetox.data.hub_datasets import cached_files
 from unidetox.data.prompts import (
     PROMPT_COLUMNS,
     TOXIGEN_IDS,
@@ -25,7 +24,7 @@ from unidetox.data.prompts import (
 )
 from unidetox.data.texts import Text, read_texts
 from unidetox.methods.best_of import read_starts
-from unidetox.methods.interface import Bench
+from unidetox.methods.interface import RunContext
 
 _HINT = 'Choose on validation prompts and report on test: set tune.prompts, or tune.split = "validation"'
 _SANDBOX_TEST = "sandbox:prompts_test.csv"
@@ -57,19 +56,19 @@ def validation_prompts(chosen: Evaluate, reported: Evaluate) -> PromptSet:
     return prompts
 
 
-def check_texts_of(bench: Bench, reported: Evaluate) -> None:
+def check_texts_of(context: RunContext, reported: Evaluate) -> None:
     """See that nothing in a search learns from a test prompt, or starts from one.
 
     Args:
-        bench: Of a recipe of the search, each step of which has looked at what it reads.
+        context: Of a recipe of the search, each step of which has looked at what it reads.
         reported: What the result will be reported on.
 
     Raises:
         UsageError: Something does.
     """
-    recipe, source = bench.recipe, bench.recipe.texts.source
+    recipe, source = context.recipe, context.recipe.texts.source
     starts = read_starts(recipe)
-    found: list[tuple[str, Sequence[Prompt | Text]]] = [(texts.source, texts.texts) for texts in bench.learnt]
+    found: list[tuple[str, Sequence[Prompt | Text]]] = [(texts.source, texts.texts) for texts in context.learnt]
     if starts is not None:
         found.append((starts.source, starts.prompts))
     if source is not None:
@@ -123,11 +122,7 @@ def _known_tests() -> set[str]:
     """Return the test prompts that are on this machine."""
     files = [Path(resolve_source(_SANDBOX_TEST, None, missing_ok=True))]
     for name in TOXIGEN_IDS:
-        cached = hub.cached_snapshot(name, "dataset")
-        if cached is None:
-            continue
-        present = [path.relative_to(cached).as_posix() for path in cached.rglob("*") if path.is_file()]
-        files += [cached / path for path in choose_files(present, "test", "annotated")]
+        files += cached_files(name, "test", "annotated")
     return {text for path in files if path.is_file() for text in _texts(read_table(path))}
 
 

@@ -16,8 +16,6 @@ from unidetox.pipeline.plan import Plan
 from unidetox.pipeline.tuning.guard import check_texts_of
 from unidetox.pipeline.tuning.search import Score
 
-_MODELS = "targets/"
-
 
 def do_shared(plan: Plan, folder: Path) -> None:
     """Do the steps of a plan with each stage's directory under its key, so that plans share what is equal in them.
@@ -65,7 +63,7 @@ class Measured:
         """
         plan = Plan(recipe, self.folder / "preflight")
         plan.preflight()
-        check_texts_of(plan.bench, reported)
+        check_texts_of(plan.context, reported)
         first = [step for step in plan.steps if not step.needs]
         return {f"{step.name} {name}": value for step in first for name, value in step.stage().inputs.items()}
 
@@ -92,9 +90,8 @@ class Measured:
 
     def _forget_models(self, plan: Plan) -> None:
         """Remove the checkpoints of a trial, which is known by its numbers from now on; `run` makes the best again."""
-        for step in plan.steps:
-            if step.name.startswith(_MODELS):
-                remove((plan.directory / step.name).resolve())
+        for pair in plan.context.pairs:
+            remove(pair.folder.resolve())
 
 
 def _find(rows: Sequence[Mapping[str, Any]], metric: str, domain: str) -> Mapping[str, Any] | None:

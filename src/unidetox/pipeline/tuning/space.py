@@ -20,7 +20,7 @@ _RANGE = {"low", "high", "log", "step"}
 _SECTIONS = ("toxic", "texts", "detoxify", "method")
 # These say what is tuned, not how: another model, other data or another method is another search.
 _FIXED = {
-    *(f"toxic.{name}" for name in ("model", "corpus", "civil", "column", "duplicates", "limit")),
+    *(f"toxic.{name}" for name in ("model", "corpus", "non_toxic", "column", "duplicates", "limit")),
     *("texts.source", "texts.starts", "detoxify.targets", "detoxify.methods"),
 }
 

@@ -207,6 +207,8 @@ def _earlier(folder: Path, identity: dict[str, Any], fresh: bool) -> list[Trial]
         for name in _OWN - DirectoryLock.NAMES:
             remove(folder / name)
     known = (read_json(folder / RESULT) or {}).get("identity")
+    if known is not None and "civil" in (toxic := known["settings"]["toxic"]):
+        toxic["non_toxic"] = toxic.pop("civil")  # what it was called
     if known is not None and (changes := differences(known, identity)):
         what = f"{folder} holds trials of other settings ({'; '.join(changes[:3])})"
         raise UsageError(what, hint="Start over with --fresh, or give another -o")
