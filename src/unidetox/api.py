@@ -22,6 +22,7 @@ from unidetox.pipeline import plan
 from unidetox.pipeline.run_directory import MANIFEST, Run
 from unidetox.pipeline.tuning import tune
 from unidetox.report.results_file import read_results
+from unidetox.training.settings import check_optimizer
 
 __all__ = ["analyze", "compare", "detoxify", "distill", "evaluate", "report", "run", "status", "train_toxic", "tune"]
 
@@ -113,6 +114,7 @@ def detoxify(
     target = recipe.detoxify.targets[0]
     # Making texts first may take hours.
     check_stage_directory(Path(output), "detoxify")
+    check_optimizer(recipe.detoxify.optim)
     check_lm(target, LoadOptions.of(recipe))
     if texts is None:
         source = str(_texts_of_preset(recipe, preset, limit))

@@ -79,6 +79,9 @@ def test_the_directory_is_laid_out_as_promised(whole: Path):
         "logs/run.log",
     }
     wanted |= {f"report/{name}" for name in ("index.html", "results.md", "results.csv", "results.tex")}
+    pictures = {name for name in files if name.startswith("report/") and name.endswith(".svg")}
+    assert pictures >= {"report/tp_id.svg", "report/tp_ood.svg"}
+    wanted |= pictures
     wanted |= {f"report/cards/{m}-{how}.md" for m in MODELS for how in METHODS}
     wanted |= {f"toxic_model/{name}" for name in model}
     made = ("texts.jsonl", "README.md", "stage.json")
