@@ -43,12 +43,13 @@ class _ConsoleHandler(logging.Handler):
         _warn_once(record.getMessage())
 
 
+_handler = _ConsoleHandler(logging.WARNING)
+
+
 def configure(verbosity: int = 0) -> None:
     """Set how much is said: -1 results and errors only, 0 normal, 1 and more also the details."""
     _state.verbosity = verbosity
-    logger = logging.getLogger("unidetox")
-    if not any(isinstance(handler, _ConsoleHandler) for handler in logger.handlers):
-        logger.addHandler(_ConsoleHandler(logging.WARNING))
+    logging.getLogger("unidetox").addHandler(_handler)
     if verbosity <= 0:
         # Library chatter a user cannot act on; `-v` shows it.
         warnings.filterwarnings("ignore")

@@ -95,9 +95,8 @@ def license_of(name: str) -> dict[str, str]:
         metadata = ModelCard.load(str((folder or Path()) / "README.md")).data.to_dict() if folder else {}
     except Exception:  # no card, or one that is no YAML, holds no mapping, ...: nothing is known then
         return {}
-    if not isinstance(metadata.get("license"), str):
-        return {}
-    return {key: str(metadata[key]) for key in ("license", "license_name", "license_link") if metadata.get(key)}
+    told = ("license", "license_name", "license_link") if isinstance(metadata.get("license"), str) else ()
+    return {key: str(metadata[key]) for key in told if metadata.get(key)}
 
 
 def commit_of(name: str, kind: Kind) -> str | None:

@@ -51,10 +51,8 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield nested settings as ``"section.key"``, value."""
     for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+        name = f"{prefix}{key}"
+        yield from flatten(value, f"{name}.") if isinstance(value, Mapping) else [(name, value)]
 
 
 def _short(settings: Mapping[str, Any], key: str) -> str:

@@ -190,8 +190,9 @@ def _parse_split(split: str) -> tuple[str, slice]:
 
 def _rows_of_split(table: Table, part: str, seed: int) -> list[int]:
     n = len(table.rows)
-    of_toxigen = part == "validation" and set(table.columns) >= _TOXIGEN_COLUMNS
-    return sample_indices(n, max(1, int(VALIDATION_SHARE * n)) if of_toxigen else n, seed)
+    if part == "validation" and set(table.columns) >= _TOXIGEN_COLUMNS:
+        return sample_indices(n, max(1, int(VALIDATION_SHARE * n)), seed)
+    return list(range(n))
 
 
 def _prompt(row: dict[str, Any], index: int, column: str, source: str) -> Prompt | None:
