@@ -22,7 +22,7 @@ from unidetox.models import load_lm, save_lm
 from unidetox.training import TrainSettings, add_lora, detoxify_model, encode_texts, merge_lora, train_lm
 from unidetox.training.batches import LengthGroupedBatches, collate, count_supervised, split_batch
 from unidetox.training.checkpoints import Checkpoints
-from unidetox.training.loss import TokenLoss
+from unidetox.training.loss import LOGITS_AT_ONCE, TokenLoss
 
 WORDS = [
     "the quick brown fox",
@@ -222,7 +222,7 @@ def test_loss_by_pieces_is_the_plain_loss(tiny_models, name, monkeypatch):
     lm = fresh(tiny_models[name])
     batch = a_batch(lm)
     # A vocabulary of 300 in pieces of 64 positions.
-    monkeypatch.setattr("unidetox.training.loss._LOGITS_AT_ONCE", 1)
+    monkeypatch.setitem(LOGITS_AT_ONCE, "cpu", 1)
     loss = TokenLoss(lm.model)
     value, gradients = our_gradients(lm.model, batch, loss)
     expected, plain = plain_gradients(lm.model, batch)
@@ -255,11 +255,11 @@ def test_divergence_from_the_reference_is_the_formula(tiny_models, name, by_piec
     with torch.no_grad():
         for weight in other.model.parameters():
             weight.mul_(0.7)
-    if not by_pieces:
-        monkeypatch.setattr(TokenLoss, "_pieces_agree", lambda *_: False)
-    monkeypatch.setattr("unidetox.training.loss._LOGITS_AT_ONCE", 1)
+    monkeypatch.setitem(LOGITS_AT_ONCE, "cpu", 1)
     batch = a_batch(lm)
-    value, gradients = our_gradients(lm.model, batch, TokenLoss(lm.model, reference=other.model, kl=0.3))
+    loss = TokenLoss(lm.model, reference=other.model, kl=0.3)
+    loss.by_pieces = by_pieces
+    value, gradients = our_gradients(lm.model, batch, loss)
     expected, plain = with_kl(lm.model, other.model, 0.3, batch)
     assert value == pytest.approx(expected, rel=1e-5)
     for key, gradient in plain.items():

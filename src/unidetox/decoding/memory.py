@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -76,19 +76,3 @@ def in_halves(todo: list[Work], do: Callable[[Work], Result], halves: Callable[[
             todo += parts
             continue
         yield result
-
-
-def sampling_bytes_per_row(model: Any, capacity: int) -> int:
-    """Estimate what one row takes while it is sampled: its keys and values, and its logits.
-
-    Args:
-        model: A causal LM.
-        capacity: Tokens of the row, prompt included.
-    """
-    config = model.config.get_text_config()
-    all_heads = getattr(config, "num_attention_heads", None) or 1  # a state-space model has none
-    heads = getattr(config, "num_key_value_heads", None) or all_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // all_heads
-    size = next(model.parameters()).element_size()
-    # Activations of one token: about a dozen vectors, and an inner layer of four times the width.
-    return int(2 * config.num_hidden_layers * heads * width * capacity * size + 16 * config.hidden_size * size)
