@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test lint bench sandbox clean
+.PHONY: install demo test lint bench sandbox architectures clean
 
 install: $(STAMP)
 
@@ -29,6 +29,9 @@ bench: $(STAMP)
 # Makes the models and data of the sandbox again from their seed (about 20 minutes); they are committed.
 sandbox: $(STAMP)
 	$(BIN)/python -m tools.sandbox.build --seed 0 -o src/unidetox/data/sandbox
+
+architectures: $(STAMP)
+	$(BIN)/python -m tools.architectures
 
 clean:
 	rm -rf .venv runs build dist .pytest_cache .ruff_cache .mypy_cache

@@ -62,10 +62,7 @@ class CachedDecoder:
         self._style = known.decode or "none"
         self._masks = Masks(model.config, model.dtype)
         self._slots = round_up(slots, ROW_MULTIPLE)
-        config = model.config.get_text_config()
-        heads = getattr(config, "num_attention_heads", None) or 1  # a state-space model has none
-        width = getattr(config, "head_dim", None) or config.hidden_size // heads
-        self._shortest = round_up(-(-SMALLEST_PRODUCT // width), LENGTH_MULTIPLE)
+        self._shortest = round_up(-(-SMALLEST_PRODUCT // _head_width(model.config)), LENGTH_MULTIPLE)
         self._cache = SlotCache(model.config, self._slots, round_up(capacity, LENGTH_MULTIPLE))
         self._has_states = has_states(model.config)
         self._beginning: Prefix | None = None  # of what all prompts share
@@ -143,6 +140,16 @@ class CachedDecoder:
     def logits(self, vectors: torch.Tensor) -> torch.Tensor:
         """Apply the LM head; see `Decoder`."""
         return self._backbone.logits(vectors)
+
+
+def _head_width(config: Any) -> int:
+    """Width of a head, the narrowest where layers differ."""
+    layers = config.get_text_config().per_layer_config
+    heads = [getattr(layer, "num_attention_heads", None) or 1 for layer in layers]  # a state-space model has none
+    widths = [
+        getattr(layer, "head_dim", None) or layer.hidden_size // n for layer, n in zip(layers, heads, strict=True)
+    ]
+    return int(min(widths))
 
 
 class RecomputeDecoder:

@@ -4,7 +4,7 @@ Whether a way is right is a matter of structure: masks, positions, what a layer 
 model of the same configuration class with random weights, where a right way differs by rounding (1e-5 of the logits'
 spread) and a wrong one by about the spread: five decades lie between, so there is nothing to tune, and the rounding of
 a model in bfloat16 is not taken for a fault. What cannot be made small, or does something that its class does not, is
-tried itself, and held against what its own logits differ by when nothing but the batch changes.
+tried itself, and held against what its own logits differ by when products are rounded otherwise.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any, get_args
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from unidetox.decoding.backbone import Backbone
 from unidetox.decoding.decoders import CachedDecoder
@@ -34,12 +35,13 @@ RIGHT = 1e-3
 Rows = list[list[int]]
 
 
-def examine(model: Any, known: dict[str, Support]) -> Support:
+def examine(model: Any, known: dict[str, Support], *, itself: bool = True) -> Support:
     """Find out which ways are right for a model.
 
     Args:
         model: A causal LM.
         known: What was found before, by `fingerprint`; what is found is added, unless it holds for this object only.
+        itself: Try the model itself where its kind cannot be made small; otherwise raise what went wrong.
     """
     with _quiet():
         try:
@@ -50,7 +52,7 @@ def examine(model: Any, known: dict[str, Support]) -> Support:
             if name not in known:
                 known[name] = _examine_small(model, small)
         except Exception as error:
-            if is_out_of_memory(error):
+            if is_out_of_memory(error) or not itself:
                 raise
             return _examine_itself(model)
         found = known[name]
@@ -92,9 +94,10 @@ def _examine_itself(model: Any) -> Support:
     model.eval()
     try:
         texts = [_written(model, 12), _written(model, 9)]
-        alone, beside = _plain(model, texts), _plain_in_batch(model, texts)
-        noise = max(_error(a, b) for a, b in zip(beside, alone, strict=True))
-        found = _examine(model, texts, [7, 3], RIGHT + min(3 * noise, 0.1))
+        plain = _plain(model, texts)
+        with _OtherRounding(model):
+            noise = max(map(_error, _plain(model, texts), plain))
+        found = _examine(model, texts, [7, 3], min(RIGHT + 3 * noise, 0.3))
         return replace(found, longest=_window(model.config))
     except Exception as error:
         if is_out_of_memory(error):
@@ -102,6 +105,25 @@ def _examine_itself(model: Any) -> Support:
         return Support(reason=_said(error))
     finally:
         model.train(training)
+
+
+class _OtherRounding(TorchFunctionMode):
+    """Within this context, products of matrices differ in their last bit, as another order of additions makes them."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.step = torch.finfo(model.dtype).eps
+        self.generator = torch.Generator(next(model.parameters()).device).manual_seed(0)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run a function of torch; jolt what a product gives."""
+        result = func(*args, **(kwargs or {}))
+        if func not in (torch.nn.functional.linear, torch.addmm, torch.bmm, torch.matmul):
+            return result
+        jolt = torch.rand(result.shape, generator=self.generator, device=result.device)
+        return (result.float() * (1 + self.step * (2 * jolt - 1))).to(result.dtype)
 
 
 @torch.inference_mode()
@@ -124,12 +146,11 @@ def _plain(model: Any, texts: Rows) -> list[torch.Tensor]:
 
 
 @torch.inference_mode()
-def _plain_in_batch(model: Any, texts: Rows, masked: bool = True) -> list[torch.Tensor]:
-    """The same of two texts, padded on the right, in one batch of eight."""
+def _plain_unmasked(model: Any, texts: Rows) -> list[torch.Tensor]:
+    """The same of texts in one batch, padded on the right, which no mask tells."""
     device, width = next(model.parameters()).device, max(map(len, texts))
-    ids = torch.tensor([[*text, *[text[-1]] * (width - len(text))] for text in texts] * 4, device=device)
-    mask = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in texts] * 4, device=device)
-    logits = model(input_ids=ids, use_cache=False, **({"attention_mask": mask} if masked else {})).logits
+    ids = torch.tensor([[*text, *[text[-1]] * (width - len(text))] for text in texts], device=device)
+    logits = model(input_ids=ids, use_cache=False).logits
     return [logits[row, : len(text)].float() for row, text in enumerate(texts)]
 
 
@@ -191,7 +212,7 @@ def _head_error(model: Any, texts: Rows, plain: Sequence[torch.Tensor]) -> float
 
 def _unmasked_error(model: Any, texts: Rows, plain: Sequence[torch.Tensor]) -> float:
     """Error where texts are padded on the right and no mask says so."""
-    return max(map(_error, _plain_in_batch(model, texts, masked=False), plain))
+    return max(map(_error, _plain_unmasked(model, texts), plain))
 
 
 def _decoding_error(model: Any, known: Support, texts: Rows, starts: list[int], plain: Sequence[torch.Tensor]) -> float:
