@@ -1,6 +1,5 @@
 """Whether a fast way is right is found out by structure, once for each kind of model."""
 
-import copy
 import logging
 from typing import Any
 
@@ -12,8 +11,9 @@ from decoding_zoo import BEYOND, CONFIGS, GATED, build, prompts, zoo
 from unidetox.decoding import SamplingSettings, decoders, lm, loglikelihood, sample, trials, ways
 from unidetox.decoding.backbone import Backbone, Head
 from unidetox.decoding.masks import Masks
+from unidetox.decoding.memory import kept_numbers
 from unidetox.decoding.support import Support
-from unidetox.decoding.ways import backbone, cache_bytes, make_decoder, support
+from unidetox.decoding.ways import backbone, make_decoder, sampling_bytes_per_row, support
 
 KINDS = ["gpt2", "llama", "mistral_short_window", "gemma3_short_window", "bloom", "lfm2", "falcon_h1"]
 
@@ -97,16 +97,20 @@ def test_trials_draw_no_random_numbers(forgetful: None) -> None:
 # ---- memory
 
 
-def test_bytes_are_those_of_the_shapes() -> None:
+def test_what_is_kept_is_counted_by_shapes() -> None:
     """Falcon has one head of keys, which its configuration calls otherwise than LLaMA's."""
-    assert cache_bytes(zoo("falcon_rotary")) == (2 * 2 * 1 * 8 * 4, 0)  # keys and values, layers, heads, width, float32
-    assert cache_bytes(zoo("falcon_alibi")) == (2 * 2 * 4 * 8 * 4, 0)
-    assert cache_bytes(zoo("qwen3")) == (2 * 2 * 2 * 16 * 4, 0)
-    assert cache_bytes(copy.deepcopy(zoo("qwen3")).bfloat16()) == (2 * 2 * 2 * 16 * 2, 0)
-    token, row = cache_bytes(zoo("mamba"))
-    assert token == 0
-    assert row == 2 * 64 * (4 + 8) * 4  # layers, inner width, convolution and state
-    assert cache_bytes(zoo("openai_gpt")) == (0, 0), "nothing is kept"
+    assert kept_numbers(zoo("falcon_rotary")) == (2 * 2 * 1 * 8, 0)  # keys and values, layers, heads, width
+    assert kept_numbers(zoo("falcon_alibi")) == (2 * 2 * 4 * 8, 0)
+    assert kept_numbers(zoo("qwen3")) == (2 * 2 * 2 * 16, 0)
+    assert kept_numbers(zoo("mamba")) == (0, 2 * 64 * (4 + 8))  # layers, inner width, convolution and state
+    token, row = kept_numbers(zoo("jamba"))
+    assert token == 2 * 1 * 2 * 8, "one layer of two has attention"
+    assert row > 0
+    more = sampling_bytes_per_row(zoo("qwen3"), 9) - sampling_bytes_per_row(zoo("qwen3"), 8)
+    assert more == 2 * 2 * 2 * 16 * 4
+    assert sampling_bytes_per_row(zoo("openai_gpt"), 9) == sampling_bytes_per_row(zoo("openai_gpt"), 8), (
+        "nothing is kept"
+    )
 
 
 def test_the_head_in_float32_is_made_once_a_model() -> None:

@@ -16,7 +16,7 @@ from html.parser import HTMLParser
 import pytest
 
 from unidetox.config.methods import METHODS
-from unidetox.core.hub import is_local
+from unidetox.core.resolve import is_local
 from unidetox.report.charts import panels, planes
 from unidetox.report.curves import group_panels, robustness_panels, spreads
 from unidetox.report.further_tables import comparisons, group_gaps, robustness

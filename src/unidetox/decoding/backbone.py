@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from unidetox.decoding.kernels import inference_kernels
+from unidetox.decoding.memory import row_bytes
 from unidetox.decoding.support import Support
 
 ROW_MULTIPLE = 8
@@ -103,12 +104,9 @@ class Backbone:
 
     @property
     def activation_bytes(self) -> int:
-        """About what a token takes while it goes through: a dozen vectors, and an inner layer of four times the width.
-
-        Where hidden states cannot be had, each token gets logits too.
-        """
+        """About what a token takes while it goes through; where hidden states cannot be had, each gets logits too."""
         text = self.model.config.get_text_config()
-        vectors = 16 * int(text.hidden_size) * int(next(self.model.parameters()).element_size())
+        vectors = row_bytes(0, int(text.hidden_size), 0, int(next(self.model.parameters()).element_size()))
         return vectors + (0 if self._head else 8 * int(text.vocab_size))
 
     def inputs(self, ids: torch.Tensor, positions: torch.Tensor, cache: Any = None) -> dict[str, Any]:

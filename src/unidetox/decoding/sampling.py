@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -87,6 +87,7 @@ def sample(
     skip: Collection[tuple[int, int]] = (),
     batch_size: int | Literal["auto"] = "auto",
     shared: int = 0,
+    advance: Callable[[float], object] = float,
 ) -> Iterator[list[Sampled]]:
     """Sample ``n`` continuations of each prompt.
 
@@ -103,6 +104,7 @@ def sample(
         batch_size: Rows decoded together, or ``auto`` by free memory; halved when memory runs out, which costs time
             but changes no result.
         shared: How many tokens all prompts begin with alike (a safety prompt, say); they are read once.
+        advance: Told at each step how many more continuations are done, parts of those at work included.
 
     Yields:
         Continuations as they end, in no particular order.
@@ -122,16 +124,21 @@ def sample(
     rows = _batch_rows(source, prompts, settings, batch_size)
     while todo:
         run = _Run(source, prompts, settings, keys, todo, min(rows, len(todo)), shared)
+        part = 0.0
         try:
             for finished in run:
-                done.update((s.prompt_index, s.sample_index) for s in finished)
-                yield finished
+                advance(len(finished) + run.part - part)
+                part = run.part
+                if finished:
+                    done.update((s.prompt_index, s.sample_index) for s in finished)
+                    yield finished
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             if rows <= ROW_MULTIPLE:
                 raise out_of_memory() from error
             rows = max(ROW_MULTIPLE, min(rows, len(todo)) // 2)
+            advance(-part)
         del run
         todo = [pair for pair in todo if pair not in done]
 
@@ -146,8 +153,17 @@ def _batch_rows(
         return max(1, batch_size)
     capacity = max((len(prompt) for prompt in prompts), default=1) + settings.max_new_tokens
     row = sum(sampling_bytes_per_row(model, capacity) for model in source.models)
-    fit = int(0.5 * free_bytes(backbone(source.models[0]).device) / row)
-    return max(ROW_MULTIPLE, min(MAX_ROWS, fit // ROW_MULTIPLE * ROW_MULTIPLE))
+    return rows_that_fit(free_bytes(backbone(source.models[0]).device), row)
+
+
+def rows_that_fit(free: float, row: int) -> int:
+    """Return how many rows are decoded together: as many as half of the free memory holds.
+
+    Args:
+        free: Free bytes.
+        row: Bytes of one row.
+    """
+    return max(ROW_MULTIPLE, min(MAX_ROWS, int(0.5 * free / row) // ROW_MULTIPLE * ROW_MULTIPLE))
 
 
 class _Run:
@@ -181,6 +197,11 @@ class _Run:
         self.drawn = np.zeros((slots, settings.max_new_tokens), dtype=np.int64)  # all that was drawn, [slots, tokens]
         self.prefixes: dict[int, tuple[list[Any], list[torch.Tensor]]] = {}  # what each model made of a prompt
 
+    @property
+    def part(self) -> float:
+        """How much of the continuations at work is drawn, in whole ones."""
+        return float(self.steps.sum()) / self.settings.max_new_tokens
+
     def __iter__(self) -> Iterator[list[Sampled]]:
         while self.next < len(self.todo) or len(self.active):
             waiting, free = len(self.todo) - self.next, self.slots - len(self.active)
@@ -191,8 +212,7 @@ class _Run:
                 vectors = [decoder.step(self.tokens, self.positions) for decoder in self.decoders]  # [rows, width] each
                 self.positions = self.positions + 1
                 self._draw(0, vectors)
-            if finished := self._retire():
-                yield finished
+            yield self._retire()
 
     def _admit(self, count: int) -> None:
         """Fill free slots with waiting sequences and draw their first tokens."""

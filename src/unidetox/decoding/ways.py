@@ -6,11 +6,9 @@ import logging
 import weakref
 from typing import Any
 
-import torch
-
 from unidetox.decoding.backbone import Backbone
-from unidetox.decoding.cache import growing_cache, memories
 from unidetox.decoding.decoders import CachedDecoder, Decoder, RecomputeDecoder
+from unidetox.decoding.memory import kept_numbers
 from unidetox.decoding.support import Support
 from unidetox.decoding.trials import examine
 
@@ -60,36 +58,8 @@ def supports_cache(model: Any, capacity: int) -> bool:
     return known.decode is not None and (known.longest is None or capacity <= known.longest)
 
 
-_cache_bytes: weakref.WeakKeyDictionary[Any, tuple[int, int]] = weakref.WeakKeyDictionary()
-
-
-@torch.inference_mode()
-def cache_bytes(model: Any) -> tuple[int, int]:
-    """Bytes that a model keeps of each token of a sequence, and of a sequence whatever its length.
-
-    They are read off what it keeps of one token: what heads and states are called differs between families.
-    """
-    if model not in _cache_bytes:
-        reader = backbone(model)
-        kept = (0, 0)  # where whole texts are read again, nothing is kept
-        if reader.known.decode is not None:
-            cache = growing_cache(model.config)
-            place = torch.zeros(1, 1, dtype=torch.long, device=reader.device)
-            reader.select(reader.inputs(place, place, cache), place[0], place[0])
-            memory = memories(cache, 0, 1)
-            tensors = [t for layer in memory for t in (layer.keys, layer.values) if t is not None]
-            states = [state for layer in memory for state in layer.states.values()]
-            kept = sum(t.nbytes for t in tensors), sum(state.nbytes for state in states)
-        _cache_bytes[model] = kept
-    return _cache_bytes[model]
-
-
 def sampling_bytes_per_row(model: Any, capacity: int) -> int:
-    """Estimate what one row takes while it is sampled: what the model keeps of it, and the activations of a token.
-
-    Args:
-        model: A causal LM.
-        capacity: Tokens of the row, prompt included.
-    """
-    token, row = cache_bytes(model)
-    return token * capacity + row + backbone(model).activation_bytes
+    """Estimate what one row of ``capacity`` tokens, prompt included, takes while a causal LM samples it."""
+    token, row = kept_numbers(model) if support(model).decode else (0, 0)  # recomputed: nothing is kept
+    size = int(next(model.parameters()).element_size())
+    return (token * capacity + row) * size + backbone(model).activation_bytes

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from unidetox.core.errors import MissingError, UsageError
-from unidetox.core.files import read_json
 from unidetox.core.provenance import differences
+from unidetox.core.stages import Stage
 from unidetox.evaluation.evaluate import locked_output
-from unidetox.evaluation.results import Target, join
+from unidetox.evaluation.results import Target, join, read_results
 from unidetox.models import short_name
 
 _OF_ONE_TARGET = {"target", "base"}
@@ -51,8 +51,8 @@ def gather(folders: Sequence[Path], output: Path) -> dict[str, Any]:
 
 
 def _results(folder: Path) -> dict[str, Any]:
-    content = read_json(folder / "results.json")
-    if not content or not content.get("directories"):
+    content = read_results(folder)
+    if not content.get("directories"):
         hint = "Give the directory of a finished `unidetox run`, `compare` or `evaluate`"
         raise MissingError(f"{folder} holds no results that can be compared", hint=hint)
     return content
@@ -78,11 +78,11 @@ def _told_apart(
 
 def _is_other(found: Mapping[Target, Path], title: Target, directory: Path) -> bool:
     """Whether a name is taken by something else."""
-    return title in found and _stage(found[title]).get("key") != _stage(directory).get("key")
+    return title in found and _key(found[title]) != _key(directory)
 
 
-def _stage(directory: Path) -> dict[str, Any]:
-    return read_json(directory / "stage.json") or {}
+def _key(directory: Path) -> str | None:
+    return (Stage.read_record(directory) or {}).get("key")
 
 
 def _check_alike(directories: Sequence[Path]) -> None:
@@ -97,7 +97,7 @@ def _check_alike(directories: Sequence[Path]) -> None:
 
 
 def _how(directory: Path) -> dict[str, Any]:
-    record = _stage(directory)
+    record = Stage.read_record(directory) or {}
     inputs = {name: value for name, value in record.get("inputs", {}).items() if name not in _OF_ONE_TARGET}
     return {"settings": record.get("settings", {}), "inputs": inputs, "code_version": record.get("code_version")}
 
@@ -105,14 +105,20 @@ def _how(directory: Path) -> dict[str, Any]:
 def _further(contents: Mapping[Path, Mapping[str, Any]], titles: Mapping[tuple[Path, str], Target]) -> dict[str, Any]:
     """Join what is known beside the numbers."""
     models: dict[str, str] = {}
+    commits: dict[str, str] = {}
     costs: dict[Target, dict[str, Any]] = {}
     for folder, content in contents.items():
         for name, model in content["models"].items():
             title = titles[folder, name]
             models.setdefault(f"{title.target} / {title.method}", model)
+            if commit := content.get("commits", {}).get(name):
+                commits.setdefault(f"{title.target} / {title.method}", commit)
         for record in content.get("costs", ()):
             title = titles[folder, f"{record['target']} / {record['method']}"]
             costs.setdefault(title, {**record, "target": title.target, "method": title.method})
     warnings = dict.fromkeys(warning for content in contents.values() for warning in content.get("warnings", ()))
     settings = next(iter(contents.values()))["settings"]
-    return {"settings": settings, "models": models, "warnings": list(warnings), "costs": list(costs.values())}
+    return {
+        "settings": settings, "models": models, "commits": commits, "warnings": list(warnings),
+        "costs": list(costs.values()),
+    }  # fmt: skip

@@ -71,7 +71,7 @@ def _names(chosen: Sequence[str], examples: bool) -> list[str]:
 
 def _perturbed(prompts: PromptSet, name: str, examples: Sequence[str]) -> PromptSet:
     changed = tuple(
-        replace(prompt, text=perturb(name, prompt.text, prompt.prompt_id, examples=examples).text)
+        replace(prompt, text=perturb(name, prompt.text, prompt.prompt_id, examples=examples))
         for prompt in prompts.prompts
     )
     sha256 = content_hash([[prompt.prompt_id, prompt.text, prompt.group, prompt.domain] for prompt in changed])

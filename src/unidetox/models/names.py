@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from unidetox.core.hub import is_local
+from unidetox.core.resolve import at_revision, is_local, split_revision
 from unidetox.models.directories import adapter_base, read_rule
 
 # A folder of this name says nothing about the model in it; its parent does.
@@ -18,11 +18,16 @@ _CONTENT = (".json", ".safetensors", ".bin", ".model", ".txt", ".py", ".jinja")
 
 
 def short_name(name: str | Path) -> str:
-    """The name that people say: ``opt-6.7b`` for ``facebook/opt-6.7b`` and for ``runs/opt-6.7b/model``."""
+    """The name that people say: ``opt-6.7b`` for ``facebook/opt-6.7b`` and for ``runs/opt-6.7b/model``.
+
+    A revision stays part of it, as two are two models: ``opt-6.7b@v2``; of a commit, its first seven digits.
+    """
+    name, revision = split_revision(str(name))
     parts = [part for part in Path(name).expanduser().parts if part not in ("/", ".", "..")]
     while len(parts) > 1 and parts[-1].lower() in _GENERIC_NAMES:
         parts.pop()
-    return parts[-1] if parts else "model"
+    commit = revision and re.fullmatch("[0-9a-f]{40}", revision)
+    return at_revision(parts[-1] if parts else "model", revision[:7] if revision and commit else revision)
 
 
 def slug(name: str | Path) -> str:
@@ -50,7 +55,7 @@ def fingerprint(name: str | Path) -> str:
         name: A model directory or a Hub id.
 
     Returns:
-        A SHA-256 of a directory's files; ``ID@COMMIT`` for a Hub id in the local cache, else the id itself.
+        A SHA-256 of a directory's files; ``ID@COMMIT`` for a Hub id in the local cache, else the id as it is named.
     """
     path = Path(name).expanduser()
     if not path.is_dir():
@@ -84,8 +89,9 @@ def _hub_fingerprint(name: str) -> str:
         return name
     from huggingface_hub import try_to_load_from_cache
 
+    repository, revision = split_revision(name)
     for file in ("config.json", "adapter_config.json"):
-        cached = try_to_load_from_cache(name, file)
+        cached = try_to_load_from_cache(repository, file, revision=revision)
         if isinstance(cached, str):
-            return f"{name}@{Path(cached).parent.name}"
+            return at_revision(repository, Path(cached).parent.name)
     return name

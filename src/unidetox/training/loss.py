@@ -10,9 +10,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from unidetox.decoding.backbone import Head, names_head
 from unidetox.decoding.ways import support
 from unidetox.training.batches import Batch
-
-LOGITS_AT_ONCE = {"cpu": 1 << 24, "cuda": 1 << 27}
-"""Logits held at a time, in numbers: 64 MiB (512 on a GPU) of float32, and as much for each of two copies of them."""
+from unidetox.training.memory import LOGITS_AT_ONCE
 
 
 class TokenLoss:
@@ -100,7 +98,7 @@ class TokenLoss:
         self, head: Head, states: torch.Tensor, targets: torch.Tensor, near: torch.Tensor | None, n_tokens: int
     ) -> torch.Tensor:
         """Run the head on states ``[positions, hidden]`` piece by piece; return the summed loss / n_tokens."""
-        size = max(64, LOGITS_AT_ONCE.get(states.device.type, 1 << 24) // head.words)
+        size = max(64, LOGITS_AT_ONCE["cpu" if states.device.type == "cpu" else "cuda"] // head.words)
         total = torch.zeros((), device=states.device)
         gradients = []
         for place in range(0, len(targets), size):

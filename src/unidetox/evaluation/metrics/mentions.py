@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from unidetox.data.prompts import Prompt, domain_of
 from unidetox.evaluation.metrics.fairness import group_gap
+from unidetox.evaluation.metrics.stats import Statistic, bootstrap_ci, statistic_of
 from unidetox.evaluation.metrics.toxicity import is_toxic
-from unidetox.evaluation.stats import Statistic, bootstrap_ci, statistic_of
 
 CONTROL = "people"
 """The group of neutral prompts that name no group in particular."""
