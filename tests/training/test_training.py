@@ -23,7 +23,7 @@ from unidetox.models import LoadOptions, load_lm, save_lm
 from unidetox.training import TrainSettings, add_lora, detoxify_model, encode_texts, merge_lora, train_lm
 from unidetox.training.batches import LengthGroupedBatches, collate, count_supervised, split_batch
 from unidetox.training.checkpoints import Checkpoints
-from unidetox.training.loss import LOGITS_AT_ONCE, TokenLoss
+from unidetox.training.loss import TokenLoss
 
 WORDS = [
     "the quick brown fox",
@@ -219,7 +219,7 @@ def test_loss_by_pieces_is_the_plain_loss(tiny_models, name, monkeypatch):
     lm = fresh(tiny_models[name])
     batch = a_batch(lm)
     # A vocabulary of 300 in pieces of 64 positions.
-    monkeypatch.setitem(LOGITS_AT_ONCE, "cpu", 1)
+    monkeypatch.setattr("unidetox.training.loss.LOGITS_AT_ONCE", 1)
     loss = TokenLoss(lm.model)
     value, gradients = our_gradients(lm.model, batch, loss)
     expected, plain = plain_gradients(lm.model, batch)
@@ -252,7 +252,7 @@ def test_divergence_from_the_reference_is_the_formula(tiny_models, name, by_piec
     with torch.no_grad():
         for weight in other.model.parameters():
             weight.mul_(0.7)
-    monkeypatch.setitem(LOGITS_AT_ONCE, "cpu", 1)
+    monkeypatch.setattr("unidetox.training.loss.LOGITS_AT_ONCE", 1)
     batch = a_batch(lm)
     loss = TokenLoss(lm.model, reference=other.model, kl=0.3)
     loss.by_pieces = by_pieces

@@ -62,6 +62,7 @@ class CachedDecoder:
         self._style = known.decode or "none"
         self._masks = Masks(model.config, model.dtype)
         self._slots = round_up(slots, ROW_MULTIPLE)
+        self._longest = getattr(model.config.get_text_config(), "max_seq_len", None)  # where MPT's ALiBi ends
         self._shortest = round_up(-(-SMALLEST_PRODUCT // _head_width(model.config)), LENGTH_MULTIPLE)
         self._cache = SlotCache(model.config, self._slots, round_up(capacity, LENGTH_MULTIPLE))
         self._has_states = has_states(model.config)
@@ -125,6 +126,7 @@ class CachedDecoder:
             tokens, positions = (torch.nn.functional.pad(x, (0, spare)) for x in (tokens, positions))
         # 2. Show the cache as far as the longest row reaches.
         length = max(round_up(int(positions.max()) + 1, LENGTH_MULTIPLE), self._shortest)
+        length = min(length, self._longest or length)
         self._cache.show(positions, length)
         # 3. A token sees the places of its own row up to its own, and of those what its layer's window leaves.
         columns = torch.arange(length, device=tokens.device)[None]

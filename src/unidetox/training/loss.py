@@ -98,7 +98,7 @@ class TokenLoss:
         self, head: Head, states: torch.Tensor, targets: torch.Tensor, near: torch.Tensor | None, n_tokens: int
     ) -> torch.Tensor:
         """Run the head on states ``[positions, hidden]`` piece by piece; return the summed loss / n_tokens."""
-        size = max(64, LOGITS_AT_ONCE["cpu" if states.device.type == "cpu" else "cuda"] // head.words)
+        size = max(64, LOGITS_AT_ONCE // head.words)
         total = torch.zeros((), device=states.device)
         gradients = []
         for place in range(0, len(targets), size):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from unidetox.models.sizes import Machine, Need, Shape
 from unidetox.training.settings import TrainSettings
 
-LOGITS_AT_ONCE = {"cpu": 1 << 24, "cuda": 1 << 27}
-"""Logits held at a time, in numbers: 64 MiB of float32 (512 on a GPU), and as much for each of two copies of them."""
+LOGITS_AT_ONCE = 1 << 24
+"""Logits held at a time, in numbers: 64 MiB of float32, and as much for each of the two copies made of them."""
 
 # A GPU wants all it can hold. A processor is as fast with 512 tokens of GPT-2 small at a time as with 2048, in half
 # of the memory; narrower models need more tokens for the same work.
@@ -47,7 +47,7 @@ def fine_tuning_need(shape: Shape, settings: TrainSettings, machine: Machine, *,
     part = min(settings.batch_size * settings.max_length, max(limit, settings.max_length))
     kept = _ACTIVATIONS + shape.layers if settings.gradient_checkpointing else _ACTIVATIONS * shape.layers
     copies = shape.body * machine.size if machine.size < 4 else 0
-    logits = 3 * 4 * min(LOGITS_AT_ONCE["cpu" if machine.device == "cpu" else "cuda"], part * shape.vocabulary)
+    logits = 3 * 4 * min(LOGITS_AT_ONCE, part * shape.vocabulary)
     head = 0 if adapter else _GRADIENT_BYTES * shape.width * shape.vocabulary  # its gradient is there first
     forward = copies + part * kept * shape.width * machine.size + logits + head
     held = weights + _MOMENT_BYTES * trained + max(_GRADIENT_BYTES * trained, forward)
