@@ -85,7 +85,7 @@ def page(rows: list[Family]) -> str:
     head = f"""# Architectures
 
 Which ways are right for which family of causal LMs, each tried on a small random model of its kind against plain
-forward passes ([how](../ARCHITECTURE.md#decoding)). Made by `make architectures` with transformers
+forward passes ([how](../ARCHITECTURE.md#the-engine)). Made by `make architectures` with transformers
 {transformers.__version__}.
 
 {len(rows)} families: {cached} decode with a cache, {packed} pack likelihoods. *Wrong* means that the fast way is left
