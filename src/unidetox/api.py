@@ -15,13 +15,14 @@ from unidetox.core.stages import StageStatus, check_stage_directory
 from unidetox.data import read_texts
 from unidetox.evaluation.evaluate import evaluate
 from unidetox.evaluation.gather import gather
-from unidetox.evaluation.results import read_results
 from unidetox.evaluation.texts import analyze
 from unidetox.methods import distillation, finetuning
 from unidetox.models import LoadOptions, check_lm
 from unidetox.pipeline import plan
 from unidetox.pipeline.run_directory import MANIFEST, Run
 from unidetox.pipeline.tuning import tune
+from unidetox.report.results_file import read_results
+from unidetox.training.settings import check_optimizer
 
 __all__ = ["analyze", "compare", "detoxify", "distill", "evaluate", "report", "run", "status", "train_toxic", "tune"]
 
@@ -113,6 +114,7 @@ def detoxify(
     target = recipe.detoxify.targets[0]
     # Making texts first may take hours.
     check_stage_directory(Path(output), "detoxify")
+    check_optimizer(recipe.detoxify.optim)
     check_lm(target, LoadOptions.of(recipe))
     if texts is None:
         source = str(_texts_of_preset(recipe, preset, limit))
@@ -215,7 +217,8 @@ def report(output: str | Path) -> Path:
     Raises:
         MissingError: If there are no results.
     """
-    from unidetox.report.page import example_rows, render_report
+    from unidetox.report.examples import example_rows
+    from unidetox.report.page import render_report
 
     folder = Path(output)
     results = read_results(folder)

@@ -85,8 +85,8 @@ def test_a_run_by_revisions(inputs: Inputs, home: Path, tmp_path: Path):
     results = said.json
     targets = {(target, method) for target in ("gpt2", "gpt2-v1") for method in ("base", "unidetox")}
     assert {(row["target"], row["method"]) for row in results["rows"]} == targets
-    assert results["models"]["gpt2-v1 / base"] == "tiny/gpt2@v1"
-    assert results["commits"] == {"gpt2 / base": COMMIT, "gpt2-v1 / base": OLD}
+    assert results["models"]["gpt2-v1"]["base"] == "tiny/gpt2@v1"
+    assert results["commits"] == {"gpt2": {"base": COMMIT}, "gpt2-v1": {"base": OLD}}
     read = {"tiny/prompts": COMMIT, "tiny/scorer@main": COMMIT, "tiny/gpt2@v1": OLD}
     assert results["settings"]["commits"] == read
     ppl = {row["target"]: row["value"] for row in results["rows"]
@@ -115,7 +115,7 @@ def test_two_revisions_in_one_evaluation(home: Path, tmp_path: Path):
     said = spawn("evaluate", *models, *given, "-o", tmp_path / "out", "--offline", "--json", env=outside(home))
     assert said.code == 0, said.err
     assert {row["target"] for row in said.json["rows"]} == {"gpt2", "gpt2@v1"}
-    assert said.json["commits"] == {"gpt2 / base": COMMIT, "gpt2@v1 / base": OLD}
+    assert said.json["commits"] == {"gpt2": {"base": COMMIT}, "gpt2@v1": {"base": OLD}}
     assert {path.name for path in (tmp_path / "out" / "evaluation").iterdir()} == {"gpt2", "gpt2-v1"}
 
 

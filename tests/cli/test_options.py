@@ -207,7 +207,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch, callee: str, answer: Any) -> list[
     return calls
 
 
-RESULTS: dict[str, Any] = {"schema_version": 1, "rows": []}
+RESULTS: dict[str, Any] = {"schema_version": 2, "rows": []}
 
 
 @pytest.mark.parametrize("use", USES, ids=[f"{use.arguments[0]}-{i}" for i, use in enumerate(USES)])

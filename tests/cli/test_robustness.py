@@ -33,10 +33,10 @@ class Numbers:
 
     def __init__(self, results: dict[str, Any]) -> None:
         rows = [r for r in results["rows"] if (r["domain"], r["group"], r["seed"]) == ("all", None, None)]
-        self.rows = {(row["method"], row["metric"]): row for row in rows}
+        self.rows = {(row["method"], row["metric"], row["form"]): row for row in rows}
 
-    def __call__(self, method: str, metric: str) -> float:
-        return float(self.rows[method, metric]["value"])
+    def __call__(self, method: str, metric: str, form: str | None = None) -> float:
+        return float(self.rows[method, metric, form]["value"])
 
 
 def check_robustness(results: dict[str, Any], names: tuple[str, ...]) -> None:
@@ -44,13 +44,13 @@ def check_robustness(results: dict[str, Any], names: tuple[str, ...]) -> None:
     number = Numbers(results)
     for name in names:
         for metric in ("tp", "emt", "toxicity_mean", "toxic_fraction"):
-            assert number("unidetox", f"{metric}@{name}") < number("base", f"{metric}@{name}"), (metric, name)
-        row = number.rows["unidetox", f"survival@{name}"]
-        fell = [number("base", m) - number("unidetox", m) for m in (f"tp@{name}", "tp")]
+            assert number("unidetox", metric, name) < number("base", metric, name), (metric, name)
+        row = number.rows["unidetox", "survival", name]
+        fell = [number("base", "tp", form) - number("unidetox", "tp", form) for form in (name, None)]
         assert row["value"] == pytest.approx(fell[0] / fell[1]) and row["ci_low"] < row["value"] < row["ci_high"]
         assert row["value"] > 0.2 and row["n"] == results["settings"]["prompts_used"]
-        assert ("base", f"survival@{name}") not in number.rows
-    plain = {row["metric"] for row in results["rows"] if "@" not in row["metric"]}
+        assert ("base", "survival", name) not in number.rows
+    plain = {row["metric"] for row in results["rows"] if row["form"] is None}
     assert {"tp", "loop_rate", "empty_rate", "eos_rate", "mean_length", "tp_gap", "emt_gap", "kl_base"} <= plain
 
 
@@ -64,7 +64,7 @@ def check_fairness(results: dict[str, Any]) -> None:
     by_group = {
         (row["method"], row["group"]): row["value"]
         for row in results["rows"]
-        if row["metric"] == "tp" and row["group"] and row["seed"] is None
+        if row["metric"] == "tp" and row["group"] and row["seed"] is None and row["form"] is None
     }
     assert before["worst"] in GROUPS and before["worst"] == after["base"]["worst"]
     assert after["base"]["mean"] == pytest.approx(by_group["base", before["worst"]]) == max(before["means"].values())
@@ -105,7 +105,7 @@ def test_robustness_and_fairness_of_a_model_made_non_toxic(non_toxic: Path, tmp_
     for title in ("Robustness", "Fairness", "Comparisons", "How toxicity is spread"):
         assert f">{title}</h2>" in page
     tables = (tmp_path / "out" / "report" / "results.md").read_text(encoding="utf-8")
-    assert "| leetspeak |" in tables and "## Answers to polite mentions" in tables
+    assert "| leetspeak |" in tables and "## Answers to neutral prompts" in tables
 
 
 @pytest.mark.slow
@@ -118,4 +118,4 @@ def test_the_method_survives_every_perturbation(tmp_path: Path):
     check_fairness(results)
     for name in NAMES:
         rows = Numbers(results).rows
-        assert rows["unidetox", f"tp@{name}"]["ci_high"] < rows["base", f"tp@{name}"]["ci_low"], name
+        assert rows["unidetox", "tp", name]["ci_high"] < rows["base", "tp", name]["ci_low"], name

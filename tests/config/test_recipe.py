@@ -262,7 +262,8 @@ def test_two_dots_lead_to_the_folder_that_a_link_is_in(tmp_path: Path):
 
 
 def test_sandbox_names(monkeypatch, tmp_path):
-    monkeypatch.setattr("unidetox.core.resolve._sandbox_assets", lambda: tmp_path / "assets")
+    for module in ("names", "resolve"):
+        monkeypatch.setattr(f"unidetox.core.{module}.sandbox_assets", lambda: tmp_path / "assets")
     (tmp_path / "assets" / "gpt2").mkdir(parents=True)
     assert resolve_source("sandbox:gpt2", None) == str(tmp_path / "assets" / "gpt2")
     with pytest.raises(MissingError, match=r"has no 'bert'\. It has: gpt2"):
@@ -273,7 +274,8 @@ def test_sandbox_names(monkeypatch, tmp_path):
     assert 'model = "sandbox:gpt2"' in path.read_text()
     digest = here.digest()
     (tmp_path / "assets").rename(tmp_path / "elsewhere")
-    monkeypatch.setattr("unidetox.core.resolve._sandbox_assets", lambda: tmp_path / "elsewhere")
+    for module in ("names", "resolve"):
+        monkeypatch.setattr(f"unidetox.core.{module}.sandbox_assets", lambda: tmp_path / "elsewhere")
     assert load_recipe(path).digest() == digest
 
 

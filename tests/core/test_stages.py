@@ -570,13 +570,13 @@ def recipe(tmp_path):
 
 def test_a_run_keeps_recipe_and_manifest(tmp_path, recipe, monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
-    command = ["/usr/bin/unidetox", "run", "/home/somebody/r.toml", "--note=hf_abcdefghijkl"]
+    command = ["/usr/bin/unidetox", "run", "/home/somebody/r.toml", "--note=hf_" + "a1B2" * 8]
     with Run(tmp_path / "runs" / "x").session(recipe, command) as run:
         assert run.manifest()["outcome"] == "running"
         fill(make_stage(run.path("texts")))
     run = Run.open(tmp_path / "runs" / "x")
     assert run.recipe() == recipe
-    assert run.manifest()["command"] == ["unidetox", "run", "~/r.toml", "--note=hf_..."]
+    assert run.manifest()["command"] == ["unidetox", "run", "~/r.toml", "--note=***"]
     assert run.manifest()["recipe"] == recipe.digest()
     assert run.manifest()["outcome"] == "done"
     assert run.manifest()["finished"] >= run.manifest()["started"]

@@ -15,6 +15,7 @@ import pytest
 from unidetox import data
 from unidetox.core import console, hub
 from unidetox.core.errors import MissingError, UsageError
+from unidetox.core.names import hide_secrets
 from unidetox.core.resolve import is_local
 from unidetox.data import files, hub_datasets
 
@@ -414,8 +415,8 @@ def test_no_token_is_shown(monkeypatch):
 
 def test_what_looks_a_little_like_a_token_is_shown():
     for name in ("runs/hf_models/gpt2", "hf_transformers", "api_org_x"):
-        assert hub.hide_secrets(name) == name
-    assert hub.hide_secrets("url?key=hf_AbCdEfGh1234567890 and") == "url?key=*** and"
+        assert hide_secrets(name) == name
+    assert hide_secrets("url?key=hf_AbCdEfGh1234567890 and") == "url?key=*** and"
 
 
 @pytest.mark.parametrize(

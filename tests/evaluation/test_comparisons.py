@@ -114,11 +114,12 @@ def test_what_survives_by_hand():
     gone = {("m", "base"): table(tp=before), ("m", "unidetox"): table(tp=before)}
     rows = survival_rows(tables, {"leetspeak": half, "casing": tables, "spacing": gone})
     assert {row.method for row in rows} == {"unidetox"} and [row.domain for row in rows] == ["id", "ood", "all"] * 3
-    kept = {(row.metric, row.domain): row.value for row in rows}
+    assert {(row.metric, row.scorer) for row in rows} == {("survival", None)}
+    kept = {(row.form, row.domain): row.value for row in rows}
     for domain in ("id", "ood", "all"):
-        assert kept["survival@leetspeak", domain] == pytest.approx(0.5)
-        assert kept["survival@casing", domain] == pytest.approx(1.0)
-        assert kept["survival@spacing", domain] == pytest.approx(0.0)
+        assert kept["leetspeak", domain] == pytest.approx(0.5)
+        assert kept["casing", domain] == pytest.approx(1.0)
+        assert kept["spacing", domain] == pytest.approx(0.0)
     assert all(row.higher_is_better and row.ci_low <= row.value <= row.ci_high for row in rows)
 
 

@@ -73,7 +73,7 @@ def test_one_call_writes_generations_results_and_a_page(
     output = tmp_path / "out"
     results = measure([tiny_gpt2, tiny_opt], output, options)
     assert results == read_json(output / "results.json")
-    assert results["schema_version"] == 1
+    assert results["schema_version"] == 2
     assert (output / "report" / "index.html").read_text(encoding="utf-8").startswith("<!")
 
     rows = read_jsonl(output / "generations.jsonl")
@@ -107,7 +107,7 @@ def test_one_call_writes_generations_results_and_a_page(
     assert pooled == {"id", "ood", "all", "gender", "race", "religion", "disability"}
     assert {row["seed"] for row in results["rows"]} == {None, 42, 43}
     assert {row["group"] for row in results["rows"]} == {None, "women", "asian", "muslim", "physical_dis", "martians"}
-    assert results["counts"]["gpt2 / base"]["prompts_without_domain"] == 1
+    assert results["counts"]["gpt2"]["base"]["prompts_without_domain"] == 1
     assert results["settings"]["groups_without_domain"] == {"martians": 1}
     assert results["settings"]["toxic_if"] == "score >= 0.5"
     (accuracy,) = [r for r in results["rows"] if (r["target"], r["metric"]) == ("gpt2", "accuracy")]
@@ -305,10 +305,11 @@ def test_a_detoxified_model_is_held_against_its_base(tmp_path: Path, options: di
     assert row["value"] == pytest.approx(total / places, rel=1e-4)
     assert row["ci_low"] < row["value"] < row["ci_high"]
 
-    kinds = {row["metric"].partition("@")[2] for row in results["rows"] if "@" in row["metric"]}
+    kinds = {row["form"] for row in results["rows"] if row["form"]}
+    assert not [row for row in results["rows"] if set("@:") & set(row["metric"])]
     assert kinds == set(results["settings"]["perturbations"])
     assert kinds == {"swaps", "leetspeak", "homoglyphs", "spacing", "casing", "paraphrase"}  # few_shot has no texts
-    assert {row["method"] for row in results["rows"] if row["metric"].startswith("survival@")} == {"unidetox"}
+    assert {row["method"] for row in results["rows"] if row["metric"] == "survival"} == {"unidetox"}
     assert {item["first"]["method"] for item in results["comparisons"]} == {"unidetox"}
     assert {item["method"] for item in results["fairness"]["mentions"]} == {"base", "unidetox"}
     assert {item["scorer"] for item in results["fairness"]["false_positives"]} == {Path(options["scorer"]).name}
@@ -316,9 +317,9 @@ def test_a_detoxified_model_is_held_against_its_base(tmp_path: Path, options: di
     assert [row["prompt"].lower() for row in perturbed[::3]] == [text.lower() for text, *_ in PROMPTS]
     assert [row["prompt"] for row in perturbed[::3]] != [text for text, *_ in PROMPTS]
     assert {row["nll"] for row in perturbed} == {None}
-    told = results["counts"]["gpt2 / unidetox"]
+    told = results["counts"]["gpt2"]["unidetox"]
     assert "kl_base_missing" not in told
-    assert told["prompts_cut@casing"] == 0
+    assert told["forms"]["casing"] == {"prompts_cut": 0} and set(told["forms"]) == kinds
 
 
 def test_few_shot_needs_toxic_texts(tmp_path: Path, options: dict[str, Any], tiny_gpt2: Path):
@@ -337,8 +338,8 @@ def test_long_prompts_are_cut_and_counted(tmp_path: Path, options: dict[str, Any
     path = tmp_path / "long.csv"
     path.write_text(f"text,group\n{'a small town by the sea ' * 40},women\nthe fox,men\n", encoding="utf-8")
     results = measure([tiny_gpt2], tmp_path / "out", options | {"prompts": str(path), "mmlu": None, "seeds": [42]})
-    assert results["counts"]["gpt2 / base"]["prompts_cut"] == 1
-    assert results["counts"]["gpt2 / base"]["perplexity_texts_cut"] > 0
+    assert results["counts"]["gpt2"]["base"]["prompts_cut"] == 1
+    assert results["counts"]["gpt2"]["base"]["perplexity_texts_cut"] > 0
 
 
 def test_what_we_wrote_carries_its_base_and_its_method(tmp_path: Path, tiny_gpt2: Path):

@@ -48,7 +48,7 @@ def broken(source: Path, target: Path, name: str) -> Path:
 
 
 def counts(results: dict[str, Any]) -> dict[str, Any]:
-    (found,) = results["counts"].values()
+    ((found,),) = [methods.values() for methods in results["counts"].values()]
     return dict(found)
 
 
@@ -66,7 +66,7 @@ def test_odd_prompts_are_counted_and_said(evaluate: Evaluate, tmp_path: Path):
     assert results["settings"]["prompts_repeated"] == 2
     found = counts(results)
     assert (found["prompts"], found["prompts_repeated"], found["prompts_without_domain"]) == (4, 2, 1)
-    assert (found["prompts_cut"], found["prompts_cut@spacing"]) == (1, 1)
+    assert (found["prompts_cut"], found["forms"]["spacing"]["prompts_cut"]) == (1, 1)
     cut = "1 prompts cut on the left to fit the model's context"
     assert f"{cut}; {cut} (spacing)" in said
     page = (tmp_path / "out" / "report" / "index.html").read_text(encoding="utf-8")
@@ -173,14 +173,19 @@ def test_json_of_two_scorers_holds_both(evaluate: Evaluate, tiny_classifier: Pat
     assert all(list(row["scores"]) == [first, second] for row in rows)
     assert all(len(row["scores"][second]) == 6 for row in rows)
     assert all(row["toxicity"] == row["scores"][first]["toxic"] for row in rows)
-    overall = {r["metric"]: r for r in results["rows"] if (r["domain"], r["group"], r["seed"]) == ("all", None, None)}
+    overall = {
+        (r["metric"], r["scorer"]): r
+        for r in results["rows"]
+        if (r["domain"], r["group"], r["seed"], r["form"]) == ("all", None, None, None)
+    }
     by_prompt: dict[str, list[float]] = {}
     for row in rows:
         by_prompt.setdefault(row["prompt_id"], []).append(row["scores"][second]["toxic"])
     emt = sum(map(max, by_prompt.values())) / 12
-    assert overall[f"emt:{second}"]["value"] == pytest.approx(emt)
+    assert overall["emt", second]["value"] == pytest.approx(emt)
     tp = sum(max(scores) >= 0.5 for scores in by_prompt.values()) / 12
-    assert overall[f"tp:{second}"]["value"] == pytest.approx(tp)
-    assert -1 <= overall[f"correlation:{second}"]["value"] <= 1
-    assert f"agreement:{second}" in overall
+    assert overall["tp", second]["value"] == pytest.approx(tp)
+    assert -1 <= overall["correlation", second]["value"] <= 1
+    assert ("agreement", second) in overall and ("agreement", None) not in overall
+    assert counts(results)["scorers"] == {second: {"scorer_texts_cut": 0}}
     assert json.loads(json.dumps(results)) == results

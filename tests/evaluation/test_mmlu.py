@@ -109,7 +109,7 @@ def test_evaluate_asks_in_the_protocol_that_is_named(
     assert results["settings"]["mmlu_protocol"] == "standard"
     assert (results["settings"]["mmlu_split"], results["settings"]["shots"]) == ("test", 5)
     # Five examples do not fit into 128 tokens: no silence about it.
-    assert results["counts"]["gpt2 / base"]["questions_cut"] == 6
+    assert results["counts"]["gpt2"]["base"]["questions_cut"] == 6
 
 
 def _write(path: Path, rows: list[Any]) -> None:

@@ -70,11 +70,12 @@ def test_another_kind_of_scorer_judges_an_evaluation(tmp_path: Path, tiny_gpt2: 
     for row in rows:
         text = row["continuation"]
         assert row["toxicity"] == row["scores"]["letters:e"]["share"] == text.count("e") / max(1, len(text))
-    found = {row["metric"]: row["value"] for row in results["rows"] if (row["domain"], row["group"]) == ("all", None)}
+    pooled = [row for row in results["rows"] if (row["domain"], row["group"], row["form"]) == ("all", None, None)]
+    found = {row["metric"]: row["value"] for row in pooled if row["scorer"] is None}
     prompts = [[row["toxicity"] for row in rows if row["prompt_id"] == prompt] for prompt in ("0", "1")]
     assert found["emt"] == pytest.approx(sum(map(max, prompts)) / 2)
     assert found["tp"] == sum(max(scores) >= 0.1 for scores in prompts) / 2
-    assert any(metric.startswith("agreement") for metric in found)
+    assert {row["metric"] for row in pooled if row["scorer"]} >= {"agreement", "tp"}
     assert {record["scorer"] for record in results["fairness"]["false_positives"]} == {
         "letters:e", Path(next(iter(options["other_scorers"]))).name
     }  # fmt: skip

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from unidetox.core.errors import MissingError, UniDetoxError, UsageError
+from unidetox.core.names import short_name, slug, unique_slugs
 from unidetox.models import (
     LoadOptions,
     bos_id,
@@ -28,9 +29,6 @@ from unidetox.models import (
     load_tokenizer,
     pad_id,
     save_lm,
-    short_name,
-    slug,
-    unique_slugs,
 )
 from unidetox.models.devices import cpu_bfloat16_unit
 

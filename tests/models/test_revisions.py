@@ -11,6 +11,7 @@ from hub_cache import COMMIT, OLD, lay
 
 from unidetox.core import hub
 from unidetox.core.errors import MissingError
+from unidetox.core.names import short_name, slug, unique_slugs
 from unidetox.models import (
     LoadOptions,
     check_classifier,
@@ -21,9 +22,6 @@ from unidetox.models import (
     load_tokenizer,
     save_lm,
     saved_dtype,
-    short_name,
-    slug,
-    unique_slugs,
 )
 from unidetox.models.loading import load_config
 

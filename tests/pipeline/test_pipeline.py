@@ -17,7 +17,7 @@ MODELS = ("gpt2", "opt")
 METHODS = ("unidetox", "samples")
 ROW = [
     "target", "method", "metric", "domain", "group", "seed", "value", "ci_low", "ci_high", "n", "n_dropped",
-    "higher_is_better",
+    "higher_is_better", "form", "scorer",
 ]  # fmt: skip
 GENERATION = [
     "target", "method", "prompt_id", "prompt", "group", "domain", "seed", "sample", "continuation", "finish_reason",
@@ -79,6 +79,9 @@ def test_the_directory_is_laid_out_as_promised(whole: Path):
         "logs/run.log",
     }
     wanted |= {f"report/{name}" for name in ("index.html", "results.md", "results.csv", "results.tex")}
+    pictures = {name for name in files if name.startswith("report/") and name.endswith(".svg")}
+    assert pictures >= {"report/tp_id.svg", "report/tp_ood.svg"}
+    wanted |= pictures
     wanted |= {f"report/cards/{m}-{how}.md" for m in MODELS for how in METHODS}
     wanted |= {f"toxic_model/{name}" for name in model}
     made = ("texts.jsonl", "README.md", "stage.json")
@@ -91,7 +94,7 @@ def test_the_directory_is_laid_out_as_promised(whole: Path):
 
 def test_results_and_generations_have_the_promised_columns(whole: Path):
     results = json.loads((whole / "results.json").read_text(encoding="utf-8"))
-    assert results["schema_version"] == 1
+    assert results["schema_version"] == 2
     assert {tuple(row) for row in results["rows"]} == {tuple(ROW)}
     systems = {(row["target"], row["method"]) for row in results["rows"]}
     assert systems == {(model, how) for model in MODELS for how in ("base", *METHODS)}
@@ -459,7 +462,7 @@ def test_two_targets_of_one_name_keep_their_own_results(inputs: Inputs, tmp_path
     rows = jsonl(tmp_path / "run" / "generations.jsonl")
     assert list(dict.fromkeys((row["target"], row["method"]) for row in rows)) == systems
     for name, target in zip(names, settings["detoxify"]["targets"], strict=True):
-        found = Path(results["models"][f"{name} / base"])
+        found = Path(results["models"][name]["base"])
         assert (found if found.is_absolute() else tmp_path / "run" / found).resolve() == Path(target)
 
 

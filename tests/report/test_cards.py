@@ -95,7 +95,7 @@ def test_results_are_shown_where_given():
         for m, v in (("base", 0.5), ("unidetox", 0.25))
     ]  # fmt: skip
     card = model_card(INFO | {"results": {"schema_version": 1, "settings": {"prompts": "toxigen"}, "rows": rows}})
-    assert "| opt-125m | UniDetox | 0.250 [0.230, 0.270] (-50%) |" in card
+    assert "| opt-125m | UniDetox | 0.250 [0.230, 0.270] (−50\u00a0%, better) |" in card
     assert "## What was measured" not in model_card(INFO)
     data = ModelCard(card).data
     assert data.model_name == "opt-125m-unidetox"

@@ -12,17 +12,26 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import pytest
 
 from unidetox.config.methods import METHODS
-from unidetox.core.resolve import is_local
-from unidetox.report.charts import panels, planes
-from unidetox.report.curves import group_panels, robustness_panels, spreads
+from unidetox.report.charts import group_panels, panels, planes, robustness_panels, spreads
+from unidetox.report.examples import choose_examples
 from unidetox.report.further_tables import comparisons, group_gaps, robustness
 from unidetox.report.headline import headline, notes
-from unidetox.report.main_table import COLUMNS, ResultIndex, display_names, public_name
-from unidetox.report.page import choose_examples, csv_table, latex_table, markdown_table, render_report, summary_table
+from unidetox.report.main_table import (
+    COLUMNS,
+    Column,
+    ResultIndex,
+    csv_table,
+    main_table,
+    markdown_table,
+    summary_table,
+)
+from unidetox.report.page import render_report
+from unidetox.report.table import NONE, Cell, Table, latex, markdown
 
 BASES = {
     "gpt2": (0.53, 17.3),
@@ -40,13 +49,13 @@ FACTORS = {"base": (1.0, 1.0), "unidetox": (0.43, 0.96), "samples": (0.98, 1.01)
 HIGHER = {"dist_1", "dist_2", "dist_3", "accuracy"}
 
 
-def row(target, method, metric, value, *, domain="all", group=None, seed=None, width=0.03, n=896, n_dropped=0):
+def row(target, method, metric, value, *, domain="all", group=None, seed=None, width=0.03, n=896, **more):
     spread = width * (value if metric.startswith("ppl") else 1.0)
     better = metric in HIGHER if metric != "mean_length" else None
     return {
         "target": target, "method": method, "metric": metric, "domain": domain, "group": group, "seed": seed,
-        "value": value, "ci_low": max(0.0, value - spread), "ci_high": value + spread, "n": n, "n_dropped": n_dropped,
-        "higher_is_better": better,
+        "value": value, "ci_low": max(0.0, value - spread), "ci_high": value + spread, "n": n, "n_dropped": 0,
+        "higher_is_better": better, "form": None, "scorer": None, **more,
     }  # fmt: skip
 
 
@@ -91,7 +100,7 @@ def fake_results(methods=("base", "unidetox", "samples"), bases=BASES):
         "seeds": [42, 43], "scorer": "/home/jane/models/toxicity-bert", "ppl_model": None, "dtype": "float32",
         "id_domains": ["gender", "race", "religion"], "groups_without_domain": {},
     }  # fmt: skip
-    return {"schema_version": 1, "rows": rows, "settings": settings}
+    return {"schema_version": 2, "rows": rows, "settings": settings}
 
 
 PERTURBED = {"swaps": 0.9, "leetspeak": 0.7, "few_shot": 0.4}
@@ -105,12 +114,13 @@ def fake_more(results, methods=("base", "unidetox", "samples")):
         tp = BASES.get(target, (0.5, 1))[0]
         for name, kept in PERTURBED.items():
             value = tp * (1 - kept * (1 - FACTORS[method][0]))
-            rows.append(row(target, method, f"tp@{name}", value))
-            rows.append(row(target, method, f"emt@{name}", value * 0.9))
+            rows.append(row(target, method, "tp", value, form=name))
+            rows.append(row(target, method, "emt", value * 0.9, form=name))
             if method != "base":
-                rows.append(row(target, method, f"survival@{name}", kept, width=0.1))
-        rows += [row(target, method, f"{m}:other", 0.3, domain=d) for m in ("tp", "emt") for d in ("id", "ood", "all")]
-        rows += [row(target, method, f"{m}:other", 0.8) for m in ("agreement", "correlation")]
+                rows.append(row(target, method, "survival", kept, width=0.1, form=name))
+        places = [(m, d) for m in ("tp", "emt") for d in ("id", "ood", "all")]
+        rows += [row(target, method, m, 0.3, domain=d, scorer="other") for m, d in places]
+        rows += [row(target, method, m, 0.8, scorer="other") for m in ("agreement", "correlation")]
         rows += [row(target, method, m, 0.01 + 0.001 * len(method), width=0.002) for m in ("loop_rate", "empty_rate")]
         rows += [row(target, method, "tp_gap", 0.2)] + [row(target, method, "kl_base", 0.12)] * (method != "base")
     places = [(domain, group) for domain, groups in GROUPS.items() for group in groups]
@@ -270,14 +280,14 @@ def test_missing_metrics_leave_the_rest(tmp_path, metrics):
 
 
 def test_nothing_at_all_is_still_a_page(tmp_path):
-    assert "No results yet" in render(tmp_path, {"schema_version": 1, "rows": []}).text
-    assert (tmp_path / "results.md").read_text().startswith("| model | method |")
+    assert "No results yet" in render(tmp_path, {"schema_version": 2, "rows": []}).text
+    assert (tmp_path / "results.md").read_text().startswith("| Model | Method |")
 
 
 def test_only_base_models(tmp_path):
     page = render(tmp_path, fake_results(("base",)), fake_examples(("base",)))
     assert "How toxic 4 models are" in page.text
-    assert "better" not in re.sub(r"lower is better|better or worse", "", page.text)
+    assert "better" not in re.sub(r"(?:Low|High)er is better|better or worse", "", page.text)
 
 
 def test_twelve_models(tmp_path):
@@ -289,21 +299,28 @@ def test_twelve_models(tmp_path):
 def test_the_page_shows_everything_that_was_measured(tmp_path):
     results = fake_more(fake_results())
     page = render(tmp_path, results, fake_examples())
-    for title in ("Fairness", "Robustness", "Comparisons", "Other scorers", "How toxicity is spread", "False alarms"):
+    for title in (
+        "Fairness",
+        "Robustness",
+        "Comparisons",
+        "Other scorers",
+        "How toxicity is spread",
+        "False positives",
+    ):
         assert title in page.text
     expected = [
         "the scorer toxicity-bert was trained on the toxic corpus",
         "Of the fall in TP, 40\u00a0% (few shot) to 90\u00a0% (swaps) survives when the prompts are changed.",
         "The group that fares worst: TP 0.61 before, 0.55 after.",
-        "60% to 80%",
+        "60%–80%",
         "three toxic texts stand before the prompt",
         "0.610 → 0.240",
         "−0.150 to −0.010",
         "most women",
         "<0.001",
         "KL from base, nats a token",
-        "gpt2, group by group",
-        "The scorer, group by group",
+        "Answers to neutral prompts, gpt2, group by group",
+        "False positives of the scorer, group by group",
         "groups with fewer than 3 prompts: buddhist",
     ]
     for words in expected:
@@ -340,7 +357,7 @@ def test_what_was_measured_stays_text(tmp_path):
             entry |= {"measure": evil, "groups": {evil: entry["groups"]["women"]}, "gap": None}
     results["warnings"] = [evil]
     for entry in results["rows"]:
-        entry["metric"] = entry["metric"].replace("leetspeak", evil).replace("other", evil)
+        entry |= {key: evil for key in ("form", "scorer") if entry[key]}
     page = render(tmp_path, results)
     assert sum(tag == "script" for tag, _ in page.tags) == 1 and "alert(1)" in page.text
 
@@ -349,18 +366,18 @@ def test_a_change_counts_as_better_only_where_its_interval_leaves_out_zero():
     results = fake_more(fake_results(("base", "unidetox"), {"m": (0.5, 20.0)}))
     index = ResultIndex(results)
     sure = group_gaps(results["fairness"], index).rows[2][-1]
-    assert (sure.text, sure.below, sure.kind) == ("−0.080", "−0.150 to −0.010", "better")
+    assert (sure.text, sure.interval, sure.kind) == ("−0.080", ("−0.150", "−0.010"), "better")
     for entry in results["fairness"]["groups"]:
         if "change" in entry:
             entry["change"] = {"value": 0.02, "ci_low": -0.01, "ci_high": 0.05}
     unsure = group_gaps(results["fairness"], index).rows[2][-1]
-    assert (unsure.text, unsure.below, unsure.kind) == ("+0.020", "−0.010 to +0.050", "")
+    assert (unsure.text, unsure.interval, unsure.kind) == ("+0.020", ("−0.010", "+0.050"), "")
 
 
 def test_comparisons_are_judged_by_the_corrected_p_value():
     results = fake_more(fake_results(("base", "unidetox"), {"m": (0.5, 20.0)}))
     rows = comparisons(results["comparisons"], ResultIndex(results)).rows
-    said = [[entry.text for entry in row[1:5]] + [row[6].text, row[6].below, row[4].kind] for row in rows]
+    said = [[entry.text for entry in row[1:5]] + [row[6].text, row[6].note, row[4].kind] for row in rows]
     assert said == [
         ["UniDetox", "base", "TP ID", "−0.280", "<0.001", "better", "better"],
         ["UniDetox", "base", "Dist-2", "−0.010", "0.018", "worse", "worse"],
@@ -375,8 +392,11 @@ def test_robustness_by_hand():
     assert [row[1].text for row in grid.rows] == ["as they are", "swaps", "leetspeak", "few shot"]
     before, after, kept = grid.rows[2][2:]
     assert (before.text, before.kind) == ("0.500", "")
-    assert (after.text, after.kind) == (f"{0.5 * (1 - 0.7 * 0.57):.3f}", "better") and after.below.endswith("better")
-    assert (kept.text, kept.below) == ("70%", "60% to 80%")
+    assert (after.text, after.kind) == (
+        f"{0.5 * (1 - 0.7 * 0.57):.3f}",
+        "better",
+    ) and after.note == "−40\u00a0%\nbetter"
+    assert (kept.text, kept.interval) == ("70%", ("60%", "80%"))
     assert grid.rows[0][4].text == "–"
 
 
@@ -443,10 +463,10 @@ def test_a_change_from_nothing_is_no_percentage():
     """From 0 to 0.3 is no rise by 30 per cent."""
     rows = [row("m", method, "tp", value, domain="id", width=0.01) for method, value in (("base", 0), ("samples", 0.3))]
     index = ResultIndex({"rows": rows})
-    cell = index.cell("m", "samples", COLUMNS[0])
+    cell = index.number("m", "samples", COLUMNS[0])
     assert (cell.change, cell.verdict) == (math.inf, "worse")
     assert summary_table({"rows": rows})[1][1][2] == "0.30"
-    assert "0.300 [0.290, 0.310] (from 0)" in markdown_table({"rows": rows})
+    assert "0.300 [0.290, 0.310] (from 0, worse)" in markdown_table({"rows": rows})
     assert notes(index) == ["In distribution, TP goes from 0.00 to 0.30 (from 0)."]
 
 
@@ -470,7 +490,7 @@ def test_a_number_without_an_interval_is_unclear():
     """A single prompt says nothing about others, so no change of it is called better."""
     rows = [row("m", "base", "tp", 0.5, domain="id", width=0.01)]
     rows.append(row("m", "unidetox", "tp", 0.1, domain="id") | {"ci_low": None, "ci_high": None})
-    assert ResultIndex({"rows": rows}).cell("m", "unidetox", COLUMNS[0]).verdict == "unclear"
+    assert ResultIndex({"rows": rows}).number("m", "unidetox", COLUMNS[0]).verdict == "unclear"
 
 
 def test_changes_are_judged_by_direction_and_interval():
@@ -480,19 +500,19 @@ def test_changes_are_judged_by_direction_and_interval():
         for metric, value in (("dist_2", dist), ("mean_length", length))
     ]})  # fmt: skip
     dist = next(column for column in COLUMNS if column.key == "dist_2")
-    verdicts = [index.cell("m", method, dist).verdict for method in index.methods]
+    verdicts = [index.number("m", method, dist).verdict for method in index.methods]
     assert verdicts == [None, "worse", "unclear"]
-    assert index.cell("m", "unidetox", dist).change == pytest.approx(-1 / 9)
+    assert index.number("m", "unidetox", dist).change == pytest.approx(-1 / 9)
     length = dataclasses.replace(dist, metrics=("mean_length",))
-    assert [index.cell("m", m, length).verdict for m in index.methods] == [None, "changed", "same"]
+    assert [index.number("m", m, length).verdict for m in index.methods] == [None, "changed", "same"]
 
 
 def test_pooled_rows_come_before_those_of_one_seed():
     rows = [
         row("m", "base", "tp", value, domain="id", seed=seed) for seed, value in ((43, 0.3), (42, 0.2), (None, 0.25))
     ]
-    assert ResultIndex({"rows": rows}).find("m", "base", "tp", "id")["value"] == 0.25
-    assert ResultIndex({"rows": rows[:2]}).find("m", "base", "tp", "id")["value"] == 0.2
+    assert ResultIndex({"rows": rows}).number("m", "base", COLUMNS[0]).value == 0.25
+    assert ResultIndex({"rows": rows[:2]}).number("m", "base", COLUMNS[0]).value == 0.2
 
 
 def test_two_results_of_one_method_can_be_told_apart(tmp_path):
@@ -513,12 +533,12 @@ def test_every_registered_method_has_a_colour_and_shape_of_its_own(tmp_path, mon
     monkeypatch.setitem(FACTORS, "dexperts", (0.5, 1.0))
     page = render(tmp_path, fake_results(("base", "dexperts", "new_0", "new_4"), {"m": (0.5, 20.0)}))
     html = (tmp_path / "index.html").read_text(encoding="utf-8")
-    used = dict(re.findall(r"[.]m-(\w+) [{] --c: var[(](--[\w-]+)[)]", html))
+    used = dict(re.findall(r"[.]m-(\w+) [{] color: var[(](--[\w-]+)[)]", html))
     assert set(used) == {*METHODS, "other"}
     assert len(set(used.values())) == len(used) == 13
     assert all(html.count(f"{shade}: #") == 2 for shade in used.values())  # by day and by night
     marks = {a["class"]: tag for tag, a in page.tags if a.get("class", "").startswith("m ")}
-    assert marks == {"m m-base": "circle", "m m-dexperts": "path", "m m-new_0": "circle", "m line m-new_4": "path"}
+    assert marks == {"m m-base": "circle", "m m-dexperts": "path", "m m-new_0": "circle", "m stroke m-new_4": "path"}
 
 
 def test_the_terminal_table_fits_a_hundred_columns(capsys, monkeypatch):
@@ -551,34 +571,36 @@ def test_tables_for_papers_hold_the_numbers(tmp_path):
     assert len(table) == 9 and table[0]["target"] == "gpt2" and table[0]["tp_id_n"] == "672"
     expected = next(entry for entry in results["rows"] if entry["metric"] == "tp" and entry["domain"] == "id")
     assert float(table[0]["tp_id"]) == expected["value"]
-    markdown = (tmp_path / "results.md").read_text().splitlines()
-    assert len(markdown) == 11 and len({line.count("|") for line in markdown}) == 1
-    latex = (tmp_path / "results.tex").read_text()
-    assert "## " not in (tmp_path / "results.md").read_text() and "%" not in latex
-    assert latex.count(r"\\") == 10 and r"\begin{tabular}{llrrrrrrrrr}" in latex
+    first, further = (tmp_path / "results.md").read_text().split("\n\n## ")
+    assert further.startswith("Further measures\n\n| Model")
+    assert len(first.splitlines()) == 11 and len({line.count("|") for line in first.splitlines()}) == 1
+    tex, _ = (tmp_path / "results.tex").read_text().split("\n% Further measures.\n")
+    assert "[" not in tex
+    assert tex.count(r"\\") == 10 and r"\begin{tabular}{llrrrrrrrrr}" in tex
 
 
 def test_tables_for_papers_hold_the_further_tables(tmp_path):
     results = fake_more(fake_results(bases={"gpt2_xl": (0.5, 17.0)}))
     render(tmp_path, results)
-    markdown, latex = ((tmp_path / f"results.{kind}").read_text() for kind in ("md", "tex"))
-    assert markdown.count("\n## ") == latex.count("\n% ") == 6
-    for block in markdown.split("\n## ")[1:]:
+    md, tex = ((tmp_path / f"results.{kind}").read_text() for kind in ("md", "tex"))
+    assert md.count("\n## ") == tex.count("\n% ") == 7
+    for block in md.split("\n## ")[1:]:
         table = [line for line in block.splitlines() if line.startswith("|")]
         assert len(table) > 2 and len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
-    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 7
-    for block in latex.split(r"\begin{tabular}")[2:]:
+    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 8
+    for block in tex.split(r"\begin{tabular}")[2:]:
         rows = [line for line in block.splitlines() if line.endswith(r"\\")]
         assert len({len(re.findall(r"(?<!\\)&", line)) for line in rows}) == 1
-    assert r"gpt2\_xl & leetspeak & 0.500" in latex and r"$-$0.280 ($-$0.330 to $-$0.230)" in latex
-    assert not re.search(r"(?<!\\)[%_#]", "".join(line for line in latex.splitlines() if not line.startswith("% ")))
+    assert r" & leetspeak & 0.500" in tex and r"$-$0.280 [$-$0.330, $-$0.230]" in tex
+    assert tex.count("gpt2") == 7  # once a table
+    assert not re.search(r"(?<!\\)[%_#]", "".join(line for line in tex.splitlines() if not line.startswith("% ")))
 
 
 def test_tables_escape_what_their_format_reserves():
     results = fake_results(("base",), {"my_model|50%&$": (0.5, 20.0)})
     assert r"my\_model\|50%&$" in markdown_table(results)
-    assert r"my\_model|50\%\&\$" in latex_table(results)
-    assert next(csv.reader(io.StringIO(csv_table(results).splitlines()[1])))[0] == "my_model|50%&$"
+    assert r"my\_model|50\%\&\$" in latex(main_table(ResultIndex(results)))
+    assert next(csv.reader(io.StringIO(csv_table(ResultIndex(results)).splitlines()[1])))[0] == "my_model|50%&$"
 
 
 def test_examples_match_prompts_and_favour_nobody():
@@ -602,54 +624,81 @@ def test_charts_stay_inside_their_frame():
         assert len(panel.lanes) == 4 and len(panel.marks) == 9
         assert all(0 <= mark.x <= 460 and 0 <= mark.y <= panel.height for mark in panel.marks)
     for plane in planes(index):
-        assert len(plane.arrows) >= 4 and len(plane.names) == 4
-        assert all(46 <= mark.x <= 460 and 14 <= mark.y <= plane.height - 44 for mark in plane.marks)
-
-
-def test_names_in_the_plane_do_not_cover_each_other():
-    names = planes(ResultIndex(fake_results()))[0].names
-    for i, (x, y, *_) in enumerate(names):
-        assert all(abs(y - other_y) > 10 or abs(x - other_x) > 30 for other_x, other_y, *_ in names[i + 1 :])
-
-
-@pytest.mark.parametrize(
-    ("text", "public"),
-    [
-        ("gpt2", "gpt2"),
-        ("facebook/opt-6.7b", "facebook/opt-6.7b"),
-        ("/home/jane/models/gpt2", "gpt2"),
-        ("/home/jane doe/models/my gpt2", "my gpt2"),
-        ("~/models/gpt2/", "gpt2"),
-        ("../shared/models/llama", "llama"),
-        (r"C:\Users\jane\gpt2", "gpt2"),
-        ("/home/jane/runs/targets/gpt2/model", "gpt2"),
-        ("file:///home/jane/x.csv", "x.csv"),
-        ("read from /home/jane/x.csv, twice", "read from x.csv, twice"),
-        ("https://example.org/a/b", "https://example.org/a/b"),
-        ("and/or 1/2", "and/or 1/2"),
-        ("two\nlines\x00", "two lines"),
-        ("/", "local"),
-    ],
-)
-def test_paths_are_shortened(text, public):
-    assert public_name(text) == public
+        left, top, right, bottom = plane.frame
+        assert plane.start is plane.marks[0] and plane.start.method == "base"
+        assert all(left <= mark.x <= right and top <= mark.y <= bottom for mark in plane.marks)
+    assert [plane.title for plane in planes(index)][1] == "TP against perplexity, opt-6.7b"
 
 
 def test_the_page_and_tables_name_no_home(tmp_path):
     results = fake_results(bases={"/home/jane/models/gpt2": (0.5, 20.0)})
-    results["models"] = {"gpt2 / base": "/home/jane/models/gpt2"}
+    results["models"] = {"gpt2": {"base": "/home/jane/models/gpt2"}}
     render(tmp_path, results, fake_examples(targets=("/home/jane/models/gpt2",)))
     for path in tmp_path.iterdir():
         assert "jane" not in path.read_text()
 
 
-def test_names_are_short_unless_they_would_be_alike():
-    assert display_names(["a/gpt2", "b/gpt2", "c/opt"]) == {"a/gpt2": "a/gpt2", "b/gpt2": "b/gpt2", "c/opt": "opt"}
+def test_pictures_are_files_that_stand_alone(tmp_path):
+    results = fake_more(fake_results())
+    render(tmp_path, results)
+    names = {path.name for path in tmp_path.glob("*.svg")}
+    assert names >= {"tp_id.svg", "emt_ood.svg", "tp_against_ppl_gpt2.svg", "robustness_opt-6.7b.svg"}
+    assert names >= {"tp_by_group_gpt2.svg", "spread_falcon-7b_maximum.svg"}
+    for path in tmp_path.glob("*.svg"):
+        picture = ElementTree.fromstring(path.read_text(encoding="utf-8"))
+        words = "".join(picture.itertext())
+        assert picture.tag == "{http://www.w3.org/2000/svg}svg" and "var(" not in words
+        assert "UniDetox" in words and "base" in words
+        assert not [a for item in picture.iter() for a in item.attrib if "href" in a]
+        assert float(picture.get("height")) == float(picture.get("viewBox").split()[-1])
 
 
-def test_local_or_hub():
-    assert not is_local("gpt2") and not is_local("facebook/opt-6.7b")
-    assert is_local("/x/gpt2") and is_local("./gpt2") and is_local("runs/texts/x") and is_local("~/x")
+def test_pictures_of_an_earlier_report_go_and_those_of_others_stay(tmp_path):
+    (tmp_path / "mine.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    render(tmp_path, fake_results())
+    render(tmp_path, fake_results(bases={"m": (0.5, 20.0)}))
+    assert {path.name for path in tmp_path.glob("tp_against*")} == {"tp_against_ppl_m.svg"}
+    assert (tmp_path / "mine.svg").exists()
+
+
+def test_a_new_column_of_the_main_table_is_one_entry(tmp_path, monkeypatch):
+    """Its number, title and words come along everywhere, and the terminal stays narrow."""
+    new = Column("flips", "Flips", ("flips",), "all", "Share of coins that fall on their side", unit="coins")
+    for name, module in list(sys.modules.items()):
+        if name.startswith("unidetox.report.") and hasattr(module, "COLUMNS"):
+            monkeypatch.setattr(module, "COLUMNS", (*COLUMNS, new))
+    results = fake_results(bases={"m": (0.5, 20.0)})
+    results["rows"] += [row("m", method, "flips", 0.125, n=77) for method in ("base", "unidetox")]
+    page = render(tmp_path, results)
+    assert "FlipsShare of coins that fall on their side. Lower is better. n = 77 coins." in page.text.replace("\n", "")
+    assert page.text.split("Toxicity, model by model")[0].count("0.125") == 2
+    assert "| Flips |" in (tmp_path / "results.md").read_text() and "flips_n" in (tmp_path / "results.csv").read_text()
+    assert "& Flips" in (tmp_path / "results.tex").read_text() and "Flips" not in summary_table(results)[0]
+
+
+def test_a_table_in_markdown_and_latex():
+    rows = [
+        [Cell("m_1"), Cell("a|b"), Cell("0.5", ("0.4", "0.6"), "−10\u00a0%\nworse")],
+        [Cell("m_1"), Cell("c"), NONE],
+        [Cell("n"), Cell("d"), Cell("−1")],
+    ]
+    table = Table("Title", "About it.", ["Model", "What", "x < 1"], rows, 2, [("d", "a note")])
+    assert markdown(table).splitlines() == [
+        "## Title", "", "About it.", "",
+        r"| Model | What | x \< 1 |",
+        "| --- | --- | ---: |",
+        "| m\\_1 | a\\|b | 0.5 [0.4, 0.6] (−10\u00a0%, worse) |",
+        r"| m\_1 | c | – |",
+        "| n | d | −1 |", "",
+        "- d: a note",
+    ]  # fmt: skip
+    assert latex(table).splitlines() == [
+        "% Title. About it.",
+        r"\begin{tabular}{llr}", r"\toprule", r"Model & What & x $<$ 1 \\", r"\midrule",
+        r"m\_1 & a|b & 0.5 [0.4, 0.6] ($-$10~\%, worse) \\",
+        r" & c & -- \\", r"\addlinespace",
+        r"n & d & $-$1 \\", r"\bottomrule", r"\end{tabular}",
+    ]  # fmt: skip
 
 
 def test_report_imports_no_torch():

@@ -20,7 +20,7 @@ def show_results(common: Shared, results: dict[str, Any], output: Path) -> None:
     if common.as_json:
         console.result(json.dumps(results))
         return
-    from unidetox.report.page import summary_table
+    from unidetox.report.main_table import summary_table
 
     console.table("Results", *summary_table(results))
     console.result(f"page: {output / 'report' / 'index.html'}")

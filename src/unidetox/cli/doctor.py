@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+
+from unidetox.core.names import hide_home
 
 _PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", "huggingface_hub", "safetensors")
 _ROOM = 10 << 30
@@ -74,7 +75,7 @@ def _room() -> Iterator[Check]:
         there = next(path for path in (folder, *folder.parents) if path.exists())
         free = shutil.disk_usage(there).free
         advice = "" if free >= _ROOM else "free some: a 7B model takes 14 GB"
-        yield Check(free >= _ROOM, what, f"{_size(free)} free in {_public(folder)}", advice)
+        yield Check(free >= _ROOM, what, f"{_size(free)} free in {hide_home(str(folder))}", advice)
 
 
 def _hub() -> Iterator[Check]:
@@ -93,11 +94,6 @@ def _hub() -> Iterator[Check]:
     token = get_token() is not None
     yield Check(token, "hub access", "logged in" if token else "not logged in",
                 "" if token else "`hf auth login`, for gated models and data (LLaMA-2, ToxiGen)")  # fmt: skip
-
-
-def _public(path: Path) -> str:
-    home = os.path.expanduser("~")  # noqa: PTH111 - compared as text
-    return str(path).replace(home, "~") if len(home) > 1 else str(path)
 
 
 def _size(number: int) -> str:

@@ -10,7 +10,7 @@ from unidetox.cli.options import Argument, Option
 from unidetox.cli.verbs import ComputeOptions, verb
 from unidetox.core import console
 
-_BASE = Argument("base", "Base model: a directory or a Hub id.")
+_BASE = Argument("base", "Base model: a directory, or a Hub id (with @REVISION if you like).")
 _OUTPUT = Option("-o --output", "Directory for the result.", type=Path, required=True)
 
 
@@ -30,7 +30,7 @@ def demo(common: ComputeOptions, output: Path) -> None:
 
 
 @verb(
-    Argument("model", "Model to detoxify: a directory or a Hub id."),
+    Argument("model", "Model to detoxify: a directory, or a Hub id (with @REVISION if you like)."),
     Option("--texts", "Detoxifying texts: published (the paper's), a file, a directory or a Hub id.", "Texts"),
     Option("--preset", "Makes the texts where none are given; its [detoxify] counts too.", "Texts", default="paper"),
     _OUTPUT,

@@ -14,7 +14,7 @@ from unidetox.core.errors import UsageError
 
 
 @verb(
-    Argument("models", "Models: directories or Hub ids.", nargs=-1, required=True),
+    Argument("models", "Models: directories, or Hub ids (with @REVISION if you like).", nargs=-1, required=True),
     Option("-o --output", "Directory for the result.", type=Path, required=True),
     section="Evaluate",
     without=("seed",),  # one seed is a list of one

@@ -66,7 +66,7 @@ def compare(common: ComputeOptions, sources: tuple[str, ...], dry_run: bool, out
     """Compare methods on models: one table, with the cost of each; a killed one goes on. Or compare finished runs."""
     from unidetox import api
     from unidetox.config.recipe import limited, load_recipe
-    from unidetox.report.standings import cost_table, standing_tables
+    from unidetox.report.ranking import cost_table, terminal_rankings
 
     recipe = api.recipe_of(sources)
     if dry_run:
@@ -82,7 +82,7 @@ def compare(common: ComputeOptions, sources: tuple[str, ...], dry_run: bool, out
     if common.as_json:
         console.result(json.dumps(results))
         return
-    for title, columns, rows in standing_tables(results):
+    for title, columns, rows in terminal_rankings(results):
         console.table(f"{title} (* best, + second best)", columns, rows)
     columns, rows = cost_table(results)
     if rows:

@@ -16,7 +16,8 @@ from unidetox.config.methods import load_method, method_names, methods_in_words,
 from unidetox.config.settings import MethodOptions, Recipe
 from unidetox.core.errors import MissingError, UsageError
 from unidetox.core.files import write_text
-from unidetox.core.resolve import portable_name, resolve_source
+from unidetox.core.names import portable_name
+from unidetox.core.resolve import resolve_source
 
 S = TypeVar("S", bound=Section)
 

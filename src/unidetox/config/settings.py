@@ -44,7 +44,7 @@ from unidetox.config.fields import (
     Split,
     map_sources,
 )
-from unidetox.core.resolve import sandbox_name
+from unidetox.core.names import sandbox_name
 
 DGHS = "dghs"
 TOXIGEN = "toxigen"

@@ -25,7 +25,7 @@ from rich.progress import (
 from rich.table import Table
 
 from unidetox.core.errors import UniDetoxError
-from unidetox.core.hub import hide_secrets
+from unidetox.core.names import hide_secrets
 
 
 @dataclass

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from unidetox.core.errors import MissingError
+from unidetox.core.names import hide_secrets
 from unidetox.core.resolve import is_local, split_revision
 
 Kind = Literal["model", "dataset"]
@@ -16,8 +16,6 @@ Kind = Literal["model", "dataset"]
 # The Hub client retries for half a minute before it gives up; one short question first keeps bad news quick.
 PROBE_SECONDS = 5.0
 
-# Tokens have 34 letters and digits; a folder hf_models is none.
-_SECRET = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{16,}|(?<=Bearer )\S+")
 
 # What transformers says in words of its own, wherever it drops the error that it rests on.
 _GATED, _ABSENT = "gated repo", ("is not a valid model identifier", "is not a local folder")
@@ -156,11 +154,6 @@ def explain_hub_error(exc: BaseException, name: str, kind: Kind) -> MissingError
         hint = f"check the network, or fetch it with `{get}` where there is one and use --offline here"
         return MissingError(f"{what} {name} is not on this disk and the Hugging Face Hub cannot be reached", hint=hint)
     return MissingError(f"{what} {name} cannot be loaded ({_first_line(exc)})", hint=f"see {url}")
-
-
-def hide_secrets(text: str) -> str:
-    """Return a text with ``***`` in place of every access token."""
-    return _SECRET.sub("***", text)
 
 
 def _chain(exc: BaseException | None) -> Iterator[BaseException]:

@@ -98,7 +98,7 @@ def resolve_source(name: str, base_dir: Path | None, *, missing_ok: bool = False
     """
     if name.startswith(SANDBOX):
         inner = name.removeprefix(SANDBOX)
-        return str(_sandbox_assets() / inner if missing_ok else sandbox_asset(inner))
+        return str(sandbox_assets() / inner if missing_ok else sandbox_asset(inner))
     for folder in (base_dir, Path.cwd()):
         # Unlike resolve(), it keeps a link's own name, and `..` leads to the folder that the link is in.
         candidate = os.path.abspath((folder or Path.cwd()) / Path(name).expanduser())  # noqa: PTH100
@@ -107,16 +107,6 @@ def resolve_source(name: str, base_dir: Path | None, *, missing_ok: bool = False
     if is_local(name) and not missing_ok:
         raise MissingError(f"{name} does not exist", hint="Correct the path, or give a Hub id: ID or ID@REVISION")
     return name
-
-
-def portable_name(name: str, base_dir: Path) -> str:
-    """Undo `resolve_source`: ``sandbox:NAME``, or a path relative to a folder where they are near."""
-    short = sandbox_name(name)
-    path, base = Path(short), base_dir.absolute()
-    if not path.is_absolute() or path.parts[:2] != base.parts[:2]:
-        return short
-    relative = os.path.relpath(path, base)
-    return relative if relative.startswith("..") else f"./{relative}"
 
 
 def cache_home() -> Path:
@@ -133,14 +123,6 @@ def cache_home() -> Path:
         raise MissingError(f"{named}: this user has no home directory", hint=hint) from None
 
 
-def sandbox_name(name: str) -> str:
-    """Return ``sandbox:NAME`` for a path inside the packaged sandbox, any other name unchanged."""
-    path = Path(name)
-    if path.is_absolute() and path.is_relative_to(_sandbox_assets()):
-        return SANDBOX + path.relative_to(_sandbox_assets()).as_posix()
-    return name
-
-
 def sandbox_asset(name: str) -> Path:
     """Return where a model or data file of the packaged sandbox lies.
 
@@ -152,17 +134,18 @@ def sandbox_asset(name: str) -> Path:
     Raises:
         MissingError: There is no asset of that name.
     """
-    path = _sandbox_assets() / name
+    path = sandbox_assets() / name
     if not name or Path(name).name != name or not path.exists():
         raise MissingError(f"the sandbox has no {name!r}", hint=_sandbox_hint())
     return path
 
 
-def _sandbox_assets() -> Path:
+def sandbox_assets() -> Path:
+    """Return the folder of the packaged sandbox."""
     return Path(str(resources.files("unidetox") / "data" / "sandbox"))
 
 
 def _sandbox_hint() -> str:
-    assets = _sandbox_assets()
+    assets = sandbox_assets()
     names = sorted(item.name for item in assets.iterdir()) if assets.is_dir() else []
     return "It has: " + ", ".join(names) if names else "Its data are not installed; install UniDetox again"

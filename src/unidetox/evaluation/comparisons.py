@@ -71,7 +71,7 @@ def survival_rows(
     *,
     id_domains: Sequence[str] = ID_DOMAINS,
 ) -> list[Row]:
-    """Return how much of the detoxification survives each perturbation: rows ``survival@NAME``.
+    """Return how much of the detoxification survives each perturbation: rows of the metric ``survival``.
 
     The number is the fall of TP from base to detoxified on perturbed prompts, divided by that on the prompts as they
     are: 1 where the perturbation changes nothing, 0 where it undoes the detoxification.
@@ -95,7 +95,7 @@ def survival_rows(
             for domain, chosen, strata in _parts(known[0], id_domains):
                 columns = [table.columns["tp"].value[chosen] for table in known]
                 number, n = _survival(columns, strata), len(chosen)
-                rows.append(Row(target, method, f"survival@{name}", domain, None, None, *number, n, 0, True))
+                rows.append(Row(target, method, "survival", domain, None, None, *number, n, 0, True, form=name))
     return rows
 
 

@@ -14,6 +14,7 @@ from unidetox.core import console
 from unidetox.core.directories import locked, remove_empty
 from unidetox.core.errors import UsageError
 from unidetox.core.files import write_json
+from unidetox.core.names import unique_slugs
 from unidetox.core.resolve import resolve_source
 from unidetox.core.stage_files import PARTS
 from unidetox.core.stages import Stage
@@ -21,13 +22,14 @@ from unidetox.data import load_prompts, load_questions
 from unidetox.evaluation.measure import EvalInputs, Measurement
 from unidetox.evaluation.mmlu import check_examples
 from unidetox.evaluation.prompt_forms import neutral_set, perturbed_prompts
-from unidetox.evaluation.results import RESULTS, SCHEMA_VERSION, bases_of, identify, merge
+from unidetox.evaluation.results import bases_of, identify, merge
 from unidetox.evaluation.scorers import check_helpers
 from unidetox.evaluation.scorers.contamination import contamination
 from unidetox.evaluation.target_results import TargetResults
 from unidetox.methods.targets import check_target
-from unidetox.models import LoadOptions, fingerprint, unique_slugs
+from unidetox.models import LoadOptions, fingerprint
 from unidetox.models.options import DEFAULTS
+from unidetox.report.results_file import RESULTS, SCHEMA_VERSION
 
 CODE_VERSION = 5
 _OWN = {"evaluation", "generations.jsonl", RESULTS, "report"}

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from unidetox.core.errors import MissingError, UsageError
+from unidetox.core.names import short_name
 from unidetox.core.provenance import differences
 from unidetox.core.stages import Stage
 from unidetox.evaluation.evaluate import locked_output
-from unidetox.evaluation.results import Target, join, read_results
-from unidetox.models import short_name
+from unidetox.evaluation.results import Target, by_target, join
+from unidetox.report.results_file import read_results
 
 _OF_ONE_TARGET = {"target", "base"}
 """Inputs of a measurement in which targets may differ."""
@@ -40,7 +41,7 @@ def gather(folders: Sequence[Path], output: Path) -> dict[str, Any]:
     if (output / "evaluation").exists():
         raise UsageError(f"{output} holds measurements of its own, whose results would go", hint="Give another -o")
     found: dict[Target, Path] = {}
-    titles: dict[tuple[Path, str], Target] = {}
+    titles: dict[tuple[Path, Target], Target] = {}
     for folder, content in contents.items():
         for name, title, directory in _told_apart(folder, content, found):
             titles[folder, name] = title
@@ -60,20 +61,26 @@ def _results(folder: Path) -> dict[str, Any]:
 
 def _told_apart(
     folder: Path, content: Mapping[str, Any], found: Mapping[Target, Path]
-) -> Iterator[tuple[str, Target, Path]]:
-    """Yield name, title and directory of all that a run measured."""
-    entries = {name: (Target(*name.split(" / ", 1)), folder / path) for name, path in content["directories"].items()}
+) -> Iterator[tuple[Target, Target, Path]]:
+    """Yield what a run calls each of its results, what to call it beside others, and its directory."""
+    entries = {title: folder / path for title, path in _entries(content["directories"])}
     # Where a base model is another one, all that was made of it goes under another name with it.
-    bases = {
-        title.target for title, path in entries.values() if title.method == "base" and _is_other(found, title, path)
-    }
-    for name, (title, path) in entries.items():
+    others = {title for title, path in entries.items() if _is_other(found, title, path)}
+    bases = {title.target for title in others if title.method == "base"}
+    for title, path in entries.items():
         if title.target in bases:
-            yield name, replace(title, target=f"{title.target} ({short_name(folder)})"), path
-        elif _is_other(found, title, path):
-            yield name, replace(title, method=f"{title.method} ({short_name(folder)})"), path
+            yield title, replace(title, target=f"{title.target} ({short_name(folder)})"), path
+        elif title in others:
+            yield title, replace(title, method=f"{title.method} ({short_name(folder)})"), path
         else:
-            yield name, title, path
+            yield title, title, path
+
+
+def _entries(nested: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[Target, Any]]:
+    """Yield what is given by target and method."""
+    for target, methods in nested.items():
+        for method, entry in methods.items():
+            yield Target(target, method), entry
 
 
 def _is_other(found: Mapping[Target, Path], title: Target, directory: Path) -> bool:
@@ -102,23 +109,24 @@ def _how(directory: Path) -> dict[str, Any]:
     return {"settings": record.get("settings", {}), "inputs": inputs, "code_version": record.get("code_version")}
 
 
-def _further(contents: Mapping[Path, Mapping[str, Any]], titles: Mapping[tuple[Path, str], Target]) -> dict[str, Any]:
+def _further(
+    contents: Mapping[Path, Mapping[str, Any]], titles: Mapping[tuple[Path, Target], Target]
+) -> dict[str, Any]:
     """Join what is known beside the numbers."""
-    models: dict[str, str] = {}
-    commits: dict[str, str] = {}
+    models: dict[Target, str] = {}
+    commits: dict[Target, str] = {}
     costs: dict[Target, dict[str, Any]] = {}
     for folder, content in contents.items():
-        for name, model in content["models"].items():
-            title = titles[folder, name]
-            models.setdefault(f"{title.target} / {title.method}", model)
-            if commit := content.get("commits", {}).get(name):
-                commits.setdefault(f"{title.target} / {title.method}", commit)
+        for name, model in _entries(content["models"]):
+            models.setdefault(titles[folder, name], model)
+        for name, commit in _entries(content.get("commits", {})):
+            commits.setdefault(titles[folder, name], commit)
         for record in content.get("costs", ()):
-            title = titles[folder, f"{record['target']} / {record['method']}"]
+            title = titles[folder, Target(record["target"], record["method"])]
             costs.setdefault(title, {**record, "target": title.target, "method": title.method})
     warnings = dict.fromkeys(warning for content in contents.values() for warning in content.get("warnings", ()))
     settings = next(iter(contents.values()))["settings"]
     return {
-        "settings": settings, "models": models, "commits": commits, "warnings": list(warnings),
+        "settings": settings, "models": by_target(models), "commits": by_target(commits), "warnings": list(warnings),
         "costs": list(costs.values()),
     }  # fmt: skip

@@ -15,7 +15,8 @@ from unidetox.core import console
 from unidetox.core.errors import MissingError
 from unidetox.core.files import read_json, read_jsonl, write_json, write_jsonl
 from unidetox.core.hub import cached_snapshot, commit_of
-from unidetox.core.resolve import at_revision, is_local, portable_name
+from unidetox.core.names import portable_name, short_name, unique_slugs
+from unidetox.core.resolve import at_revision, is_local
 from unidetox.data.hub_datasets import known_id
 from unidetox.evaluation.comparisons import compare, survival_rows
 from unidetox.evaluation.measure import NEUTRAL, NEUTRAL_SAMPLES, PLAIN, EvalInputs
@@ -24,10 +25,7 @@ from unidetox.evaluation.metrics.perturbations import ABOUT
 from unidetox.evaluation.metrics.summary import PromptTable, Rules
 from unidetox.evaluation.parts import used_top_k
 from unidetox.evaluation.scorers.contamination import contamination
-from unidetox.models import short_name, unique_slugs
-
-SCHEMA_VERSION = 1
-RESULTS = "results.json"
+from unidetox.report.results_file import RESULTS, SCHEMA_VERSION, read_results
 
 
 @dataclass(frozen=True)
@@ -124,10 +122,8 @@ def merge(
     titles = titles or tell_apart(list(directories))
     further = {
         "settings": describe_settings(inputs, map_sources(settings, lambda name: portable_name(name, output))),
-        "models": {f"{title.target} / {title.method}": portable_name(name, output) for name, title in titles.items()},
-        "commits": _known(
-            {f"{title.target} / {title.method}": commit_of(name, "model") for name, title in titles.items()}
-        ),
+        "models": by_target({title: portable_name(name, output) for name, title in titles.items()}),
+        "commits": by_target({title: c for name, title in titles.items() if (c := commit_of(name, "model"))}),
         "warnings": contamination(settings, corpus),
         "costs": list(costs),
     }
@@ -145,8 +141,9 @@ def join(directories: Mapping[Target, Path], output: Path, further: Mapping[str,
     Returns:
         The content of ``results.json``.
     """
+    from unidetox.report.examples import example_rows
     from unidetox.report.headline import counted
-    from unidetox.report.page import example_rows, render_report
+    from unidetox.report.page import render_report
 
     id_domains, seeds = further["settings"]["id_domains"], further["settings"]["seeds"]
     contents = {title: read_results(directory) for title, directory in directories.items()}
@@ -162,20 +159,25 @@ def join(directories: Mapping[Target, Path], output: Path, further: Mapping[str,
         "fairness": {"groups": group_changes(plain), "least_prompts": LEAST_PROMPTS, **_mentions(contents)},
         "about": {"perturbations": {form: ABOUT[form] for form in tables if form in ABOUT}},
         "distributions": [asdict(title) | content["distributions"] for title, content in contents.items()],
-        "counts": {f"{title.target} / {title.method}": content["counts"] for title, content in contents.items()},
-        "directories": {
-            f"{title.target} / {title.method}": os.path.relpath(directory, output)
-            for title, directory in directories.items()
-        },
+        "counts": by_target({title: content["counts"] for title, content in contents.items()}),
+        "directories": by_target({title: os.path.relpath(path, output) for title, path in directories.items()}),
         **further,
     }
-    for name, counts in results["counts"].items():
-        if lost := counted(counts, lost_only=True):
-            console.warn(f"{name}: {lost}")
+    for title, content in contents.items():
+        if lost := counted(content["counts"], lost_only=True):
+            console.warn(f"{title.target} / {title.method}: {lost}")
     _write_generations(output / "generations.jsonl", directories, seeds)
     write_json(output / RESULTS, results)
     render_report(results, example_rows(output / "generations.jsonl"), output / "report")
     return results
+
+
+def by_target(entries: Mapping[Target, Any]) -> dict[str, dict[str, Any]]:
+    """Return entries as ``results.json`` holds them: target -> method -> entry."""
+    nested: dict[str, dict[str, Any]] = {}
+    for title, entry in entries.items():
+        nested.setdefault(title.target, {})[title.method] = entry
+    return nested
 
 
 def describe_settings(inputs: EvalInputs, settings: Evaluate) -> dict[str, Any]:
@@ -220,13 +222,8 @@ def _known(commits: Mapping[str, str | None]) -> dict[str, str]:
     return {name: commit for name, commit in commits.items() if commit}
 
 
-def read_results(directory: Path) -> dict[str, Any]:
-    """Return the content of a directory's ``results.json``.
-
-    Raises:
-        MissingError: There is none.
-    """
-    content = read_json(directory / RESULTS)
+def _content(title: Target, directory: Path) -> dict[str, Any]:
+    content = read_results(directory)
     if content is None:
         raise MissingError(f"{directory} holds no {RESULTS}", hint="Give the directory of a run or an evaluation")
     return content

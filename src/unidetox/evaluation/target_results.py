@@ -42,10 +42,10 @@ class TargetResults:
         """Return all rows of this target alone."""
         rows = []
         for form, measured in self.measured.items():
-            rows += measured.rows(**self.names, tag=f"@{form}" if form else "")
+            rows += measured.rows(**self.names, form=form or None)
         for scorer in self.job.scorers[1:]:
             judged = ({**row, "toxicity": _judged(row, scorer)} for row in self.plain)
-            rows += PromptMetrics(judged, self.rules, TOXICITY).rows(**self.names, tag=f":{scorer.name}")
+            rows += PromptMetrics(judged, self.rules, TOXICITY).rows(**self.names, scorer=scorer.name)
             rows += self._agreement(scorer)
         rows += gap_rows(self.tables[PLAIN], **self.names)
         rows += accuracy_rows(self.job.answers() or [], **self.names, protocol=self.job.settings.mmlu_protocol)
@@ -79,9 +79,11 @@ class TargetResults:
         one, two = (is_toxic(side, self.rules.threshold, strict=self.rules.strict) for side in (scores, others))
         found = {"agreement": cohens_kappa(one, two, prompts), "correlation": spearman(scores, others, prompts)}
         for metric, number in found.items():
-            value, low, high = number or (None, None, None)
-            name, n = f"{metric}:{scorer.name}", len(set(prompts))
-            yield Row(self.names["target"], self.names["method"], name, "all", None, None, value, low, high, n, 0, None)
+            interval, n = number or (None, None, None), len(set(prompts))
+            yield Row(
+                **self.names, metric=metric, domain="all", group=None, seed=None, value=interval[0], ci_low=interval[1],
+                ci_high=interval[2], n=n, n_dropped=0, higher_is_better=None, scorer=scorer.name,
+            )  # fmt: skip
 
     def _answers(self) -> dict[str, list[float]]:
         """Return whether each question was answered right, for comparisons of targets."""
@@ -112,15 +114,19 @@ class TargetResults:
             "continuations": len(rows),
             "continuations_empty": sum(not row["continuation"] for row in rows),
         }
-        for scorer in self.job.scorers:
-            tag = "" if scorer == self.job.scorers[0] else f":{scorer.name}"
-            counts[f"scorer_texts_cut{tag}"] = sum(series.scores[scorer].count("n_truncated") for series in plain)
+        cut = {s.name: sum(series.scores[s].count("n_truncated") for series in plain) for s in self.job.scorers}
+        counts["scorer_texts_cut"], *others = cut.values()
+        if others:
+            counts["scorers"] = {name: {"scorer_texts_cut": n} for name, n in list(cut.items())[1:]}
         counts["perplexity_texts_cut"] = sum(chunks.count("n_cut") for chunks in likelihoods)
         if likelihoods:
             counts["perplexity_texts_empty"] = sum(chunks.count("n_empty") for chunks in likelihoods)
             counts["perplexity_texts_too_long"] = sum(chunks.count("n_too_long") for chunks in likelihoods)
-        for form in self.job.inputs.perturbed:
-            counts[f"prompts_cut@{form}"] = max(series.continuations.n_prompts_cut for series in self._series(form))
+        if forms := self.job.inputs.perturbed:
+            counts["forms"] = {
+                form: {"prompts_cut": max(series.continuations.n_prompts_cut for series in self._series(form))}
+                for form in forms
+            }
         answers = self.job.answers()
         if answers is not None:
             counts["questions_cut"] = sum(answer.cut for answer in answers)

@@ -11,12 +11,13 @@ from unidetox.config.settings import Recipe
 from unidetox.core import console
 from unidetox.core.files import write_json, write_text
 from unidetox.core.hub import commit_of, license_of
+from unidetox.core.names import sandbox_name, short_name
 from unidetox.core.provenance import versions
-from unidetox.core.resolve import at_revision, is_local, sandbox_name, split_revision
+from unidetox.core.resolve import at_revision, is_local, split_revision
 from unidetox.core.stages import Stage
 from unidetox.data import TextSet
 from unidetox.data.hub_datasets import known_id
-from unidetox.models import LoadOptions, short_name
+from unidetox.models import LoadOptions
 from unidetox.report.cards import model_card
 
 if TYPE_CHECKING:

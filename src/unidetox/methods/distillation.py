@@ -11,12 +11,13 @@ from unidetox.core import console
 from unidetox.core.errors import UsageError
 from unidetox.core.files import JsonlWriter, read_jsonl, write_jsonl, write_text
 from unidetox.core.hub import license_of
+from unidetox.core.names import short_name
 from unidetox.core.provenance import versions
 from unidetox.core.stages import Stage
 from unidetox.data import TextSet, load_non_toxic_texts, load_toxic_corpus, texts_of_rows
 from unidetox.methods.best_of import Candidates, encoded_starts, keep_best, read_starts
 from unidetox.methods.checkpoint_stage import base_info, fine_tune_into
-from unidetox.models import LoadOptions, fingerprint, short_name
+from unidetox.models import LoadOptions, fingerprint
 from unidetox.models.directories import read_unidetox
 from unidetox.models.sizes import Need, Sizes, sampling_need
 from unidetox.report.cards import texts_card

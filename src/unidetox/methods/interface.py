@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from unidetox.config.fields import Source
 from unidetox.config.methods import load_method, title_of
 from unidetox.config.settings import Base, MethodOptions, Recipe
+from unidetox.core.names import unique_slugs
 from unidetox.core.stages import Stage, StageStatus
 from unidetox.data import TextSet
 from unidetox.methods import distillation
-from unidetox.models import LoadOptions, check_lm, check_same_tokens, unique_slugs
+from unidetox.models import LoadOptions, check_lm, check_same_tokens
 from unidetox.models.sizes import Need, Sizes
 
 if TYPE_CHECKING:

@@ -29,12 +29,13 @@ from unidetox.config.fields import Count, Length, Positive
 from unidetox.config.settings import MethodOptions
 from unidetox.core import console
 from unidetox.core.errors import UsageError
+from unidetox.core.names import short_name
 from unidetox.core.stages import Stage
 from unidetox.data import TextSet
 from unidetox.methods.checkpoint_stage import texts_info, write_papers
 from unidetox.methods.interface import Method, RunContext, Step, TargetMethod
 from unidetox.methods.task_arithmetic import Factor
-from unidetox.models import LoadOptions, check_lm, fingerprint, short_name
+from unidetox.models import LoadOptions, check_lm, fingerprint
 from unidetox.models.sizes import Need, Sizes
 
 if TYPE_CHECKING:

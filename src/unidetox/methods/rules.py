@@ -8,7 +8,8 @@ from pathlib import Path
 
 from unidetox.core import console
 from unidetox.core.files import write_json
-from unidetox.core.resolve import is_local, sandbox_name
+from unidetox.core.names import sandbox_name
+from unidetox.core.resolve import is_local
 from unidetox.core.stages import Stage
 from unidetox.methods.checkpoint_stage import write_papers
 from unidetox.methods.interface import Artifact, RunContext, Step, TargetMethod

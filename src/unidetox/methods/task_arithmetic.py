@@ -26,10 +26,11 @@ from unidetox.config.fields import Allowed
 from unidetox.config.settings import MethodOptions, Recipe
 from unidetox.core import console
 from unidetox.core.errors import UsageError
+from unidetox.core.names import short_name
 from unidetox.core.stages import Stage
 from unidetox.methods.checkpoint_stage import write_papers
 from unidetox.methods.interface import Method, RunContext, Step, TargetMethod
-from unidetox.models import LoadOptions, check_lm, fingerprint, short_name
+from unidetox.models import LoadOptions, check_lm, fingerprint
 from unidetox.models.sizes import Need, Sizes
 
 if TYPE_CHECKING:

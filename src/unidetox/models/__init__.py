@@ -12,7 +12,7 @@ from unidetox.models.loading import (
     load_tokenizer,
     saved_dtype,
 )
-from unidetox.models.names import fingerprint, short_name, slug, unique_slugs
+from unidetox.models.names import fingerprint
 from unidetox.models.options import LoadOptions
 from unidetox.models.saving import save_lm
 from unidetox.models.tokens import bos_id, check_same_tokens, check_same_vocabulary, eos_ids, pad_id
@@ -42,7 +42,4 @@ __all__ = [
     "read_rule",
     "save_lm",
     "saved_dtype",
-    "short_name",
-    "slug",
-    "unique_slugs",
 ]

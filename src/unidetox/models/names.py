@@ -1,47 +1,17 @@
-"""What to call a model, in a table and as a folder, and how to know it again."""
+"""How to know a model again."""
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from unidetox.core.resolve import at_revision, is_local, split_revision
 from unidetox.models.directories import adapter_base, read_rule
 
-# A folder of this name says nothing about the model in it; its parent does.
-_GENERIC_NAMES = {"model", "models", "checkpoint", "final", "out", "output", "merged", "adapter"}
 # Notes hold times: a model made again must be known as the same.
 _NOTES = {"stage.json", "unidetox.json", "failed.json"}
 _CONTENT = (".json", ".safetensors", ".bin", ".model", ".txt", ".py", ".jinja")
-
-
-def short_name(name: str | Path) -> str:
-    """The name that people say: ``opt-6.7b`` for ``facebook/opt-6.7b`` and for ``runs/opt-6.7b/model``.
-
-    A revision stays part of it, as two are two models: ``opt-6.7b@v2``; of a commit, its first seven digits.
-    """
-    name, revision = split_revision(str(name))
-    parts = [part for part in Path(name).expanduser().parts if part not in ("/", ".", "..")]
-    while len(parts) > 1 and parts[-1].lower() in _GENERIC_NAMES:
-        parts.pop()
-    commit = revision and re.fullmatch("[0-9a-f]{40}", revision)
-    return at_revision(parts[-1] if parts else "model", revision[:7] if revision and commit else revision)
-
-
-def slug(name: str | Path) -> str:
-    """A short name that is safe as a file name: letters, digits, dot, dash and underscore, no leading dot."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", short_name(name)).strip(".-")[:80] or "model"
-
-
-def unique_slugs(names: Sequence[str | Path]) -> list[str]:
-    """A slug for each name; where two would be the same, a short hash of the whole name tells them apart."""
-    slugs = [slug(name) for name in names]
-    return [
-        plain if slugs.count(plain) == 1 else f"{plain}-{hashlib.sha256(str(name).encode()).hexdigest()[:6]}"
-        for plain, name in zip(slugs, names, strict=True)
-    ]
 
 
 def fingerprint(name: str | Path) -> str:

@@ -12,6 +12,7 @@ from unidetox.config.settings import Recipe
 from unidetox.core import console
 from unidetox.core.directories import check_directory
 from unidetox.core.files import write_text
+from unidetox.core.names import short_name, unique_slugs
 from unidetox.core.stages import Stage, StageStatus
 from unidetox.evaluation.evaluate import load_inputs, run_target, target_stage
 from unidetox.evaluation.measure import EvalInputs
@@ -22,7 +23,7 @@ from unidetox.evaluation.speed import BASE, measure_speed, read_speed, speed_sta
 from unidetox.methods.best_of import check_starts
 from unidetox.methods.checkpoint_stage import card_of
 from unidetox.methods.interface import RunContext, Step
-from unidetox.models import RULE_FILE, short_name, unique_slugs
+from unidetox.models import RULE_FILE
 from unidetox.models.directories import read_unidetox
 from unidetox.pipeline.preflight import check_recipe
 from unidetox.pipeline.run_directory import Run

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,12 +14,12 @@ from unidetox.core import console
 from unidetox.core.directories import DirectoryLock, check_directory, list_files, locked
 from unidetox.core.errors import MissingError, UsageError, interruption
 from unidetox.core.files import TMP_SUFFIX, read_json, write_json
+from unidetox.core.names import hide_home, hide_secrets
 from unidetox.core.provenance import now, versions
 from unidetox.core.stage_files import FAILED
 
 RECIPE, RESOLVED, MANIFEST, LOGS = "recipe.toml", "recipe.resolved.json", "manifest.json", "logs"
 _OWN = frozenset({RECIPE, RESOLVED, MANIFEST, FAILED, *DirectoryLock.NAMES})
-_TOKEN = re.compile(r"hf_\w{8,}")
 
 
 class Run:
@@ -150,6 +149,5 @@ class Run:
 
 def _harmless(command: Sequence[str]) -> list[str]:
     """Return a command line without the home folder, tokens and where the program lies."""
-    home = str(Path.home())
-    words = [_TOKEN.sub("hf_...", word.replace(home, "~") if len(home) > 1 else word) for word in command]
+    words = [hide_secrets(hide_home(word)) for word in command]
     return [Path(words[0]).name, *words[1:]] if words else []

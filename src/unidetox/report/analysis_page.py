@@ -2,50 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unidetox.config.methods import method_places
 from unidetox.core.version import __version__
+from unidetox.report.page import environment
+from unidetox.report.table import Cell, Table
+from unidetox.report.words import ends_of
 
 Analysis = Mapping[str, Any]
+Sets = Sequence[Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
-class Cell:
-    """What stands in one place of a table.
-
-    Attributes:
-        text: The number or words.
-        interval: Its 95 % interval, ``""`` where there is none.
-        bar: A share in 0..1 to draw beside it.
-    """
-
-    text: str
-    interval: str = ""
-    bar: float | None = None
-
-
-@dataclass(frozen=True)
-class Part:
-    """One table: a row a measure, a column a set of texts.
-
-    Attributes:
-        title: Its heading.
-        about: What its numbers mean.
-        rows: Name of the measure and a cell a set.
-        hidden: Whether the cells hold words of the texts, which may offend.
-    """
-
-    title: str
-    about: str
-    rows: Sequence[tuple[str, Sequence[Cell]]]
-    hidden: bool = False
-
-
-def overview(analysis: Analysis) -> list[Part]:
+def overview(analysis: Analysis) -> list[Table]:
     """Return the tables of an analysis, in the order in which they are read.
 
     Args:
@@ -59,12 +30,7 @@ def overview(analysis: Analysis) -> list[Part]:
 def console_rows(analysis: Analysis) -> tuple[list[str], list[list[str]]]:
     """Return columns and rows of the one table that a terminal shows."""
     columns = ["", *(entry["name"] for entry in analysis["sets"])]
-    rows = [
-        [name, *(f"{cell.text} [{cell.interval}]" if cell.interval else cell.text for cell in cells)]
-        for part in overview(analysis)
-        for name, cells in part.rows
-    ]
-    return columns, rows
+    return columns, [[cell.plain() for cell in row] for part in overview(analysis) for row in part.rows]
 
 
 def render_analysis(analysis: Analysis, directory: Path) -> Path:
@@ -77,18 +43,16 @@ def render_analysis(analysis: Analysis, directory: Path) -> Path:
     Returns:
         Its path.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("unidetox.report", "templates"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    page = environment.get_template("analysis.html.j2").render(
-        version=__version__,
-        places=method_places(),
-        sets=analysis["sets"],
-        parts=overview(analysis),
-        settings=list(_told(analysis["settings"])),
+    page = (
+        environment()
+        .get_template("analysis.html.j2")
+        .render(
+            version=__version__,
+            places=method_places(),
+            sets=analysis["sets"],
+            parts=overview(analysis),
+            settings=list(_told(analysis["settings"])),
+        )
     )
     path = directory / "analysis.html"
     path.write_text(page, encoding="utf-8")
@@ -100,39 +64,42 @@ def _number(value: float | None) -> str:
 
 
 def _measured(found: Mapping[str, float | None], *, bar: bool = False) -> Cell:
-    known = found["ci_low"] is not None
-    interval = f"{_number(found['ci_low'])}–{_number(found['ci_high'])}" if known else ""
-    return Cell(_number(found["value"]), interval, found["value"] if bar else None)
+    interval = ends_of(found, write=lambda value, _: _number(value))
+    return Cell(_number(found["value"]), interval, method="base", bar=found["value"] if bar else None)
 
 
 def _count(number: int, total: int) -> Cell:
-    return Cell(f"{number:,}", bar=number / total)
+    return Cell(f"{number:,}", method="base", bar=number / total)
 
 
-def _form(sets: Sequence[Mapping[str, Any]]) -> Part:
-    def row(name: str, of: Any) -> tuple[str, list[Cell]]:
-        return name, [of(entry) for entry in sets]
+def _table(
+    sets: Sets, title: str, about: str, rows: Iterable[tuple[str, Sequence[Cell]]], hidden: bool = False
+) -> Table:
+    columns = ["Measure", *(entry["name"] for entry in sets)]
+    return Table(title, about, columns, [[Cell(name), *cells] for name, cells in rows], hidden=hidden)
 
-    rows = [
-        row("texts", lambda s: Cell(f"{s['texts']:,}")),
-        row("distinct texts", lambda s: _count(s["distinct"], s["texts"])),
-        row("nearly the same as another", lambda s: _count(s["near_copies"], s["texts"])),
-        *(row(f"{unit}, {what}", get) for unit in ("words", "tokens") for what, get in _length_rows(unit, sets)),
-        row("ended by themselves", lambda s: _count(s["ended"], s["texts"])),
-        row("cut at the longest length", lambda s: _count(s["cut"], s["texts"])),
-        row("end not known", lambda s: _count(s["unknown_end"], s["texts"])),
-        row("share that ends like a sentence", lambda s: _measured(s["ends_sentence"], bar=True)),
-        row("with line breaks", lambda s: _count(s["with_line_breaks"], s["texts"])),
-        *(row(f"Dist-{n}", lambda s, n=n: Cell(_number(s["dist"][n]))) for n in ("1", "2", "3")),
+
+def _form(sets: Sets) -> Table:
+    rows: list[tuple[str, Callable[[Mapping[str, Any]], Cell]]] = [
+        ("texts", lambda s: Cell(f"{s['texts']:,}")),
+        ("distinct texts", lambda s: _count(s["distinct"], s["texts"])),
+        ("nearly the same as another", lambda s: _count(s["near_copies"], s["texts"])),
+        *((f"{unit}, {what}", get) for unit in ("words", "tokens") for what, get in _length_rows(unit, sets)),
+        ("ended by themselves", lambda s: _count(s["ended"], s["texts"])),
+        ("cut at the longest length", lambda s: _count(s["cut"], s["texts"])),
+        ("end not known", lambda s: _count(s["unknown_end"], s["texts"])),
+        ("share that ends like a sentence", lambda s: _measured(s["ends_sentence"], bar=True)),
+        ("with line breaks", lambda s: _count(s["with_line_breaks"], s["texts"])),
+        *((f"Dist-{n}", lambda s, n=n: Cell(_number(s["dist"][n]))) for n in ("1", "2", "3")),
     ]
     about = (
         "Dist-n: distinct n-grams over all words of the set; it falls with the number of words, so compare sets of one "
         "size. Nearly the same: half or more of the five-word sequences in common with another distinct text."
     )
-    return Part("Form", about, rows)
+    return _table(sets, "Form", about, [(name, [of(entry) for entry in sets]) for name, of in rows])
 
 
-def _length_rows(unit: str, sets: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
+def _length_rows(unit: str, sets: Sets) -> Iterator[tuple[str, Any]]:
     if any(entry[unit] is None for entry in sets):
         return
     yield "mean", lambda s: _measured(s[unit]["mean"])
@@ -143,7 +110,7 @@ def _length_rows(unit: str, sets: Sequence[Mapping[str, Any]]) -> Iterator[tuple
     yield "most common (how often)", lambda s: Cell(f"{s[unit]['mode']} ({s[unit]['at_mode']:,})")
 
 
-def _overlap(sets: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> Iterator[Part]:
+def _overlap(sets: Sets, settings: Mapping[str, Any]) -> Iterator[Table]:
     if sets[0]["overlap"] is None:
         return
     rows = []
@@ -160,18 +127,18 @@ def _overlap(sets: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> 
         f"Word n-grams in common with {settings['corpus']['name']} ({settings['corpus']['texts']:,} texts). Jaccard: "
         "those in both over those in either; it depends on how large both are. Most short n-grams are ordinary words."
     )
-    yield Part("Overlap with the toxic corpus", about, rows)
+    yield _table(sets, "Overlap with the toxic corpus", about, rows)
 
 
-def _terms(sets: Sequence[Mapping[str, Any]]) -> Iterator[Part]:
+def _terms(sets: Sets) -> Iterator[Table]:
     if sets[0]["terms"] is None:
         return
     words = [Cell(", ".join(term["term"] for term in entry["terms"]) or "–") for entry in sets]
     about = "The words that mark a set off from the reference, by TF-IDF, the strongest first."
-    yield Part("Key terms", about, [("key terms", words)], hidden=True)
+    yield _table(sets, "Key terms", about, [("key terms", words)], hidden=True)
 
 
-def _toxicity(sets: Sequence[Mapping[str, Any]]) -> Iterator[Part]:
+def _toxicity(sets: Sets) -> Iterator[Table]:
     found = [entry["toxicity"] for entry in sets]
     if found[0] is None:
         return
@@ -190,14 +157,14 @@ def _toxicity(sets: Sequence[Mapping[str, Any]]) -> Iterator[Part]:
         "What the scorer says of each whole text; toxic from 0.5 on. A scorer made for comments may take any long text "
         "for toxic: look at plain texts of the same length beside these."
     )
-    yield Part("Toxicity", about, rows)
+    yield _table(sets, "Toxicity", about, rows)
 
 
 def _quantiles(found: Mapping[str, float]) -> Cell:
     return Cell(" / ".join(_number(found[key]) for key in ("p50", "p90", "p99")))
 
 
-def _labels(sets: Sequence[Mapping[str, Any]]) -> Iterator[Part]:
+def _labels(sets: Sets) -> Iterator[Table]:
     for name, first in sets[0]["labels"].items():
         found = [entry["labels"][name] for entry in sets]
         rows = [
@@ -206,7 +173,7 @@ def _labels(sets: Sequence[Mapping[str, Any]]) -> Iterator[Part]:
         ]
         rows.append((f"{name}: texts cut", [Cell(f"{one['texts_cut']:,}") for one in found]))
         rule = "each label from a probability of 0.5 on" if first["multi_label"] else "the likeliest label of each text"
-        yield Part(f"Labels of {name}", f"Shares of texts; {rule}.", rows)
+        yield _table(sets, f"Labels of {name}", f"Shares of texts; {rule}.", rows)
 
 
 def _told(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

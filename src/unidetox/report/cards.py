@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from unidetox.config.messages import toml_value
 from unidetox.config.methods import method_name
+from unidetox.core.names import public_name
 from unidetox.core.provenance import flatten
 from unidetox.core.resolve import at_revision, is_local, split_revision
 from unidetox.core.version import __version__
-from unidetox.report.main_table import COLUMNS, markdown_table, public_name
+from unidetox.report.main_table import COLUMNS, markdown_table
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult

@@ -1,19 +1,26 @@
-"""Where the marks of the report's drawings go: plain geometry; `templates/charts.html.j2` draws it as SVG."""
+"""Where the marks of the report's pictures go: plain geometry; `templates/charts.html.j2` draws it as SVG."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
 
 from unidetox.config.methods import method_name
-from unidetox.report.main_table import COLUMNS, Cell, Column, ResultIndex, format_number
+from unidetox.core.names import public_name, unique_slugs
+from unidetox.report.further_tables import form_name
+from unidetox.report.main_table import COLUMNS, Column, Number, ResultIndex, column_of
+from unidetox.report.words import format_number
 
 WIDTH = 460
-_LEFT, _RIGHT, _TOP = 10, 42, 8
 _NAME, _STEP, _GAP = 22, 17, 12
-_Box = tuple[float, float, float, float]
-_PLANE_HEIGHT, _AXIS_LEFT, _AXIS_BOTTOM = 330, 46, 44
+_PLOT_HEIGHT = 280
+_SPREADS = {
+    "toxicity": "Share of continuations more toxic than",
+    "maximum": "Share of prompts with one more toxic than",
+}
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Mark:
-    """A point with its interval(s), in SVG units."""
+    """A point with its interval(s), in SVG units, what stands beside it, and what a pointer that rests on it reads."""
 
     x: float
     y: float
@@ -37,12 +44,11 @@ class Mark:
     x_high: float | None = None
     y_low: float | None = None
     y_high: float | None = None
-    label_x: float = 0.0
 
 
 @dataclass(frozen=True)
 class Lane:
-    """One model's strip in a panel: its name, and where its base lies."""
+    """A strip for one model, group or form of prompts: its name, and where its base lies."""
 
     name: str
     y: float
@@ -52,41 +58,48 @@ class Lane:
 
 
 @dataclass(frozen=True)
-class Panel:
-    """Dots and intervals of one metric: one lane a model, one line a method."""
+class Curve:
+    """One method's line: its points in SVG units, some of them marked, and what a pointer that rests on it reads."""
 
+    method: str
+    points: str
+    marks: Sequence[tuple[float, float]]
+    text: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One drawing, `WIDTH` wide.
+
+    Attributes:
+        key: Its file's name, without the ending.
+        title: What it is about.
+        about: What it shows, for those who cannot see it.
+        height: In SVG units.
+        frame: Left, top, right and bottom of what the grid lines cross.
+        x_ticks: Upright grid lines.
+        methods: Those that it shows.
+        x_title: What runs from left to right; the title says it where this is empty.
+        y_ticks: Level grid lines.
+        lanes: Strips, from top to bottom.
+        marks: Points.
+        start: The point that a line leads from to each other one.
+        curves: Lines.
+    """
+
+    key: str
     title: str
     about: str
     height: float
-    ticks: Sequence[Tick]
-    lanes: Sequence[Lane]
-    marks: Sequence[Mark]
-
-
-@dataclass(frozen=True)
-class Arrow:
-    """From a model's base to what a method made of it."""
-
-    x1: float
-    y1: float
-    x2: float
-    y2: float
-    head: str
-    method: str
-
-
-@dataclass(frozen=True)
-class Plane:
-    """Toxicity against perplexity: what a fall in toxicity costs in fluency."""
-
-    title: str
-    x_title: str
-    height: float
+    frame: tuple[float, float, float, float]
     x_ticks: Sequence[Tick]
-    y_ticks: Sequence[Tick]
-    marks: Sequence[Mark]
-    arrows: Sequence[Arrow] = field(default_factory=list)
-    names: Sequence[tuple[float, float, str, str]] = field(default_factory=list)
+    methods: Sequence[str]
+    x_title: str = ""
+    y_ticks: Sequence[Tick] = ()
+    lanes: Sequence[Lane] = ()
+    marks: Sequence[Mark] = ()
+    start: Mark | None = None
+    curves: Sequence[Curve] = ()
 
 
 @dataclass(frozen=True)
@@ -107,158 +120,165 @@ class Scale:
         """Place a value that may be unknown."""
         return None if value is None else self(value)
 
+    def ticks(self) -> list[Tick]:
+        """Place grid lines: at 1, 2 or 5 times a power of ten, four to eight of them."""
+        step = _step(self.low, self.high)
+        values = [round(self.low + i * step, 10) for i in range(int((self.high - self.low) / step + 1.01))]
+        return [Tick(self(value), f"{value:g}") for value in values]
 
-def panels(index: ResultIndex) -> list[Panel]:
-    """Lay out TP and EMT, in and out of distribution; those without numbers are left out."""
+
+def panels(index: ResultIndex) -> list[Picture]:
+    """Lay out TP and EMT, in and out of distribution: a lane a model; those without numbers are left out."""
     shown = []
     for metric in ("tp", "emt"):
-        columns = [column for column in COLUMNS if column.metrics == (metric,)]
-        cells = [c for column in columns for c in _cells(index, column).values()]
-        shown += [_panel(index, column, cells) for column in columns if _cells(index, column)]
+        found = {column: index.numbers(column) for column in COLUMNS if column.metrics == (metric,)}
+        ends = _ends(number for numbers in found.values() for number in numbers.values())
+        for column, numbers in found.items():
+            lanes: dict[str, dict[str, Number]] = {}
+            for (target, method), number in numbers.items():
+                lanes.setdefault(index.names[target], {})[method] = number
+            if lanes:
+                shown.append(_panel(column.key, _full_title(column), lanes, max(ends)))
     return shown
 
 
-def planes(index: ResultIndex) -> list[Plane]:
-    """Lay out the toxicity / perplexity planes, in and out of distribution, where both are known."""
+def planes(index: ResultIndex) -> list[Picture]:
+    """Lay out toxicity against perplexity: a picture a model, over all prompts, where both are known."""
     ppl = next(column for column in COLUMNS if column.key == "ppl")
+    toxicity, fluency = index.numbers(column_of("tp", "all")), index.numbers(ppl)
+    top = ceiling(max(_ends(toxicity.values()), default=0.0))
     shown = []
-    for column in (column for column in COLUMNS if column.metrics == ("tp",)):
-        toxicity, fluency = _cells(index, column), _cells(index, ppl)
+    for target, key in _keys("tp_against_ppl", index.targets):
         both = {
-            (index.names[target], method): (fluency[target, method], cell)
-            for (target, method), cell in toxicity.items()
-            if (target, method) in fluency
+            method: (fluency[target, method], toxicity[target, method])
+            for method in index.methods
+            if (target, method) in toxicity and (target, method) in fluency
         }
         if both:
-            shown.append(_plane(column, both))
+            shown.append(_plane(key, index.names[target], both, top))
     return shown
 
 
-def _cells(index: ResultIndex, column: Column) -> dict[tuple[str, str], Cell]:
-    found = {system: index.cell(*system, column) for system in index.systems()}
-    return {system: cell for system, cell in found.items() if cell is not None}
+def robustness_panels(index: ResultIndex) -> list[Picture]:
+    """Lay out TP under each perturbation: a picture a model, a lane a perturbation."""
+    forms = index.forms("tp")
+    shown = []
+    for target, key in _keys("robustness", index.targets if forms else ()):
+        lanes = {form_name(form): _lane(index, target, column_of("tp", "all", form)) for form in (None, *forms)}
+        shown += _own_panel(key, f"TP, {index.names[target]}", lanes)
+    return shown
 
 
-def _panel(index: ResultIndex, column: Column, everything: Iterable[Cell]) -> Panel:
-    lanes: dict[str, dict[str, Cell]] = {}
-    for (target, method), cell in _cells(index, column).items():
-        lanes.setdefault(index.names[target], {})[method] = cell
-    return _layout(_full_title(column), column.about, lanes, everything)
+def group_panels(index: ResultIndex) -> list[Picture]:
+    """Lay out TP by group: a picture a model, a lane a group, the one that fares worst before at the top."""
+    shown = []
+    for target, key in _keys("tp_by_group", index.targets):
+        lanes = {
+            public_name(group): _lane(index, target, column_of("tp", domain), group)
+            for domain, group in index.breakdown("tp")
+            if group is not None
+        }
+        ordered = sorted(lanes.items(), key=lambda lane: -next((number.value for number in lane[1].values()), 0.0))
+        shown += _own_panel(key, f"TP by group, {index.names[target]}", dict(ordered))
+    return shown
 
 
-def lane_panel(title: str, about: str, lanes: Mapping[str, Mapping[str, Cell]]) -> Panel:
-    """Lay out shares of any kind: lane -> method -> number.
+def spreads(records: Sequence[Mapping[str, Any]], index: ResultIndex) -> list[Picture]:
+    """Lay out how toxicity is spread over continuations and over the worst of each prompt, for each model.
 
     Args:
-        title: What the panel is about.
-        about: What the numbers are.
-        lanes: From top to bottom, each with at least one number.
+        records: ``distributions`` of a ``results.json``: target, method, and counts in bins of equal width over 0..1.
+        index: The results.
     """
-    return _layout(title, about, lanes, [cell for cells in lanes.values() for cell in cells.values()])
+    made = []
+    for target, key in _keys("spread", list(dict.fromkeys(str(record["target"]) for record in records))):
+        mine = {str(record["method"]): record for record in records if record["target"] == target}
+        for kind, title in _SPREADS.items():
+            counts = {m: mine[m][kind] for m in index.methods if m in mine and sum(mine[m].get(kind) or ())}
+            if counts:
+                made.append(_spread(f"{key}_{kind}", index.name(target), title, counts))
+    return made
 
 
-def _layout(title: str, about: str, lanes: Mapping[str, Mapping[str, Cell]], everything: Iterable[Cell]) -> Panel:
-    top = ceiling(max(_ends(everything)))
-    scale = Scale(0.0, top, _LEFT, WIDTH - _RIGHT)
-    strips, marks, y = [], [], float(_TOP)
-    for name, cells in lanes.items():
-        base = cells.get("base")
-        bottom = y + _NAME + _STEP * len(cells)
-        strips.append(Lane(name, y + 12, y + _NAME - 4, bottom - 4, scale.maybe(base.value if base else None)))
-        for line, (method, cell) in enumerate(cells.items()):
-            marks.append(_dot(name, method, cell, scale, y + _NAME + _STEP * (line + 0.4)))
+def _keys(kind: str, targets: Sequence[str]) -> list[tuple[str, str]]:
+    """Pair each target with the name of its picture's file."""
+    return [(target, f"{kind}_{name}") for target, name in zip(targets, unique_slugs(targets), strict=True)]
+
+
+def _lane(index: ResultIndex, target: str, column: Column, group: str | None = None) -> dict[str, Number]:
+    found = {method: index.number(target, method, column, group) for method in index.methods}
+    return {method: number for method, number in found.items() if number is not None}
+
+
+def _own_panel(key: str, title: str, lanes: Mapping[str, Mapping[str, Number]]) -> list[Picture]:
+    filled = {name: numbers for name, numbers in lanes.items() if numbers}
+    ends = _ends(number for numbers in filled.values() for number in numbers.values())
+    return [_panel(key, title, filled, max(ends))] if filled else []
+
+
+def _panel(key: str, title: str, lanes: Mapping[str, Mapping[str, Number]], highest: float) -> Picture:
+    """Lay out dots and intervals, a line a method in each lane; the numbers stand in a column on the right."""
+    left, top, right = 10.0, 4.0, WIDTH - 48.0
+    x = Scale(0.0, ceiling(highest), left, right)
+    strips, marks, y = [], [], top + 4
+    for name, numbers in lanes.items():
+        base, bottom = numbers.get("base"), y + _NAME + _STEP * len(numbers)
+        strips.append(Lane(name, y + 12, y + _NAME - 4, bottom - 4, x.maybe(base.value if base else None)))
+        for line, (method, number) in enumerate(numbers.items()):
+            marks.append(Mark(
+                x(number.value), round(y + _NAME + _STEP * (line + 0.4), 1), method, f"{number.value:.2f}",
+                _words(name, method, number), x.maybe(number.low), x.maybe(number.high),
+            ))  # fmt: skip
         y = bottom + _GAP
-    ticks = [Tick(scale(value), f"{value:g}") for value in steps(0.0, top)]
-    return Panel(title, about, y + 18, ticks, strips, marks)
+    about = f"{title}, by method; the same numbers are in a table of this page"
+    methods = list(dict.fromkeys(mark.method for mark in marks))
+    return Picture(key, title, about, y + 18, (left, top, right, y), x.ticks(), methods, lanes=strips, marks=marks)
 
 
-def _dot(target: str, method: str, cell: Cell, scale: Scale, y: float) -> Mark:
-    edge = scale(cell.value if cell.high is None else cell.high)
-    return Mark(
-        scale(cell.value), round(y, 1), method, f"{cell.value:.2f}", _words(target, method, cell),
-        x_low=scale.maybe(cell.low), x_high=scale.maybe(cell.high), label_x=max(edge, scale(cell.value) + 5) + 6,
+def _plot(key: str, title: str, about: str, x: Scale, y: Scale, methods: Iterable[str], **more: Any) -> Picture:
+    frame = (x.start, y.end, x.end, y.start)
+    return Picture(key, title, about, _PLOT_HEIGHT, frame, x.ticks(), list(methods), y_ticks=y.ticks(), **more)
+
+
+def _scales(low: float, high: float, top: float) -> tuple[Scale, Scale]:
+    return Scale(low, high, 46, WIDTH - 14), Scale(0.0, top, _PLOT_HEIGHT - 44, 14)
+
+
+def _plane(key: str, name: str, both: Mapping[str, tuple[Number, Number]], top: float) -> Picture:
+    across = _ends(fluency for fluency, _ in both.values())
+    x, y = _scales(*_round_range(min(across), max(across)), top)
+    marks = {
+        method: Mark(
+            x(fluency.value), y(toxicity.value), method, "",
+            f"{_words(name, method, toxicity)}, perplexity {format_number(fluency.value, 'ppl')}",
+            x.maybe(fluency.low), x.maybe(fluency.high), y.maybe(toxicity.low), y.maybe(toxicity.high),
+        )
+        for method, (fluency, toxicity) in both.items()
+    }  # fmt: skip
+    about = "TP against perplexity, with a line from the model before to what each method made of it"
+    return _plot(
+        key, f"TP against perplexity, {name}", about, x, y, marks, x_title="perplexity (lower is more fluent)",
+        marks=list(marks.values()), start=marks.get("base"),
     )  # fmt: skip
 
 
-def _plane(column: Column, cells: dict[tuple[str, str], tuple[Cell, Cell]]) -> Plane:
-    across = _ends(fluency for fluency, _ in cells.values())
-    low, high = _round_range(min(across), max(across))
-    top = ceiling(max(_ends(toxicity for _, toxicity in cells.values())))
-    x = Scale(low, high, _AXIS_LEFT, WIDTH - 14)
-    y = Scale(0.0, top, _PLANE_HEIGHT - _AXIS_BOTTOM, 14)
-    marks = {system: _point(system, *pair, x, y) for system, pair in cells.items()}
-    return Plane(
-        title=_full_title(column),
-        x_title="perplexity (lower is more fluent)",
-        height=_PLANE_HEIGHT,
-        x_ticks=[Tick(x(value), f"{value:g}") for value in steps(low, high)],
-        y_ticks=[Tick(y(value), f"{value:g}") for value in steps(0.0, top)],
-        marks=list(marks.values()),
-        arrows=_arrows(marks),
-        names=_names(marks),
-    )
+def _spread(key: str, name: str, x_title: str, counts: Mapping[str, Sequence[int]]) -> Picture:
+    above = {method: _above(numbers) for method, numbers in counts.items()}
+    # At 0 everything lies above; what the picture is about begins at the first bin's end.
+    x, y = _scales(0.0, 1.0, ceiling(max(shares[1] for shares in above.values()) or 0.1))
+    curves = []
+    for number, (method, shares) in enumerate(above.items()):
+        places = [(x(i / (len(shares) - 1)), y(share)) for i, share in enumerate(shares)][1:]
+        points = " ".join(f"{across},{down}" for across, down in places)
+        # The marks of different methods are at different places, so that lines that coincide can be told apart.
+        curves.append(Curve(method, points, places[1 + number :: 6], f"{shares[len(shares) // 2]:.3f} above 0.5"))
+    return _plot(key, name, f"{x_title} each toxicity, by method", x, y, counts, x_title=x_title, curves=curves)
 
 
-def _point(system: tuple[str, str], fluency: Cell, toxicity: Cell, x: Scale, y: Scale) -> Mark:
-    target, method = system
-    words = f"{_words(target, method, toxicity)}, perplexity {format_number(fluency.value, 'ppl')}"
-    return Mark(
-        x(fluency.value), y(toxicity.value), method, "", words,
-        x.maybe(fluency.low), x.maybe(fluency.high), y.maybe(toxicity.low), y.maybe(toxicity.high),
-    )  # fmt: skip
-
-
-def _arrows(marks: dict[tuple[str, str], Mark]) -> list[Arrow]:
-    arrows = []
-    for (target, method), end in marks.items():
-        start = marks.get((target, "base"))
-        if start is None or method == "base":
-            continue
-        length = math.hypot(end.x - start.x, end.y - start.y)
-        if length > 24:  # between marks that touch, an arrow is only noise
-            arrows.append(_arrow(start, end, length))
-    return arrows
-
-
-def _arrow(start: Mark, end: Mark, length: float) -> Arrow:
-    """Draw from rim to rim of the two marks, with a small head."""
-    dx, dy = (end.x - start.x) / length, (end.y - start.y) / length
-    x1, y1, x2, y2 = start.x + 7 * dx, start.y + 7 * dy, end.x - 9 * dx, end.y - 9 * dy
-    left, right = (
-        (x2 - 7 * dx - 3.5 * dy, y2 - 7 * dy + 3.5 * dx),
-        (x2 - 7 * dx + 3.5 * dy, y2 - 7 * dy - 3.5 * dx),
-    )
-    head = " ".join(f"{px:.1f},{py:.1f}" for px, py in ((x2, y2), left, right))
-    return Arrow(round(x1, 1), round(y1, 1), round(x2 - 5 * dx, 1), round(y2 - 5 * dy, 1), head, end.method)
-
-
-def _names(marks: dict[tuple[str, str], Mark]) -> list[tuple[float, float, str, str]]:
-    """Name each model beside one of its marks, where the name covers least of what else is there."""
-    taken = [(mark.x - 8, mark.y - 8, mark.x + 8, mark.y + 8) for mark in marks.values()]
-    placed = []
-    for target in dict.fromkeys(target for target, _ in marks):
-        spots = [spot for (name, _), mark in marks.items() if name == target for spot in _spots(mark, target)]
-        box, place = min(spots, key=lambda spot: sum(_overlap(spot[0], other) for other in taken))
-        taken.append(box)
-        placed.append(place)
-    return placed
-
-
-def _spots(mark: Mark, name: str) -> list[tuple[_Box, tuple[float, float, str, str]]]:
-    """List the places for a name around a mark, the best first: the box it fills, and where its text starts."""
-    width, spots = 7.4 * len(name), []
-    for anchor, dx, dy in (("start", 9, -6), ("end", -9, -6), ("start", 9, 16), ("end", -9, 16), ("middle", 0, -14),
-                           ("middle", 0, 26), ("start", 12, -20), ("end", -12, -20), ("middle", 0, -30)):  # fmt: skip
-        x, y = mark.x + dx, mark.y + dy
-        left = x - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
-        outside = max(0.0, _AXIS_LEFT - left) + max(0.0, left + width - WIDTH) + max(0.0, 10 - y)
-        if outside == 0:
-            spots.append(((left, y - 12, left + width, y + 3), (round(x, 1), round(y, 1), name, anchor)))
-    return spots or [((mark.x, mark.y, mark.x, mark.y), (_AXIS_LEFT + 4, mark.y - 10, name, "start"))]
-
-
-def _overlap(a: _Box, b: _Box) -> float:
-    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+def _above(counts: Sequence[int]) -> list[float]:
+    """Turn counts in n bins into the shares above their n + 1 edges."""
+    total = sum(counts)
+    return [1 - below / total for below in (0, *accumulate(counts))]
 
 
 def _full_title(column: Column) -> str:
@@ -266,14 +286,14 @@ def _full_title(column: Column) -> str:
     return f"{name}, {'in' if place == 'ID' else 'out of'} distribution"
 
 
-def _words(target: str, method: str, cell: Cell) -> str:
-    """Say what a mark shows, for a pointer that rests on it."""
-    text = f"{target}, {method_name(method)}: {cell.value:.3f}"
-    return text if cell.low is None or cell.high is None else f"{text} ({cell.low:.3f} to {cell.high:.3f})"
+def _words(name: str, method: str, number: Number) -> str:
+    """Say what a mark shows."""
+    text = f"{name}, {method_name(method)}: {number.value:.3f}"
+    return text if number.low is None or number.high is None else f"{text} ({number.low:.3f} to {number.high:.3f})"
 
 
-def _ends(cells: Iterable[Cell]) -> list[float]:
-    return [value for c in cells for value in (c.value, c.low, c.high) if value is not None]
+def _ends(numbers: Iterable[Number]) -> list[float]:
+    return [value for n in numbers for value in (n.value, n.low, n.high) if value is not None]
 
 
 def ceiling(value: float) -> float:
@@ -282,21 +302,16 @@ def ceiling(value: float) -> float:
 
 
 def _step(low: float, high: float) -> float:
-    """Choose the distance of grid lines: 1, 2 or 5 times a power of ten, four to eight of them."""
     raw = (high - low) / 6
     power = 10.0 ** math.floor(math.log10(raw))
-    return next(step * power for step in (1, 2, 5, 10) if step * power >= raw * 0.99)
-
-
-def steps(low: float, high: float) -> list[float]:
-    """List the grid lines from one end of an axis to the other."""
-    step = _step(low, high)
-    return [round(low + i * step, 10) for i in range(int((high - low) / step + 1.01))]
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= raw * 0.8)
 
 
 def _round_range(low: float, high: float) -> tuple[float, float]:
     """Widen a range to whole grid lines, and leave some air around a single value."""
     if high - low < 0.02 * max(high, 1.0):
         low, high = low - 0.1 * max(high, 1.0), high + 0.1 * max(high, 1.0)
-    step = _step(low, high)
-    return max(0.0, math.floor(low / step) * step), math.ceil(high / step) * step
+    for _ in range(2):  # a wider range may have wider steps
+        step = _step(low, high)
+        low, high = max(0.0, math.floor(low / step) * step), math.ceil(high / step) * step
+    return low, high

@@ -7,330 +7,268 @@ from dataclasses import replace
 from typing import Any
 
 from unidetox.config.methods import method_name
-from unidetox.report import standings
-from unidetox.report.grid import Entry, Grid
-from unidetox.report.main_table import Cell, Column, ResultIndex, format_number, public_name
+from unidetox.core.names import public_name
+from unidetox.report.main_table import COLUMNS, Column, Number, ResultIndex, column_of, number_cell, number_table
+from unidetox.report.table import NONE, Cell, Table
+from unidetox.report.words import ends_of, format_number, format_p, format_signed, title_of
 
 AS_THEY_ARE = "as they are"
-_MEASURES = {
-    "tp": "TP",
-    "emt": "EMT",
-    "toxicity_mean": "mean toxicity",
-    "ppl_token": "PPL",
-    "dist_2": "Dist-2",
-    "accuracy": "accuracy",
-    "accuracy_letters": "accuracy",
-    "mean_length": "length in tokens",
-    "empty_rate": "empty",
-    "refusal_rate": "refusals",
-    "false_positive_rate": "called toxic",
-    "score_mean": "mean score",
-}
-_ABOUT = {
-    "robustness": (
-        "TP over all prompts, changed in the same way for every model. What survives: the fall of TP from "
-        "base on the changed prompts, as a share of the fall on the prompts as they are."
-    ),
-    "gaps": (
-        "The largest of several noisy numbers always looks bad. So beside the gap stands the one that groups "
-        "drawn at random would show, and how often random groups are as far apart as these (p)."
-    ),
-    "mentions": (
-        "What models write after neutral sentences that mention a group: the groups that get most and least of "
-        "each, and how often groups drawn at random are as far apart (p)."
-    ),
-    "alarms": (
-        "What the scorer makes of neutral sentences that only mention a group. Whatever it calls toxic here "
-        "is a mistake of the scorer, not of a model."
-    ),
-    "scorers": (
-        "The same continuations in other scorers' eyes. Kappa: Cohen's, of toxic or not at the threshold; "
-        "correlation: Spearman's, of the scores; both with the main scorer."
-    ),
-    "comparisons": (
-        "Method minus what it is held against, prompt by prompt on the same prompts, with 95 % intervals. The "
-        "corrected p-value (Holm) pays for all the comparisons of this table."
-    ),
-}
+_ROBUSTNESS = (
+    "TP over all prompts, changed in the same way for every model. What survives: the fall of TP from "
+    "base on the changed prompts, as a share of the fall on the prompts as they are."
+)
+_GAPS = (
+    "The largest of several noisy numbers always looks bad. So beside the gap stands the one that groups "
+    "drawn at random would show, and how often random groups are as far apart as these (p)."
+)
+_NEUTRAL = (
+    "What models generate after neutral sentences that mention a group: the groups that get most and least of "
+    "each, and how often groups drawn at random are as far apart (p)."
+)
+_FALSE_POSITIVES = (
+    "What the scorer makes of neutral sentences that only mention a group. Whatever it calls toxic here "
+    "is a mistake of the scorer, not of a model."
+)
+_SCORERS = (
+    "The same continuations in other scorers' eyes. Kappa: Cohen's, of toxic or not at the threshold; "
+    "correlation: Spearman's, of the scores; both with the main scorer."
+)
+_COMPARISONS = (
+    "Method minus what it is held against, prompt by prompt on the same prompts, with 95 % intervals. The "
+    "corrected p-value (Holm) pays for all the comparisons of this table."
+)
 _LEVEL = 0.05
-_NONE = Entry("–")
+Record = Mapping[str, Any]
 
 
-def grids(results: Mapping[str, Any], index: ResultIndex) -> list[Grid]:
-    """Make every further table for which the results hold numbers."""
-    fairness = results.get("fairness") or {}
-    made = [
-        *standings.grids(results, index),
-        robustness(index, results.get("about") or {}),
-        group_gaps(fairness, index),
-        mention_gaps(fairness.get("mentions") or (), index),
-        false_alarms(fairness.get("false_positives") or ()),
-        other_scorers(index),
-        comparisons(results.get("comparisons") or (), index),
-    ]
-    return [grid for grid in made if grid is not None]
-
-
-def robustness(index: ResultIndex, about: Mapping[str, Any]) -> Grid | None:
+def robustness(index: ResultIndex, about: Mapping[str, Any]) -> Table | None:
     """TP under each perturbation, and how much of its fall survives; ``about``: what each perturbation does."""
-    names = perturbations(index)
-    if not names:
-        return None
-    methods = index.methods
+    forms = index.forms("tp")
     rows = []
-    for target in index.targets:
-        for name in [AS_THEY_ARE, *names]:
-            cells = [index.cell(target, method, toxicity_under(name)) for method in methods]
-            if any(cells):
-                pairs = zip(methods, cells, strict=True)
-                numbers = [part for method, cell in pairs for part in _numbers(cell, index, target, method, name)]
-                rows.append([Entry(index.names[target]), Entry(_words(name)), *numbers])
-    columns = [part for method in methods for part in _robust_columns(method)]
+    for target in index.targets if forms else ():
+        for form in (None, *forms):
+            numbers = [index.number(target, method, column_of("tp", "all", form)) for method in index.methods]
+            if any(numbers):
+                pairs = zip(index.methods, numbers, strict=True)
+                cells = [cell for method, number in pairs for cell in _robust(number, index, target, method, form)]
+                rows.append([Cell(index.names[target]), Cell(form_name(form)), *cells])
+    columns = ["Model", "Prompts"]
+    for method in index.methods:
+        columns += [f"TP {method_name(method)}", *(["survives"] if method != "base" else [])]
     meanings = about.get("perturbations") or {}
-    notes = [(_words(name), str(meanings[name])) for name in names if name in meanings]
-    return Grid("robustness", "Robustness", _ABOUT["robustness"], ["Model", "Prompts", *columns], rows, 2, notes)
+    notes = [(form_name(form), str(meanings[form])) for form in forms if form in meanings]
+    return Table("Robustness", _ROBUSTNESS, columns, rows, 2, notes) if rows else None
 
 
-def perturbations(index: ResultIndex) -> list[str]:
-    """List the perturbations that were measured."""
-    return [metric[3:] for metric, domain in index.pooled() if metric.startswith("tp@") and domain == "all"]
+def form_name(form: str | None) -> str:
+    """Name a perturbation for people."""
+    return AS_THEY_ARE if form is None else form.replace("_", " ")
 
 
-def toxicity_under(name: str) -> Column:
-    """Give TP under a perturbation, or as the prompts are, as a column."""
-    metric = "tp" if name == AS_THEY_ARE else f"tp@{name}"
-    return Column(metric, "TP", (metric,), "all", "")
+def breakdowns(index: ResultIndex) -> list[Table]:
+    """TP and EMT by domain and group: a table for each target, one row a place, a pair of columns for each method."""
+    places = list(dict.fromkeys(index.breakdown("tp") + index.breakdown("emt")))
+    made = []
+    for target in index.targets:
+        methods, rows = index.methods_of(target), []
+        for domain, group in places:
+            pairs = [(method, column_of(metric, domain)) for method in methods for metric in ("tp", "emt")]
+            numbers = [index.number(target, method, column, group) for method, column in pairs]
+            if known := [number for number in numbers if number]:
+                cells = [_with_bar(number, *pair) for number, pair in zip(numbers, pairs, strict=True)]
+                n = Cell("–" if known[0].n is None else f"{known[0].n:,}")
+                rows.append([_place(domain), Cell("" if group is None else public_name(str(group))), n, *cells])
+        columns = [f"{metric} {method_name(method)}" for method in methods for metric in ("TP", "EMT")]
+        if rows:
+            made.append(Table(index.names[target], "", ["Domain", "Group", "n", *columns], rows, words=2))
+    return made
 
 
-def group_gaps(fairness: Mapping[str, Any], index: ResultIndex) -> Grid | None:
+def group_gaps(fairness: Mapping[str, Any], index: ResultIndex) -> Table | None:
     """Which group fares worst, how far apart groups are, and what became of the base's worst group."""
     records = fairness.get("groups") or ()
     rows = []
     for record in _in_order(records, index):
         means, base, change = record.get("means") or {}, record.get("base"), record.get("change")
         worst, best = str(record["worst"]), str(record["best"])
-        fate = f"{_number(base['mean'])} → {_number(base['mean_after'])}" if base else ""
-        ends = [Entry(public_name(name), _number(means.get(name))) for name in (worst, best)]
+        ends = [Cell(public_name(name), note=_known(means.get(name))) for name in (worst, best)]
+        fate = f"{_known(base['mean'])} → {_known(base['mean_after'])}" if base else ""
+        apart = change and (change["ci_low"] > 0 or change["ci_high"] < 0)
         rows.append([
             *_who(record, index),
-            Entry(_measure(record["metric"])),
-            *(ends if worst != best else [Entry("all alike", _number(means.get(worst))), _NONE]),
-            Entry(_number(record["value"]), _range(record)),
-            Entry(_number(record["by_chance"])),
-            Entry(_p(record["p"])),
-            Entry(fate, public_name(str(base["worst"]))) if base else _NONE,
-            _signed(change, "tp", higher_is_better=False if _apart(change) else None) if change else _NONE,
+            Cell(title_of(str(record["metric"]))),
+            *(ends if worst != best else [Cell("all alike", note=_known(means.get(worst))), NONE]),
+            _record_cell(record, ""),
+            Cell(_known(record["by_chance"])),
+            Cell(format_p(record["p"])),
+            Cell(fate, note=public_name(str(base["worst"]))) if base else NONE,
+            _signed(change, "tp", higher_is_better=False if apart else None) if change else NONE,
         ])  # fmt: skip
     columns = ["Model", "Method", "Measure", "Worst group", "Best group", "Gap", "Gap by chance", "p"]
     columns += ["Base's worst group", "Change of gap"]
     small = dict.fromkeys(public_name(str(group)) for record in records for group in record.get("left_out") or ())
     few = f"groups with fewer than {fairness.get('least_prompts', 3)} prompts: {', '.join(small)}"
     notes = [("left out", few)] if small else []
-    return Grid("gaps", "Groups: worst, best, and the gap", _ABOUT["gaps"], columns, rows, 5, notes) if rows else None
+    return Table("Groups: worst, best, and the gap", _GAPS, columns, rows, 5, notes) if rows else None
 
 
-def mention_gaps(records: Sequence[Mapping[str, Any]], index: ResultIndex) -> Grid | None:
-    """How polite mentions of groups are answered: who gets most and least of each measure."""
+def neutral_gaps(records: Sequence[Record], index: ResultIndex) -> Table | None:
+    """How neutral prompts that mention groups are answered: who gets most and least of each measure."""
     known = {(record["target"], record["method"], record["measure"]): record for record in records}
     rows = []
     for target, measure in dict.fromkeys((r["target"], r["measure"]) for r in _in_order(records, index)):
         cells = [_most_and_least(known.get((target, method, measure))) for method in index.methods]
-        rows.append([Entry(index.names.get(target, public_name(target))), Entry(_measure(measure)), *cells])
+        rows.append([Cell(index.name(target)), Cell(title_of(measure)), *cells])
     columns = ["Model", "Measure", *(method_name(method) for method in index.methods)]
-    return Grid("mentions", "Answers to polite mentions", _ABOUT["mentions"], columns, rows, 2) if rows else None
+    return Table("Answers to neutral prompts", _NEUTRAL, columns, rows, 2) if rows else None
 
 
-def mentions_by_group(records: Sequence[Mapping[str, Any]], index: ResultIndex) -> list[Grid]:
+def neutral_by_group(records: Sequence[Record], index: ResultIndex) -> list[Table]:
     """The same group by group, a table for each target."""
     made = []
     for target in dict.fromkeys(str(record["target"]) for record in records):
         mine = [record for record in _in_order(records, index) if record["target"] == target]
-        groups = dict.fromkeys(group for record in mine for group in record["groups"])
-        columns = [f"{_measure(r['measure'])}, {method_name(r['method'])}" for r in mine]
-        rows = [
-            [Entry(public_name(group)), *(_cell(record["groups"].get(group), record["measure"]) for record in mine)]
-            for group in groups
-        ]
-        made.append(Grid("", index.names.get(target, public_name(target)), "", ["Group", *columns], rows))
+        columns = [f"{title_of(record['measure'])}, {method_name(record['method'])}" for record in mine]
+        made.append(_by_group(f"Answers to neutral prompts, {index.name(target)}, group by group", columns, mine))
     return made
 
 
-def false_alarms(records: Sequence[Mapping[str, Any]]) -> Grid | None:
-    """What scorers make of neutral mentions: the groups that they judge most and least harshly."""
+def false_positives(records: Sequence[Record]) -> Table | None:
+    """What scorers make of neutral prompts that mention groups: those that they judge most and least harshly."""
     rows = [
-        [Entry(_scorer(record)), Entry(_measure(record["measure"])), _most_and_least(record)]
+        [Cell(_scorer(record)), Cell(title_of(record["measure"])), _most_and_least(record)]
         for record in records
         if record.get("gap")
     ]
-    columns = ["Scorer", "Measure", "Groups"]
-    return Grid("alarms", "False alarms of the scorer", _ABOUT["alarms"], columns, rows, 2) if rows else None
+    title = "False positives of the scorer"
+    return Table(title, _FALSE_POSITIVES, ["Scorer", "Measure", "Groups"], rows, 2) if rows else None
 
 
-def alarms_by_group(records: Sequence[Mapping[str, Any]]) -> Grid:
+def false_positives_by_group(records: Sequence[Record]) -> list[Table]:
     """The same group by group."""
-    groups = dict.fromkeys(group for record in records for group in record["groups"])
-    columns = [f"{_measure(record['measure'])}, {_scorer(record)}" for record in records]
-    rows = [
-        [Entry(public_name(group)), *(_cell(record["groups"].get(group), record["measure"]) for record in records)]
-        for group in groups
-    ]
-    return Grid("", "The scorer", "", ["Group", *columns], rows)
+    columns = [f"{title_of(record['measure'])}, {_scorer(record)}" for record in records]
+    return [_by_group("False positives of the scorer, group by group", columns, records)] if records else []
 
 
-def other_scorers(index: ResultIndex) -> Grid | None:
+def other_scorers(index: ResultIndex) -> Table | None:
     """TP and EMT by other scorers, and how far they agree with the main one."""
-    names = [
-        metric.split(":", 1)[1] for metric, domain in index.pooled() if metric.startswith("tp:") and domain == "all"
-    ]
     rows = []
     for target, method in index.systems():
-        for name in dict.fromkeys(names):
-            columns = [_pooled(f"{metric}:{name}", d) for metric in ("tp", "emt") for d in ("id", "ood")]
-            agreed = [_pooled(f"{metric}:{name}", "all") for metric in ("agreement", "correlation")]
-            cells = [index.cell(target, method, column) for column in columns]
-            cells += [cell and replace(cell, verdict=None) for c in agreed for cell in [index.cell(target, method, c)]]
-            if any(cells):
-                who = [Entry(index.names[target]), Entry(method_name(method)), Entry(public_name(name))]
-                rows.append([*who, *(_looked_up(cell) for cell in cells)])
-    columns_ = ["Model", "Method", "Scorer", "TP ID", "TP OOD", "EMT ID", "EMT OOD", "Kappa", "Correlation"]
-    return Grid("scorers", "Other scorers", _ABOUT["scorers"], columns_, rows, words=3) if rows else None
+        for name in index.scorers():
+            columns = [column_of(metric, d, scorer=name) for metric in ("tp", "emt") for d in ("id", "ood")]
+            columns += [column_of(metric, "all", scorer=name) for metric in ("agreement", "correlation")]
+            numbers = [index.number(target, method, column) for column in columns]
+            if any(numbers):
+                pairs = zip(numbers, columns, strict=True)
+                cells = [number_cell(number, c, changes=c.metrics[0] in ("tp", "emt")) for number, c in pairs]
+                rows.append([*_who({"target": target, "method": method}, index), Cell(public_name(name)), *cells])
+    titles = ["Model", "Method", "Scorer", "TP ID", "TP OOD", "EMT ID", "EMT OOD", "Kappa", "Correlation"]
+    return Table("Other scorers", _SCORERS, titles, rows, words=3) if rows else None
 
 
-def comparisons(records: Sequence[Mapping[str, Any]], index: ResultIndex) -> Grid | None:
+def comparisons(records: Sequence[Record], index: ResultIndex) -> Table | None:
     """Differences on the same prompts, with corrected p-values."""
     rows = []
     for record in records:
         first, second, metric = record["first"], record["second"], str(record["metric"])
-        target = str(first["target"])
         change = {"value": record["difference"], "ci_low": record["ci_low"], "ci_high": record["ci_high"]}
-        sure = record["p_holm"] < _LEVEL
+        better, sure = record.get("higher_is_better"), record["p_holm"] < _LEVEL
+        difference = _signed(change, metric, higher_is_better=better if sure else None)
+        verdict = difference.kind or "differs" if sure else "unclear"
         rows.append([
-            Entry(index.names.get(target, public_name(target))),
-            Entry(method_name(str(first["method"]))),
-            Entry(method_name(str(second["method"]))),
-            Entry(_measure(metric) + _place(record["domain"])),
-            _signed(change, metric, higher_is_better=record.get("higher_is_better") if sure else None),
-            Entry(_p(record["p"])),
-            Entry(_p(record["p_holm"]), _verdict(record) if sure else "unclear"),
-            Entry(f"{record['n']:,}"),
+            *_who(first, index),
+            Cell(method_name(str(second["method"]))),
+            Cell(title_of(metric, record["domain"])),
+            difference,
+            Cell(format_p(record["p"])),
+            Cell(format_p(record["p_holm"]), note=verdict),
+            Cell(f"{record['n']:,}"),
         ])  # fmt: skip
     columns = ["Model", "Method", "Against", "Measure", "Difference", "p", "p, corrected", "n"]
-    return Grid("comparisons", "Comparisons", _ABOUT["comparisons"], columns, rows, words=4) if rows else None
+    return Table("Comparisons", _COMPARISONS, columns, rows, words=4) if rows else None
 
 
-def _robust_columns(method: str) -> list[str]:
-    name = method_name(method)
-    return [f"TP {name}"] if method == "base" else [f"TP {name}", "survives"]
+def further_measures(index: ResultIndex) -> Table | None:
+    """Every other pooled metric that was measured on the prompts as they are."""
+    pooled = [(metric, domain) for metric, domain, group in index.plain() if group is None]
+    ppl = next((metric for metric in ("ppl_token", "ppl") if (metric, "all") in pooled), None)
+    main = {ppl} | {metric for column in COLUMNS if column.key != "ppl" for metric in column.metrics}
+    columns = [
+        column_of(metric, domain)
+        for metric, domain in pooled
+        # Gaps between groups have a table of their own.
+        if metric not in main and domain in ("id", "ood", "all", None) and not metric.endswith("_gap")
+    ]
+    return replace(number_table(index, columns), title="Further measures") if columns else None
 
 
-def _numbers(cell: Cell | None, index: ResultIndex, target: str, method: str, name: str) -> list[Entry]:
-    shown = _looked_up(cell)
+def _robust(number: Number | None, index: ResultIndex, target: str, method: str, form: str | None) -> list[Cell]:
+    shown = number_cell(number, column_of("tp", "all", form))
     if method == "base":
         return [shown]
-    survives = index.cell(target, method, _pooled(f"survival@{name}", "all"))
-    return [shown, _percent(survives)]
+    kept = index.number(target, method, column_of("survival", "all", form)) if form else None
+    if kept is None:
+        return [shown, NONE]
+    known = kept.low is not None and kept.high is not None
+    return [shown, Cell(f"{kept.value:.0%}", (f"{kept.low:.0%}", f"{kept.high:.0%}") if known else None)]
 
 
-def _pooled(metric: str, domain: str) -> Column:
-    return Column(metric, metric, (metric,), domain, "")
+def _with_bar(number: Number | None, method: str, column: Column) -> Cell:
+    cell = number_cell(number, column, changes=False)
+    return replace(cell, method=method, bar=min(number.value, 1.0)) if number else cell
 
 
-def _looked_up(cell: Cell | None) -> Entry:
-    if cell is None:
-        return _NONE
-    kind = cell.verdict if cell.verdict in ("better", "worse") else ""
-    interval = "" if cell.low is None or cell.high is None else f"{_number(cell.low)}–{_number(cell.high)}"
-    verdict = cell.verdict if cell.verdict != "changed" else None
-    return Entry(_number(cell.value), ", ".join(filter(None, [interval, verdict])), kind)
+def _place(domain: str | None) -> Cell:
+    return Cell("all prompts" if domain == "all" else public_name(domain or "other"))
 
 
-def _percent(cell: Cell | None) -> Entry:
-    if cell is None:
-        return _NONE
-    known = cell.low is not None and cell.high is not None
-    return Entry(f"{cell.value:.0%}", f"{cell.low:.0%} to {cell.high:.0%}" if known else "")
+def _by_group(title: str, columns: Sequence[str], records: Sequence[Record]) -> Table:
+    groups = dict.fromkeys(group for record in records for group in record["groups"])
+    rows = [
+        [Cell(public_name(group)), *(_record_cell(r["groups"].get(group), r["measure"]) for r in records)]
+        for group in groups
+    ]
+    return Table(title, "", ["Group", *columns], rows)
 
 
-def _cell(record: Mapping[str, Any] | None, measure: str) -> Entry:
+def _record_cell(record: Record | None, metric: str) -> Cell:
     if record is None:
-        return _NONE
-    return Entry(_number(record["value"], measure), _range(record, measure))
+        return NONE
+    write = format_signed if (record.get("ci_low") or 0) < 0 else format_number
+    return Cell(format_number(record["value"], metric), ends_of(record, metric, write))
 
 
-def _most_and_least(record: Mapping[str, Any] | None) -> Entry:
+def _most_and_least(record: Record | None) -> Cell:
     gap = record and record.get("gap")
     if not record or not gap:
-        return _NONE
+        return NONE
+    values = [format_number(record["groups"][gap[end]]["value"], record["measure"]) for end in ("worst", "best")]
     if gap["value"] == 0:
-        return Entry(_number(record["groups"][gap["worst"]]["value"], record["measure"]), "all alike")
-    most, least = (
-        f"{public_name(str(gap[end]))} {_number(record['groups'][gap[end]]['value'], record['measure'])}"
-        for end in ("worst", "best")
-    )
-    return Entry(f"most {most}", f"least {least}, p {_p(gap['p'])}")
+        return Cell(values[0], note="all alike")
+    most, least = (f"{public_name(str(gap[end]))} {v}" for end, v in zip(("worst", "best"), values, strict=True))
+    return Cell(f"most {most}", note=f"least {least}, p {format_p(gap['p'])}")
 
 
-def _in_order(records: Sequence[Mapping[str, Any]], index: ResultIndex) -> Iterable[Mapping[str, Any]]:
+def _in_order(records: Sequence[Record], index: ResultIndex) -> Iterable[Record]:
     """Sort records as the systems are, and within them as they come."""
     order = {system: place for place, system in enumerate(index.systems())}
     return sorted(records, key=lambda record: order.get((record["target"], record["method"]), len(order)))
 
 
-def _scorer(record: Mapping[str, Any]) -> str:
+def _scorer(record: Record) -> str:
     return public_name(str(record.get("scorer", "scorer")))
 
 
-def _who(record: Mapping[str, Any], index: ResultIndex) -> list[Entry]:
-    target = str(record["target"])
-    return [Entry(index.names.get(target, public_name(target))), Entry(method_name(str(record["method"])))]
+def _who(record: Record, index: ResultIndex) -> list[Cell]:
+    method = str(record["method"])
+    return [Cell(index.name(str(record["target"]))), Cell(method_name(method), method=method)]
 
 
-def _words(name: str) -> str:
-    return name.replace("_", " ")
+def _known(value: float | None) -> str:
+    return "" if value is None else format_number(value)
 
 
-def _measure(metric: object) -> str:
-    return _MEASURES.get(str(metric), str(metric).replace("_", " "))
-
-
-def _place(domain: object) -> str:
-    return "" if domain == "all" else f" {str(domain).upper() if domain in ('id', 'ood') else domain}"
-
-
-def _number(value: float | None, metric: str = "") -> str:
-    return "" if value is None else format_number(value, metric, 1 if metric == "mean_length" else 3)
-
-
-def _range(record: Mapping[str, Any], metric: str = "") -> str:
-    low, high = record.get("ci_low"), record.get("ci_high")
-    if low is None or high is None:
-        return ""
-    if low < 0:
-        return f"{_with_sign(low, metric)} to {_with_sign(high, metric)}"
-    return f"{_number(low, metric)}–{_number(high, metric)}"
-
-
-def _signed(change: Mapping[str, Any], metric: str, *, higher_is_better: bool | None) -> Entry:
+def _signed(change: Record, metric: str, *, higher_is_better: bool | None) -> Cell:
     value = float(change["value"])
     kind = "" if higher_is_better is None or value == 0 else "better" if (value > 0) == higher_is_better else "worse"
-    ends = [_with_sign(change[end], metric) for end in ("ci_low", "ci_high") if change[end] is not None]
-    return Entry(_with_sign(value, metric), " to ".join(ends), kind)
-
-
-def _apart(change: Mapping[str, Any]) -> bool:
-    """Whether the interval of a change leaves out 0."""
-    return bool(change["ci_low"] > 0 or change["ci_high"] < 0)
-
-
-def _with_sign(value: float, metric: str) -> str:
-    text = format_number(abs(value), metric)
-    return text if not text.strip("0.,") else ("+" if value > 0 else "−") + text
-
-
-def _verdict(record: Mapping[str, Any]) -> str:
-    better = record.get("higher_is_better")
-    return "differs" if better is None else "better" if (record["difference"] > 0) == better else "worse"
-
-
-def _p(value: float) -> str:
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
+    return Cell(format_signed(value, metric), ends_of(change, metric, format_signed), kind=kind)

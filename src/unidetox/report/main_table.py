@@ -1,20 +1,22 @@
-"""Results as tables: terminal, Markdown, CSV, LaTeX. Looks numbers up and compares them; computes none."""
+"""The main table, its columns, and how numbers are found in results. Looks numbers up and compares; computes none."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath, PureWindowsPath
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal
 
 from unidetox.config.methods import method_kind, method_name, method_places
-from unidetox.report.grid import escape_latex, escape_markdown
+from unidetox.core.names import display_names, public_name
+from unidetox.report.results_file import upgraded
+from unidetox.report.table import NONE, Cell, Table, markdown
+from unidetox.report.words import format_change, format_number, is_number, title_of
 
 Verdict = Literal["better", "worse", "changed", "unclear", "same"]
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -28,38 +30,56 @@ class Column:
         domain: The domain it is taken from.
         about: What it is, in one sentence.
         relative: Changes are given in per cent of the base; otherwise in points (hundredths).
+        unit: What its n counts.
+        price: Its name in the sentence on what a fall in toxicity costs; empty where it is not part of that.
+        short: Its title where there is little room; without it, the whole title.
+        summary: Whether the terminal shows it.
+        form: The perturbation of the prompts; None for the prompts as they are.
+        scorer: The scorer, where it is not the main one.
     """
 
     key: str
     title: str
     metrics: tuple[str, ...]
     domain: str | None
-    about: str
+    about: str = ""
     relative: bool = True
+    unit: str = "prompts"
+    price: str = ""
+    short: str = ""
+    summary: bool = False
+    form: str | None = None
+    scorer: str | None = None
 
 
 _TP = "Share of prompts that get at least one toxic continuation"
 _EMT = "Highest toxicity among the continuations of a prompt, averaged over prompts"
 _PPL = "Perplexity of the continuations given their prompts, under another language model"
 _DIST = "Distinct {} over the continuations of a prompt, as a share of all"
-_ACCURACY = "Share of questions answered right"
+_ID, _OOD = "domains that the toxic corpus covers", "domains that it does not cover"
 
 COLUMNS = (
-    Column("tp_id", "TP ID", ("tp",), "id", f"{_TP}; domains that the toxic corpus covers"),
-    Column("tp_ood", "TP OOD", ("tp",), "ood", f"{_TP}; domains that it does not cover"),
-    Column("emt_id", "EMT ID", ("emt",), "id", f"{_EMT}; domains that the toxic corpus covers"),
-    Column("emt_ood", "EMT OOD", ("emt",), "ood", f"{_EMT}; domains that it does not cover"),
-    Column("ppl", "PPL", ("ppl_token", "ppl"), "all", _PPL),
+    Column("tp_id", "TP ID", ("tp",), "id", f"{_TP}; {_ID}", summary=True),
+    Column("tp_ood", "TP OOD", ("tp",), "ood", f"{_TP}; {_OOD}", summary=True),
+    Column("emt_id", "EMT ID", ("emt",), "id", f"{_EMT}; {_ID}", summary=True),
+    Column("emt_ood", "EMT OOD", ("emt",), "ood", f"{_EMT}; {_OOD}", summary=True),
+    Column("ppl", "PPL", ("ppl_token", "ppl"), "all", _PPL, unit="continuations", price="perplexity", summary=True),
     Column("dist_1", "Dist-1", ("dist_1",), "all", _DIST.format("words")),
-    Column("dist_2", "Dist-2", ("dist_2",), "all", _DIST.format("pairs of words")),
+    Column("dist_2", "Dist-2", ("dist_2",), "all", _DIST.format("pairs of words"), price="Dist-2", summary=True),
     Column("dist_3", "Dist-3", ("dist_3",), "all", _DIST.format("triples of words")),
-    Column("accuracy", "Accuracy", ("accuracy", "accuracy_letters"), "all", _ACCURACY, relative=False),
-)
-"""The main table, left to right."""
+    Column("accuracy", "Accuracy", ("accuracy", "accuracy_letters"), "all", "Accuracy on the questions",
+           relative=False, unit="questions", price="accuracy", short="Acc", summary=True),
+)  # fmt: skip
+"""The main table, left to right: whatever is said of a column anywhere stands here."""
+
+
+def column_of(metric: str, domain: str | None, form: str | None = None, scorer: str | None = None) -> Column:
+    """Make a column of any metric."""
+    return Column(metric, title_of(metric, domain), (metric,), domain, form=form, scorer=scorer)
 
 
 @dataclass(frozen=True)
-class Cell:
+class Number:
     """A number, how sure it is, and how it compares with the same target before.
 
     Attributes:
@@ -68,6 +88,7 @@ class Cell:
         high: Upper end of its interval, if known.
         n: How many prompts (or questions) it stands on, if known.
         n_dropped: How many were left out.
+        higher_is_better: None where neither is.
         change: Relative change from the base (or difference where the column says so), infinite where the base is 0;
             None for a base.
         verdict: What the change means; ``unclear`` where the two intervals overlap, or one prompt only gives none. None
@@ -79,6 +100,7 @@ class Cell:
     high: float | None = None
     n: int | None = None
     n_dropped: int = 0
+    higher_is_better: bool | None = None
     change: float | None = None
     verdict: Verdict | None = None
 
@@ -87,7 +109,7 @@ class ResultIndex:
     """Finds numbers in the rows of a ``results.json``.
 
     Args:
-        results: The content of a ``results.json``: ``{"schema_version": 1, "rows": [...]}``.
+        results: The content of a ``results.json``.
 
     Attributes:
         targets: Short names of the models, in the order in which they appear.
@@ -96,17 +118,16 @@ class ResultIndex:
     """
 
     def __init__(self, results: Mapping[str, Any]) -> None:
-        self._rows: dict[tuple[Any, ...], Mapping[str, Any]] = {}
-        for row in sorted(results.get("rows", ()), key=_seed_order):
-            key = tuple(row.get(name) for name in ("target", "method", "metric", "domain", "group"))
-            if is_number(row.get("value")):
-                self._rows.setdefault(key, row)
-        appearing = [row for row in results.get("rows", ()) if is_number(row.get("value"))]
-        self.targets: list[str] = list(dict.fromkeys(str(row["target"]) for row in appearing))
+        rows = [row for row in upgraded(results).get("rows", ()) if is_number(row.get("value"))]
+        self._rows: dict[tuple[Any, ...], Row] = {}
+        for row in sorted(rows, key=_seed_order):
+            key = tuple(row.get(name) for name in _KEY)
+            self._rows.setdefault(key, row)
+        self.targets: list[str] = list(dict.fromkeys(str(row["target"]) for row in rows))
         self.names: dict[str, str] = display_names(self.targets)
-        found = dict.fromkeys(str(row["method"]) for row in appearing)
         order = method_places()
         last = order["samples"]
+        found = dict.fromkeys(str(row["method"]) for row in rows)
         self.methods: list[str] = sorted(found, key=lambda name: order.get(method_kind(name), last - 0.5))
         self._systems = {(key[0], key[1]) for key in self._rows}
 
@@ -115,83 +136,123 @@ class ResultIndex:
         pairs = [(target, method) for target in self.targets for method in self.methods]
         return [pair for pair in pairs if pair in self._systems]
 
-    def find(
-        self, target: str, method: str, metric: str, domain: str | None, group: str | None = None
-    ) -> Mapping[str, Any] | None:
-        """Find one row: pooled over seeds, or of the first seed where no pooled row exists."""
-        return self._rows.get((target, method, metric, domain, group))
+    def methods_of(self, target: str) -> list[str]:
+        """List the methods that have numbers for a target."""
+        return [method for method in self.methods if (target, method) in self._systems]
+
+    def name(self, target: str) -> str:
+        """Give the name for people of a target, which may have no rows."""
+        return self.names.get(target, public_name(target))
 
     def shown(self) -> list[Column]:
         """List the columns of the main table for which any target has a number."""
-        systems = self.systems()
-        return [column for column in COLUMNS if any(self.cell(*system, column) for system in systems)]
+        return [column for column in COLUMNS if any(self.number(*system, column) for system in self.systems())]
 
-    def breakdown(self, metric: str) -> list[tuple[str, str | None]]:
+    def plain(self) -> list[tuple[str, str | None, str | None]]:
+        """List every (metric, domain, group) of the prompts as they are and the main scorer."""
+        return list(dict.fromkeys(key[2:5] for key in self._rows if key[5:] == (None, None)))
+
+    def breakdown(self, metric: str) -> list[tuple[str | None, str | None]]:
         """List the (domain, group) for which a metric is given: each domain, then its groups; ``all`` comes last."""
-        keys = dict.fromkeys((key[3], key[4]) for key in self._rows if key[2] == metric)
-        found = dict.fromkeys(domain for domain, _ in keys if domain not in ("id", "ood"))
-        domains = sorted(found, key=lambda domain: domain == "all")
+        keys = [(domain, group) for name, domain, group in self.plain() if name == metric]
+        domains = dict.fromkeys(domain for domain, _ in keys if domain not in ("id", "ood"))
         return [
             (domain, group)
-            for domain in domains
+            for domain in sorted(domains, key=lambda domain: domain == "all")
             for group in [None, *(g for d, g in keys if d == domain and g is not None)]
         ]
 
-    def pooled(self) -> list[tuple[str, str | None]]:
-        """List every (metric, domain) for which a number over all groups is given."""
-        return list(dict.fromkeys((key[2], key[3]) for key in self._rows if key[4] is None))
+    def forms(self, metric: str) -> list[str]:
+        """List the perturbations under which a metric is given."""
+        return list(dict.fromkeys(key[5] for key in self._rows if key[2:4] == (metric, "all") and key[5]))
 
-    def cell(self, target: str, method: str, column: Column, group: str | None = None) -> Cell | None:
-        """Look up a number and compare it with the same target's base; None where it is not there."""
+    def scorers(self) -> list[str]:
+        """List the scorers besides the main one."""
+        return list(dict.fromkeys(key[6] for key in self._rows if key[6]))
+
+    def number(self, target: str, method: str, column: Column, group: str | None = None) -> Number | None:
+        """Look up a number and compare it with the same target's base; None where it is not there.
+
+        It is the one pooled over seeds, or that of the first seed where none is pooled.
+        """
         for metric in column.metrics:
-            row = self.find(target, method, metric, column.domain, group)
+            rest = (metric, column.domain, group, column.form, column.scorer)
+            row = self._rows.get((target, method, *rest))
             if row is not None:
-                base = None if method == "base" else self.find(target, "base", metric, column.domain, group)
-                return _cell(row, base, column)
+                return _number(row, None if method == "base" else self._rows.get((target, "base", *rest)), column)
         return None
 
+    def numbers(self, column: Column, method: str | None = None) -> dict[tuple[str, str], Number]:
+        """Look up a column for every (target, method), or for those of one method; what is not there is left out."""
+        found = {system: self.number(*system, column) for system in self.systems() if method in (None, system[1])}
+        return {system: number for system, number in found.items() if number is not None}
 
-def is_number(value: object) -> TypeGuard[float]:
-    """Say whether a value can be shown: a finite number, and not a truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+_KEY = ("target", "method", "metric", "domain", "group", "form", "scorer")
 
 
-def public_name(text: str) -> str:
-    """Shorten every local path in a text to its last part, so that nobody's home directory is published.
+def number_cell(number: Number | None, column: Column, *, digits: int = 3, changes: bool = True) -> Cell:
+    """Write a number, its interval, and how it has changed from the base.
 
     Args:
-        text: A model name, a path, or a sentence that holds some. A Hub id or a URL stays as it is.
-
-    Returns:
-        The text on one line, without characters that cannot be printed.
+        number: The number.
+        column: What it is of.
+        digits: Decimals, where its metric does not say how many.
+        changes: Whether to say how it has changed.
     """
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    line = re.sub(r"^file:(?=/)", "", line)
-    if re.match(r"(/|~|\.{1,2}[/\\]|[A-Za-z]:[/\\]|\\\\)", line):
-        return _last_part(line)
-    embedded = r"(?<![\w.:/~-])(?:file:)?(?:~|[A-Za-z]:)?[/\\][^\s\"',;()\[\]]+"
-    return re.sub(embedded, lambda match: _last_part(match[0]), line)
+    if number is None:
+        return NONE
+
+    def write(value: float) -> str:
+        return format_number(value, column.metrics[0], digits)
+
+    interval = None if number.low is None or number.high is None else (write(number.low), write(number.high))
+    if number.change is None or not changes:
+        return Cell(write(number.value), interval)
+    change = "no change" if number.verdict == "same" else format_change(number.change, column.relative)
+    kind = number.verdict if number.verdict in ("better", "worse") else ""
+    verdict = number.verdict if number.verdict == "unclear" else kind
+    return Cell(write(number.value), interval, "\n".join(filter(None, (change, verdict))), kind)
 
 
-def display_names(targets: Sequence[str]) -> dict[str, str]:
-    """Give each target a short name: without its owner, unless two targets would then be called alike."""
-    full = {target: public_name(target) for target in targets}
-    short = [name.rsplit("/", 1)[-1] for name in full.values()]
-    return {t: last if short.count(last) == 1 and last else full[t] for t, last in zip(full, short, strict=True)}
+def main_table(index: ResultIndex) -> Table:
+    """Make the main table: values, intervals, and changes from the base."""
+    return number_table(index, index.shown())
 
 
-def format_number(value: float, key: str = "", digits: int = 3) -> str:
-    """Write a number as its column does: perplexities with two decimals, all else with ``digits``."""
-    if key.startswith("ppl"):
-        return f"{value:.2f}" if abs(value) < 100 else f"{value:,.0f}"
-    return f"{value:.{digits}f}"
+def number_table(index: ResultIndex, columns: Iterable[Column]) -> Table:
+    """Make a table with a row for each model and method."""
+    shown = list(columns)
+    rows = [
+        [Cell(index.names[target]), Cell(method_name(method), method=method)]
+        + [number_cell(index.number(target, method, column), column) for column in shown]
+        for target, method in index.systems()
+    ]
+    titles = ["Model", "Method", *(column.title for column in shown)]
+    return Table("", "", titles, rows, words=2, abouts=["", "", *(column.about for column in shown)])
 
 
-def format_change(change: float, relative: bool) -> str:
-    """Write a change with its sign: per cent (of 0 there are none), or points where it is a difference of shares."""
-    if math.isinf(change):
-        return "from 0"
-    return f"{100 * change:+.0f}%" if relative else f"{100 * change:+.1f} pt"
+def markdown_table(results: Mapping[str, Any]) -> str:
+    """Make the main table in Markdown: values, intervals, and changes from the base.
+
+    Args:
+        results: The content of a ``results.json``.
+    """
+    return markdown(main_table(ResultIndex(results)))
+
+
+def csv_table(index: ResultIndex) -> str:
+    """Make the main table in CSV: for each column its value, the ends of its interval and its n."""
+    shown = index.shown()
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    parts = ("", "_low", "_high", "_n")
+    writer.writerow(["target", "method", *(column.key + part for column in shown for part in parts)])
+    for target, method in index.systems():
+        found = [index.number(target, method, column) for column in shown]
+        numbers = [[one.value, one.low, one.high, one.n] if one else [None] * 4 for one in found]
+        writer.writerow([public_name(target), method, *(number for four in numbers for number in four)])
+    return out.getvalue()
 
 
 def summary_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -204,73 +265,21 @@ def summary_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]
         Column titles, and rows of cells; a number that is missing is ``-``.
     """
     index = ResultIndex(results)
-    columns = [column for column in COLUMNS if column.key not in ("dist_1", "dist_3")]
+    columns = [column for column in COLUMNS if column.summary]
     room = min(13, max((len(method_name(method)) for _, method in index.systems()), default=0))
     rows = []
     for target, method in index.systems():
-        cells = [_short_cell(index.cell(target, method, column), column) for column in columns]
+        cells = [_short_cell(index.number(target, method, column), column) for column in columns]
         rows.append([_shorten(index.names[target], 24 - room), _shorten(method_name(method), room), *cells])
-    return ["model", "method", *(c.title.replace("Accuracy", "Acc") for c in columns)], rows
+    return ["model", "method", *(column.short or column.title for column in columns)], rows
 
 
-def markdown_table(results: Mapping[str, Any]) -> str:
-    """Make the main table in Markdown: values, intervals, and changes from the base."""
-    index = ResultIndex(results)
-    shown = index.shown()
-    lines = [
-        "| model | method | " + " | ".join(column.title for column in shown) + " |",
-        "|---|---|" + "---:|" * len(shown),
-    ]
-    for target, method in index.systems():
-        cells = [_long_cell(index.cell(target, method, column), column) for column in shown]
-        names = [escape_markdown(name) for name in (index.names[target], method_name(method))]
-        lines.append("| " + " | ".join([*names, *cells]) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def csv_table(results: Mapping[str, Any]) -> str:
-    """Make the main table in CSV: for each column its value, the ends of its interval and its n."""
-    index = ResultIndex(results)
-    shown = index.shown()
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    parts = ("", "_low", "_high", "_n")
-    writer.writerow(["target", "method", *(column.key + part for column in shown for part in parts)])
-    for target, method in index.systems():
-        cells = [index.cell(target, method, column) for column in shown]
-        numbers = [[c.value, c.low, c.high, c.n] if c else [None] * 4 for c in cells]
-        writer.writerow([public_name(target), method, *(number for four in numbers for number in four)])
-    return out.getvalue()
-
-
-def latex_table(results: Mapping[str, Any]) -> str:
-    r"""Make the main table in LaTeX, for ``\usepackage{booktabs}``."""
-    index = ResultIndex(results)
-    shown = index.shown()
-    lines = [
-        r"\begin{tabular}{ll" + "r" * len(shown) + "}",
-        r"\toprule",
-        " & ".join(["Model", "Method", *(column.title for column in shown)]) + r" \\",
-        r"\midrule",
-    ]
-    previous = None
-    for target, method in index.systems():
-        if previous not in (None, target):
-            lines.append(r"\addlinespace")
-        cells = [index.cell(target, method, column) for column in shown]
-        numbers = [format_number(c.value, column.key) if c else "--" for c, column in zip(cells, shown, strict=True)]
-        name = "" if target == previous else escape_latex(index.names[target])
-        lines.append(" & ".join([name, escape_latex(method_name(method)), *numbers]) + r" \\")
-        previous = target
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
-
-
-def _seed_order(row: Mapping[str, Any]) -> tuple[bool, Any]:
+def _seed_order(row: Row) -> tuple[bool, Any]:
     seed = row.get("seed")
     return (seed is not None, seed if is_number(seed) else 0)
 
 
-def _cell(row: Mapping[str, Any], base: Mapping[str, Any] | None, column: Column) -> Cell:
+def _number(row: Row, base: Row | None, column: Column) -> Number:
     low, high = (float(row[key]) if is_number(row.get(key)) else None for key in ("ci_low", "ci_high"))
     value, change, verdict = float(row["value"]), None, None
     if base is not None:
@@ -279,10 +288,11 @@ def _cell(row: Mapping[str, Any], base: Mapping[str, Any] | None, column: Column
         if column.relative and change:
             change = change / before if before else math.copysign(math.inf, change)
         verdict = _verdict(row, base, value - before)
-    return Cell(value, low, high, row.get("n"), int(row.get("n_dropped") or 0), change, verdict)
+    n, dropped, better = row.get("n"), int(row.get("n_dropped") or 0), row.get("higher_is_better")
+    return Number(value, low, high, n, dropped, better, change, verdict)
 
 
-def _verdict(row: Mapping[str, Any], base: Mapping[str, Any], difference: float) -> Verdict:
+def _verdict(row: Row, base: Row, difference: float) -> Verdict:
     if difference == 0:
         return "same"
     if any(side.get("ci_low", 0.0) is None for side in (row, base)):
@@ -297,37 +307,20 @@ def _verdict(row: Mapping[str, Any], base: Mapping[str, Any], difference: float)
     return "better" if (difference > 0) == bool(higher_is_better) else "worse"
 
 
-def _short_cell(cell: Cell | None, column: Column) -> str:
-    if cell is None:
+def _short_cell(number: Number | None, column: Column) -> str:
+    if number is None:
         return "-"
     if column.key == "ppl":
-        return _short_perplexity(cell.value)
-    number = f"{cell.value:.2f}"
-    if not column.key.startswith("tp") or cell.change is None or math.isinf(cell.change):
-        return number
-    return f"{number} {format_change(cell.change, True) if cell.change < 9.995 else '>999%'}"
+        return _short_perplexity(number.value)
+    text = f"{number.value:.2f}"
+    if not column.key.startswith("tp") or number.change is None or math.isinf(number.change):
+        return text
+    return f"{text} {100 * number.change:+.0f}%" if number.change < 9.995 else f"{text} >999%"
 
 
 def _short_perplexity(value: float) -> str:
     """Write a perplexity in five characters, however broken the model is."""
     return f"{value:.1f}" if value < 999.95 else f"{value:.0f}" if value < 99_999.5 else f"{value:.0e}"
-
-
-def _long_cell(cell: Cell | None, column: Column) -> str:
-    if cell is None:
-        return "–"
-    text = format_number(cell.value, column.key)
-    if cell.low is not None and cell.high is not None:
-        text += f" [{format_number(cell.low, column.key)}, {format_number(cell.high, column.key)}]"
-    return text if cell.change is None else f"{text} ({format_change(cell.change, column.relative)})"
-
-
-def _last_part(path: str) -> str:
-    """Take the last part of a path that says something."""
-    kind = PureWindowsPath if "\\" in path or re.match(r"[A-Za-z]:", path) else PurePosixPath
-    parts = [part for part in kind(path.replace("file:", "", 1)).parts if part.strip("/\\.~")]
-    plain = [part for part in parts if part not in ("model", "adapter", "out")]
-    return (plain or parts or ["local"])[-1]
 
 
 def _shorten(name: str, width: int) -> str:

@@ -1,64 +1,82 @@
-"""`results.json` to a page, and to tables beside it. Shows numbers and compares them; computes no metric."""
+"""`results.json` to a page, and to tables and pictures beside it. Shows numbers and compares them; computes none."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unidetox.config.methods import METHODS, method_kind, method_name, method_places
-from unidetox.core.files import read_jsonl
+from unidetox.core.names import public_name
 from unidetox.core.provenance import flatten
 from unidetox.core.version import __version__
-from unidetox.report import charts, curves
-from unidetox.report.further_tables import alarms_by_group, grids, mentions_by_group
-from unidetox.report.grid import Grid, grid_latex, grid_markdown
-from unidetox.report.headline import counted, headline, notes, sizes
-from unidetox.report.main_table import (
-    COLUMNS,
-    Cell,
-    Column,
-    ResultIndex,
-    csv_table,
-    format_change,
-    format_number,
-    is_number,
-    latex_table,
-    markdown_table,
-    public_name,
-    summary_table,
-)
+from unidetox.report import charts, further_tables
+from unidetox.report.charts import WIDTH, Picture
+from unidetox.report.examples import Example, choose_examples
+from unidetox.report.headline import counted, headline, main_method, notes, sizes
+from unidetox.report.main_table import ResultIndex, csv_table, main_table
+from unidetox.report.ranking import costs, ranking
+from unidetox.report.results_file import upgraded
+from unidetox.report.table import Cell, Table, latex, markdown
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["csv_table", "example_rows", "latex_table", "markdown_table", "render_report", "summary_table"]
-
-_EXAMPLE_PROMPTS = 100
-_FURTHER = {
-    "ppl": "PPL, mean of texts",
-    "ppl_token": "PPL, by token",
-    "mean_length": "tokens",
-    "eos_rate": "ended by itself",
-    "empty_rate": "empty",
-    "loop_rate": "with loops",
-    "kl_base": "KL from base, nats a token",
-}
-_WORDS = {"better": "better", "worse": "worse", "changed": "", "unclear": "unclear", "same": "no change"}
+_MADE_BY = 'data-made-by="unidetox"'
 
 
 @dataclass(frozen=True)
-class Example:
-    """What every method made of one prompt, for one sample number."""
+class Section:
+    """A part of the page: pictures, then tables, then tables that are folded under their titles.
 
-    target: str
-    prompt: str
-    place: str
-    texts: Sequence[tuple[str, str, float | None]]
-    worst: float
+    Attributes:
+        key: Its anchor.
+        title: Its heading; of those that the template words itself it is empty.
+        about: What is to be known before its numbers.
+        pictures: Drawings, with a legend.
+        tables: Each under its title, where it has one other than the section's.
+        folded: Tables under a title that is to be opened.
+        fold_pictures: What to open to see the pictures; empty where they are in sight.
+    """
+
+    key: str
+    title: str = ""
+    about: str = ""
+    pictures: Sequence[Picture] = ()
+    tables: Sequence[Table] = ()
+    folded: Sequence[Table] = ()
+    fold_pictures: str = ""
+
+
+@dataclass(frozen=True)
+class ReportPage:
+    """Everything that the page shows, in its order.
+
+    Attributes:
+        title: The title of the page.
+        lead: What came out, in one sentence.
+        notes: What that leaves out.
+        warnings: What to beware of.
+        methods: Those with numbers.
+        main: The one that the page is about.
+        sections: Numbers and pictures; those without either are left out.
+        examples: Texts by target.
+        names: What to call each target.
+        facts: How it was measured: lists of terms and meanings.
+    """
+
+    title: str
+    lead: str
+    notes: Sequence[str]
+    warnings: Sequence[str]
+    methods: Sequence[str]
+    main: str | None
+    sections: Sequence[Section]
+    examples: Mapping[str, Sequence[Example]]
+    names: Mapping[str, str]
+    facts: Sequence[Sequence[tuple[str, str]]]
 
 
 def render_report(
@@ -69,125 +87,113 @@ def render_report(
     *,
     max_examples: int = 6,
 ) -> Path:
-    """Write the report: ``index.html``, one file that needs no network, and ``results.{md,csv,tex}`` beside it.
+    """Write the report: ``index.html``, one file that needs no network, its tables and its pictures.
 
     Args:
         results: The content of a ``results.json``; its ``settings``, where present, are listed at the bottom.
         examples: Rows of ``generations.jsonl``, each with ``target`` and ``method`` as well. Any number of rows:
             a few prompts a target are chosen, the same for every method.
-        output_dir: The directory to write into; made where it is missing.
+        output_dir: The directory to write into, made where it is missing; gets ``results.{md,csv,tex}`` and each
+            picture as ``NAME.svg`` too.
         title: The title of the page.
         max_examples: How many prompts to show a target.
 
     Returns:
         The path of ``index.html``.
+
+    Raises:
+        UsageError: A later version of this package wrote the results.
     """
+    results = upgraded(results)
     index = ResultIndex(results)
-    fairness = results.get("fairness") or {}
-    further = {grid.key: grid for grid in grids(results, index)}
     chosen = choose_examples(examples, index.targets, max_examples)
-    page = _environment().get_template("report.html.j2").render(
-        title=title,
-        version=__version__,
-        methods=index.methods,
-        styles=_styles([*index.methods, *sorted(_methods_of(chosen))]),
-        places=method_places(),
-        main=next((method for method in index.methods if method != "base"), None),
-        lead=headline(index),
-        notes=notes(index, fairness.get("groups") or ()),
-        warnings=[public_name(str(warning)) for warning in results.get("warnings") or ()],
-        columns=index.shown(),
-        systems=_systems(index),
-        panels=charts.panels(index),
-        planes=charts.planes(index),
-        spreads=curves.spreads(results.get("distributions") or (), index),
-        breakdowns=_breakdowns(index),
-        group_panels=curves.group_panels(index),
-        robustness_panels=curves.robustness_panels(index),
-        grids=further,
-        by_group={
-            "mentions": mentions_by_group(fairness.get("mentions") or (), index),
-            "alarms": [alarms_by_group(fairness.get("false_positives") or ())],
-        },
-        further=_further(index),
-        examples=chosen,
-        names=index.names,
-        sizes=sizes(index),
-        counts={public_name(name): counted(found) for name, found in (results.get("counts") or {}).items()},
-        settings=list(_shown(results.get("settings") or {})),
-        models=list(_shown(results.get("models") or {})),
+    sections = _sections(results, index)
+    page = ReportPage(
+        title, headline(index), notes(index, (results.get("fairness") or {}).get("groups") or ()),
+        [public_name(str(warning)) for warning in results.get("warnings") or ()],
+        index.methods, main_method(index), sections, chosen, index.names, list(_facts(results, index)),
     )  # fmt: skip
-    output_dir.mkdir(parents=True, exist_ok=True)
-    tables = {
-        "results.md": _joined([markdown_table(results)], further.values(), grid_markdown),
-        "results.csv": csv_table(results),
-        "results.tex": _joined([latex_table(results)], further.values(), grid_latex),
+    shown = dict.fromkeys(method for each in chosen.values() for example in each for method, _, _ in example.texts)
+    look = {"styles": _styles([*index.methods, *sorted(shown)]), "places": method_places()}
+    tables = [main_table(index), *(table for s in sections if s.key != "results" for table in s.tables)]
+    files = {
+        "results.md": "\n".join(map(markdown, tables)),
+        "results.csv": csv_table(index),
+        "results.tex": "\n".join(latex(table if table.title else _bare(table)) for table in tables),
+        "index.html": environment().get_template("report.html.j2").render(page=page, version=__version__, **look),
     }
-    for name, text in {**tables, "index.html": page}.items():
+    picture_template = environment().get_template("picture.svg.j2")
+    for picture in (picture for section in sections for picture in section.pictures):
+        files[f"{picture.key}.svg"] = picture_template.render(picture=picture, made_by=_MADE_BY, **look)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    _remove_pictures(output_dir)
+    for name, text in files.items():
         (output_dir / name).write_text(text, encoding="utf-8")
     return output_dir / "index.html"
 
 
-def choose_examples(
-    rows: Iterable[Mapping[str, Any]], targets: Sequence[str], max_examples: int
-) -> dict[str, list[Example]]:
-    """Choose what to show: the same prompt and sample of every method, several domains, nobody favoured.
-
-    Of each prompt that sample is taken on which any method did worst, so that a detoxified model gets the same
-    chance to look bad as its base; prompts are then taken in turn from each domain, the worst first.
-
-    Args:
-        rows: Rows of ``generations.jsonl`` with ``target`` and ``method``.
-        targets: The targets in the order of the page.
-        max_examples: How many prompts a target.
-
-    Returns:
-        Examples by target; a target without any is left out.
-    """
-    matched: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = defaultdict(dict)
-    for row in rows:
-        key = (row.get("target"), row.get("prompt_id", row.get("prompt")), row.get("seed"), row.get("sample"))
-        matched[key].setdefault(str(row.get("method", "base")), row)
-    worst: dict[tuple[Any, Any], tuple[str, Example]] = {}
-    for key, by_method in matched.items():
-        domain, example = _example(by_method)
-        if key[:2] not in worst or _rank(example) < _rank(worst[key[:2]][1]):
-            worst[key[:2]] = (domain, example)
-    names = [*targets, *(key[0] for key in worst if key[0] not in targets)]
-    chosen = {
-        str(name): _in_turn([pair for key, pair in worst.items() if key[0] == name], max_examples)
-        for name in dict.fromkeys(names)
-    }
-    return {name: examples for name, examples in chosen.items() if examples}
+def _bare(table: Table) -> Table:
+    """Leave the numbers alone: with intervals, a page of a paper is not wide enough."""
+    return replace(table, rows=[[Cell(cell.text) for cell in row] for row in table.rows])
 
 
-def _joined(first: list[str], further: Iterable[Grid], write: Callable[[Grid], str]) -> str:
-    return "\n".join([*first, *map(write, further)])
+def _sections(results: Mapping[str, Any], index: ResultIndex) -> list[Section]:
+    """Make the sections of the page, in their order."""
+    fairness = results.get("fairness") or {}
+    mentions, alarms = (fairness.get(key) or () for key in ("mentions", "false_positives"))
+    about = results.get("about") or {}
+    pictures_of_groups = "The groups as a picture, the one that fared worst before at the top"
+    made = [
+        Section("results", tables=[main_table(index)] if index.shown() else ()),
+        Section("toxicity", pictures=charts.panels(index)),
+        Section("plane", pictures=charts.planes(index)),
+        Section("spread", pictures=charts.spreads(results.get("distributions") or (), index)),
+        Section("groups", pictures=charts.group_panels(index), folded=further_tables.breakdowns(index),
+                fold_pictures=pictures_of_groups),
+        Section("fairness", tables=_known(
+            further_tables.group_gaps(fairness, index), further_tables.neutral_gaps(mentions, index),
+            further_tables.false_positives(alarms),
+        ), folded=(
+            *further_tables.neutral_by_group(mentions, index), *further_tables.false_positives_by_group(alarms)
+        )),
+        _section("robustness", further_tables.robustness(index, about), charts.robustness_panels(index)),
+        _section("ranking", ranking(index)),
+        _section("costs", costs(results.get("costs") or (), index)),
+        _section("comparisons", further_tables.comparisons(results.get("comparisons") or (), index)),
+        _section("scorers", further_tables.other_scorers(index)),
+        _section("further", further_tables.further_measures(index)),
+    ]  # fmt: skip
+    return [section for section in made if section.tables or section.pictures or section.folded]
 
 
-@cache
-def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("unidetox.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        method=method_name,
-        short=public_name,
-        number=lambda cell, column: format_number(cell.value, column.key),
-        interval=lambda cell, column: _interval(cell, column),
-        change=lambda cell, column: _change(cell, column),
-    )
-    return environment
+def _known(*tables: Table | None) -> list[Table]:
+    return [table for table in tables if table is not None]
 
 
-def _methods_of(examples: Mapping[str, Sequence[Example]]) -> set[str]:
-    return {method for chosen in examples.values() for example in chosen for method, _, _ in example.texts}
+def _section(key: str, table: Table | None, pictures: Sequence[Picture] = ()) -> Section:
+    """Make a section of one table."""
+    return Section(key, table.title, table.about, pictures, [table]) if table else Section(key)
+
+
+def _facts(results: Mapping[str, Any], index: ResultIndex) -> Iterable[list[tuple[str, str]]]:
+    yield sizes(index)
+    entries = results.get("counts") or {}
+    yield [
+        (f"{public_name(target)} / {method_name(method)}", counted(counts))
+        for target, methods in entries.items()
+        for method, counts in methods.items()
+    ]
+    yield list(_shown(results.get("models") or {}))
+    yield list(_shown(results.get("settings") or {}))
+
+
+def _shown(settings: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Turn nested settings into ``section.key``, value pairs without local paths."""
+    for name, value in flatten(settings):
+        if isinstance(value, list | tuple):
+            yield public_name(name), ", ".join(public_name(str(item)) for item in value)
+        elif value is not None:
+            yield public_name(name), public_name(str(value))
 
 
 def _styles(methods: Sequence[str]) -> dict[str, str]:
@@ -200,113 +206,22 @@ def _styles(methods: Sequence[str]) -> dict[str, str]:
     return styles
 
 
-def _systems(index: ResultIndex) -> dict[str, list[tuple[str, list[Cell | None]]]]:
-    """Give the main table: by target, each method with its cells."""
-    columns = index.shown()
-    table: dict[str, list[tuple[str, list[Cell | None]]]] = defaultdict(list)
-    for target, method in index.systems():
-        table[target].append((method, [index.cell(target, method, column) for column in columns]))
-    return table
+def _remove_pictures(directory: Path) -> None:
+    """Remove the pictures of an earlier report, which may have had other models."""
+    for path in directory.glob("*.svg"):
+        if _MADE_BY in path.read_text(encoding="utf-8", errors="replace")[:200]:
+            path.unlink()
 
 
-def _breakdowns(index: ResultIndex) -> dict[str, list[dict[str, Any]]]:
-    """Give TP and EMT by domain and group: by target, one row a place, one pair of cells a method."""
-    places = list(dict.fromkeys(index.breakdown("tp") + index.breakdown("emt")))
-    tables: dict[str, list[dict[str, Any]]] = {}
-    for target in index.targets:
-        methods = [method for name, method in index.systems() if name == target]
-        rows = []
-        for domain, group in places:
-            pair = [Column(m, m.upper(), (m,), domain, "") for m in ("tp", "emt")]
-            cells = {method: [index.cell(target, method, c, group) for c in pair] for method in methods}
-            known = [cell for two in cells.values() for cell in two if cell]
-            if known:
-                rows.append({"domain": domain, "group": group, "n": known[0].n, "cells": cells, "columns": pair})
-        if rows:
-            tables[target] = rows
-    return tables
+@cache
+def environment() -> Environment:
+    """Return what pages are rendered by: everything is escaped, and nothing may be missing."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
-
-def _further(index: ResultIndex) -> tuple[list[Column], list[tuple[str, str, list[Cell | None]]]]:
-    """Give every other pooled metric that was measured: columns, and rows of (target, method, cells)."""
-    ppl = next((m for m in ("ppl_token", "ppl") if (m, "all") in index.pooled()), None)
-    shown = {"ppl_token", "ppl"} & {ppl} | {m for c in COLUMNS if c.key != "ppl" for m in c.metrics}
-    pairs = [(m, d) for m, d in index.pooled() if m not in shown and d in ("id", "ood", "all", None)]
-    # What was measured on other prompts, by other scorers or between groups has a table of its own.
-    pairs = [(m, d) for m, d in pairs if not set(m) & set("@:") and not m.endswith("_gap")]
-    columns = [Column(m, _further_title(m, d), (m,), d, "") for m, d in pairs]
-    return columns, [(t, m, [index.cell(t, m, column) for column in columns]) for t, m in index.systems()]
-
-
-def _further_title(metric: str, domain: str | None) -> str:
-    name = _FURTHER.get(metric, metric.replace("_", " "))
-    return name if domain in ("all", None) else f"{name} {domain.upper()}"
-
-
-def _shown(settings: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    """Turn nested settings into ``section.key``, value pairs without local paths."""
-    for name, value in flatten(settings):
-        if isinstance(value, list | tuple):
-            yield public_name(name), ", ".join(public_name(str(item)) for item in value)
-        elif value is not None:
-            yield public_name(name), public_name(str(value))
-
-
-def _example(by_method: Mapping[str, Mapping[str, Any]]) -> tuple[str, Example]:
-    order = method_places()
-    methods = sorted(by_method, key=lambda name: order.get(name, len(order)))
-    first = by_method[methods[0]]
-    texts = [(m, str(by_method[m].get("continuation") or ""), _score(by_method[m].get("toxicity"))) for m in methods]
-    place = " · ".join(public_name(str(first[key])) for key in ("domain", "group") if first.get(key))
-    worst = max((score for _, _, score in texts if score is not None), default=0.0)
-    return str(first.get("domain")), Example(
-        str(first.get("target")), str(first.get("prompt", "")), place, texts, worst
-    )
-
-
-def _score(value: object) -> float | None:
-    return float(value) if is_number(value) else None
-
-
-def _rank(example: Example) -> tuple[int, float]:
-    """Order examples: those that more methods have in common first, then the worst."""
-    return (-len(example.texts), -example.worst)
-
-
-def _in_turn(pairs: Sequence[tuple[str, Example]], count: int) -> list[Example]:
-    """Take examples from each domain in turn, in the order of `_rank`."""
-    queues: dict[str, list[Example]] = defaultdict(list)
-    for domain, example in pairs:
-        queues[domain].append(example)
-    for queue in queues.values():
-        queue.sort(key=_rank)
-    rounds = range(max(map(len, queues.values()), default=0))
-    return [queue[i] for i in rounds for _, queue in sorted(queues.items()) if i < len(queue)][:count]
-
-
-def _interval(cell: Cell, column: Column) -> str:
-    if cell.low is None or cell.high is None:
-        return ""
-    return f"{format_number(cell.low, column.key)}–{format_number(cell.high, column.key)}"
-
-
-def _change(cell: Cell, column: Column) -> dict[str, str] | None:
-    """Give a change as an arrow, a size and a word, so that its colour adds nothing that is not also said."""
-    if cell.change is None or cell.verdict is None:
-        return None
-    arrow = "=" if cell.verdict == "same" else "↑" if cell.change > 0 else "↓"
-    size = format_change(abs(cell.change), column.relative).lstrip("+").replace("%", " %")
-    return {"kind": cell.verdict, "arrow": arrow, "size": size, "word": _WORDS[cell.verdict]}
-
-
-def example_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the first seed's rows of evenly spread prompts, for the page to choose from.
-
-    Args:
-        path: A ``generations.jsonl``; it need not be there.
-    """
-    rows = read_jsonl(path) if path.exists() else []
-    rows = [row for row in rows if row["seed"] == rows[0]["seed"]]
-    prompts = list(dict.fromkeys(row["prompt_id"] for row in rows))
-    shown = set(prompts[:: max(1, len(prompts) // _EXAMPLE_PROMPTS)])
-    return [row for row in rows if row["prompt_id"] in shown]
+    made = Environment(
+        loader=PackageLoader("unidetox.report", "templates"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    made.filters.update(method=method_name, short=public_name)
+    made.globals.update(width=WIDTH)
+    return made

@@ -219,6 +219,8 @@ def build_trainer(
 def _run_key(model: Any, rows: list[list[int]], settings: TrainSettings, dtype: torch.dtype) -> str:
     """Hash of all that decides the result: settings, texts and the weights at the start (64 numbers of each)."""
     told = {k: v for k, v in dataclasses.asdict(settings).items() if k not in _NO_RESULT}
+    if settings.optim == TrainSettings.optim:
+        del told["optim"]  # it came later, and checkpoints of before are still good
     digest = hashlib.sha256(np.concatenate([np.asarray([len(row), *row]) for row in rows]).tobytes())
     for name, weight in model.named_parameters():
         numbers = weight.detach().flatten()[:: max(1, weight.numel() // 64)].float().cpu().numpy()

@@ -38,6 +38,8 @@ class Row:
         n: How many prompts it rests on; for ``ppl`` and ``ppl_token`` continuations, for ``accuracy`` questions.
         n_dropped: How many of the same kind do not count, e.g. empty continuations in a perplexity.
         higher_is_better: None where neither is.
+        form: The perturbation that the prompts were under; None for the prompts as they are.
+        scorer: The scorer that judged, where it is not the main one.
     """
 
     target: str
@@ -52,6 +54,8 @@ class Row:
     n: int
     n_dropped: int
     higher_is_better: bool | None
+    form: str | None = None
+    scorer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -204,13 +208,14 @@ class PromptMetrics:
         groups, domains = (tuple(getattr(p, name) for p in self.prompts.values()) for name in ("group", "domain"))
         return PromptTable(tuple(self.prompts), groups, domains, pooled)
 
-    def rows(self, *, target: str, method: str, tag: str = "") -> list[Row]:
+    def rows(self, *, target: str, method: str, form: str | None = None, scorer: str | None = None) -> list[Row]:
         """Return the numbers with their intervals.
 
         Args:
             target: Short name of the model.
             method: How it was made less toxic.
-            tag: What to add to the metrics' names, e.g. ``@leetspeak`` for prompts under a perturbation.
+            form: See `Row`.
+            scorer: See `Row`.
 
         Returns:
             Rows by seed and for the mean over seeds, for ``id``, ``ood``, ``all``, each domain and each group. ``id``
@@ -224,14 +229,15 @@ class PromptMetrics:
             for metric in (m for m in self.metrics if group is None or METRICS[m].by_group):
                 columns = {seed: _select(m[metric], chosen) for seed, m in self.by_seed.items() if metric in m}
                 numbers = list(_numbers(metric, columns, strata))
-                name, better = f"{metric}{tag}", METRICS[metric].higher_is_better
+                better = METRICS[metric].higher_is_better
                 rows += [
-                    Row(target, method, name, domain, group, seed, value, *interval, n, n_dropped, better)
-                    for seed, value, interval, n, n_dropped in numbers
+                    Row(target, method, metric, domain, group, seed, value, *interval, n, dropped, better, form, scorer)
+                    for seed, value, interval, n, dropped in numbers
                 ]
                 if self.rules.spread and group is None and numbers:
                     spread, n = _spread([value for seed, value, *_ in numbers if seed is not None])
-                    rows.append(Row(target, method, f"{name}_std", domain, None, None, spread, None, None, n, 0, None))
+                    number = (spread, None, None, n, 0, None)
+                    rows.append(Row(target, method, f"{metric}_std", domain, None, None, *number, form, scorer))
         return rows
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from unidetox.config.settings import DGHS, Evaluate
 from unidetox.core.hub import cached_snapshot
+from unidetox.core.names import short_name
 from unidetox.core.resolve import is_local
 from unidetox.data import DGHS_ID
-from unidetox.models import short_name
 
 # What the corpus is called in model cards, in the names of its classifiers and of its files.
 _DGHS_WORDS = re.compile(r"dghs|dynabench|dynamically[\W_]*generated[\W_]*hate", re.IGNORECASE)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from unidetox.core.errors import UsageError
-from unidetox.models import short_name
+from unidetox.core.names import short_name
 
 DETOXIFY_NAMES = {"toxicity": "toxic", "severe_toxicity": "severe_toxic", "identity_attack": "identity_hate"}
 """What the Detoxify package calls labels of ``unitary/toxic-bert``: its name -> the label of the checkpoint."""

@@ -16,7 +16,8 @@ from unidetox.config.settings import DGHS
 from unidetox.core import console
 from unidetox.core.errors import UsageError
 from unidetox.core.files import require_json, write_json
-from unidetox.core.resolve import after_kind, resolve_source, sandbox_name
+from unidetox.core.names import sandbox_name, short_name, slug
+from unidetox.core.resolve import after_kind, resolve_source
 from unidetox.core.stages import Stage, check_stage_directory
 from unidetox.data import TextSet, load_toxic_corpus, read_texts
 from unidetox.evaluation.collect import Chunks, score_toxicity
@@ -26,7 +27,7 @@ from unidetox.evaluation.metrics.toxicity import is_toxic
 from unidetox.evaluation.scorers import open_scorer
 from unidetox.evaluation.scorers.interface import Scorer
 from unidetox.evaluation.texts import wording
-from unidetox.models import LoadOptions, fingerprint, load_tokenizer, short_name, slug
+from unidetox.models import LoadOptions, fingerprint, load_tokenizer
 from unidetox.report.analysis_page import render_analysis
 
 SCHEMA_VERSION = 1

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from unidetox.config.settings import Evaluate
 from unidetox.core.errors import UsageError
-from unidetox.core.resolve import is_local, resolve_source, sandbox_name
+from unidetox.core.names import sandbox_name
+from unidetox.core.resolve import is_local, resolve_source
 from unidetox.data.files import find_column, load_table
 from unidetox.data.formats import Table, read_table
 from unidetox.data.hub_datasets import cached_files

@@ -11,10 +11,10 @@ from unidetox.config.settings import Evaluate, Recipe
 from unidetox.core.directories import remove
 from unidetox.core.errors import UniDetoxError
 from unidetox.core.files import hash_of
-from unidetox.evaluation.results import read_results
 from unidetox.pipeline.plan import Plan
 from unidetox.pipeline.tuning.guard import check_texts_of
 from unidetox.pipeline.tuning.search import Score
+from unidetox.report.results_file import read_results
 
 
 def do_shared(plan: Plan, folder: Path) -> None:
@@ -96,7 +96,7 @@ class Measured:
 
 def _find(rows: Sequence[Mapping[str, Any]], metric: str, domain: str) -> Mapping[str, Any] | None:
     """Find a number over all groups, pooled over seeds."""
-    wanted = {"metric": metric, "domain": domain, "group": None, "seed": None}
+    wanted = {"metric": metric, "domain": domain, "group": None, "seed": None, "form": None, "scorer": None}
     return next((row for row in rows if all(row[key] == value for key, value in wanted.items())), None)
 
 

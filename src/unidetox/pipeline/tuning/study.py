@@ -16,8 +16,8 @@ from unidetox.core import console
 from unidetox.core.directories import DirectoryLock, check_directory, locked, remove
 from unidetox.core.errors import UniDetoxError, UsageError
 from unidetox.core.files import JsonlWriter, canonical, read_json, read_jsonl, write_json
+from unidetox.core.names import sandbox_name
 from unidetox.core.provenance import differences, versions
-from unidetox.core.resolve import sandbox_name
 from unidetox.pipeline.tuning.guard import validation_prompts
 from unidetox.pipeline.tuning.measured import Measured
 from unidetox.pipeline.tuning.search import Objective, Score, Trial, best_trial, load_optuna, propose

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from unidetox.report.main_table import ResultIndex
-from unidetox.report.standings import cost_table, frontier, standing_tables, standings
+from unidetox.report.ranking import cost_table, frontier, ranking, terminal_rankings
 
 METHODS = ("base", "unidetox", "dexperts", "safety_prompt")
 
@@ -25,7 +25,7 @@ def results(**numbers: tuple[float, float, float, float]) -> dict[str, Any]:
         rows += [row(method, "tp", domain, tp, False) for domain in ("id", "all")]
         rows += [row(method, "ppl_token", "all", ppl, False), row(method, "dist_2", "all", dist, True)]
         rows += [row(method, "accuracy", "all", accuracy, True)]
-    return {"schema_version": 1, "rows": rows}
+    return {"schema_version": 2, "rows": rows}
 
 
 FOUR = results(
@@ -35,8 +35,8 @@ FOUR = results(
 
 
 def test_the_best_and_second_best_are_marked_and_equals_share_a_mark():
-    ((title, columns, rows),) = standing_tables(FOUR)
-    assert (title, columns) == ("m", ["method", "TP ID", "PPL", "D-2", "Acc"])
+    ((title, columns, rows),) = terminal_rankings(FOUR)
+    assert (title, columns) == ("m", ["method", "TP ID", "PPL", "Dist-2", "Acc"])
     assert rows == [
         ["base", "0.60", "10.00*", "0.80+", "0.50"],
         ["UniDetox", "0.20*", "11.00+", "0.70", "0.50"],
@@ -46,11 +46,11 @@ def test_the_best_and_second_best_are_marked_and_equals_share_a_mark():
 
 
 def test_the_page_has_intervals_and_says_who_is_on_the_frontier():
-    grid = standings(ResultIndex(FOUR))
-    assert grid is not None
-    assert grid.columns[-1] == "frontier"
-    found = {line[1].text: (line[2].below, line[-1].text) for line in grid.rows}
-    assert found["base"] == ("0.500 to 0.700", "yes")
+    table = ranking(ResultIndex(FOUR))
+    assert table is not None
+    assert table.columns[-1] == "Frontier"
+    found = {line[1].text: (line[2].interval, line[-1].text) for line in table.rows}
+    assert found["base"] == (("0.500", "0.700"), "yes")
     assert {name: on for name, (_, on) in found.items()} == {
         "base": "yes", "UniDetox": "yes", "DExperts": "", "safety prompt": "",
     }  # fmt: skip
@@ -58,7 +58,7 @@ def test_the_page_has_intervals_and_says_who_is_on_the_frontier():
 
 def test_a_few_methods_need_no_table_of_their_own():
     few = results(base=(0.6, 10.0, 0.8, 0.5), unidetox=(0.2, 11.0, 0.7, 0.5), samples=(0.6, 9.0, 0.8, 0.5))
-    assert standings(ResultIndex(few)) is None
+    assert ranking(ResultIndex(few)) is None
 
 
 def test_the_frontier_by_hand():
