@@ -5,7 +5,7 @@ BIN := .venv/bin
 EXTRAS ?= dev
 STAMP := .venv/.installed-$(EXTRAS)
 
-.PHONY: install demo test lint bench sandbox clean
+.PHONY: install demo test lint bench sandbox architectures clean
 
 install: $(STAMP)
 
@@ -31,6 +31,9 @@ bench: $(STAMP)
 # Makes the models and data of the sandbox again from their seed (about 20 minutes); they are committed.
 sandbox: $(STAMP)
 	$(BIN)/python -m tools.sandbox.build --seed 0 -o src/unidetox/data/sandbox
+
+architectures: $(STAMP)
+	$(BIN)/python -m tools.architectures
 
 clean:
 	rm -rf .venv runs build dist .pytest_cache .ruff_cache .mypy_cache

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from decoding_zoo import CONFIGS, WITHOUT_CACHE, build, plain_logits, prompts, zoo
+from decoding_zoo import BEYOND, CONFIGS, WITHOUT_CACHE, build, plain_logits, prompts, zoo
 
 from unidetox.decoding import SamplingSettings, lm, loglikelihood, sample
-from unidetox.decoding.decoders import CachedDecoder, RecomputeDecoder, backbone, make_decoder
+from unidetox.decoding.decoders import CachedDecoder, RecomputeDecoder
+from unidetox.decoding.ways import backbone, make_decoder, support
 
 HEADS = prompts(4, longest=14, seed=6)
 
@@ -58,9 +59,46 @@ def test_the_right_decoder_is_chosen(name: str, caplog: pytest.LogCaptureFixture
         assert not said
 
 
+@pytest.mark.parametrize("name", sorted(BEYOND))
+def test_texts_far_beyond_a_window_and_from_states(name: str) -> None:
+    """40 tokens where layers see 8 back, or keep a state: those of plain forward passes, whatever the batch."""
+    model = zoo(name)
+    found = [
+        sorted(
+            (row.prompt_index, row.token_ids)
+            for rows in sample(lm(model), HEADS, 1, SamplingSettings(40, top_k=1), batch_size=size)
+            for row in rows
+        )
+        for size in (1, 3, "auto")
+    ]
+    assert found[0] == found[1] == found[2]
+    for index, tokens in found[0]:
+        assert len(tokens) == 40
+        logits = plain_logits(model, HEADS[index] + tokens)[len(HEADS[index]) - 1 : -1]
+        assert tokens == logits.argmax(-1).tolist()
+
+
+@pytest.mark.parametrize("name", sorted(BEYOND))
+def test_random_texts_equal_those_that_are_recomputed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same numbers, drawn from logits of whole texts read again: the same tokens; rows end and move meanwhile."""
+    settings = SamplingSettings(20, eos_token_ids=tuple(range(0, 160, 16)))
+
+    def texts() -> list[tuple[int, int, list[int]]]:
+        rows = (row for rows in sample(lm(zoo(name)), HEADS, 6, settings, batch_size=16) for row in rows)
+        return sorted((row.prompt_index, row.sample_index, row.token_ids) for row in rows)
+
+    cached = texts()
+    assert len({len(tokens) for _, _, tokens in cached}) > 4
+    monkeypatch.setattr(
+        "unidetox.decoding.sampling.make_decoder",
+        lambda model, slots, capacity, exact: RecomputeDecoder(model, slots, capacity, support(model), exact),
+    )
+    assert cached == texts()
+
+
 @pytest.mark.parametrize("name", ["mistral", "gemma2", "gpt_neo"])
 def test_a_window_shorter_than_the_text(name: str) -> None:
-    """These see 64 tokens back: short texts are cached, for long ones the window counts."""
+    """These see 64 tokens back."""
     model, head = zoo(name), prompts(1, seed=7)[0] * 80
     (row,) = next(sample(lm(model), [head[:75]], 1, SamplingSettings(5, top_k=1)))
     expected = list(head[:75])
@@ -78,7 +116,7 @@ def test_transformers_stays_silent(caplog: pytest.LogCaptureFixture, capsys: pyt
 
 def test_heads_are_applied_apart() -> None:
     """Logits only where they are needed, also where they are capped or scaled."""
-    assert [name for name in CONFIGS if backbone(zoo(name)).unsplit_bytes] == []
+    assert all(backbone(zoo(name)).has_head for name in CONFIGS)
 
 
 @pytest.mark.parametrize("error", [AttributeError, NotImplementedError])
@@ -91,7 +129,7 @@ def test_a_model_that_does_not_name_its_head(monkeypatch: pytest.MonkeyPatch, er
 
     nameless = build(CONFIGS["gpt2"]())
     monkeypatch.setattr(nameless, "get_output_embeddings", unnamed)
-    assert backbone(nameless, exact=True).unsplit_bytes == 8 * 160
+    assert not backbone(nameless, exact=True).has_head
     assert [r.token_ids for rows in sample(lm(nameless), HEADS, 1, SamplingSettings(4)) for r in rows] == expected
 
 
@@ -105,7 +143,7 @@ def test_a_head_that_we_do_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
         return output
 
     monkeypatch.setattr(model, "forward", forward)
-    assert backbone(model).unsplit_bytes == 8 * 160
+    assert not backbone(model).has_head
     row = next(sample(lm(model), HEADS[:1], 1, SamplingSettings(4, top_k=1)))[0]
     text = list(HEADS[0])
     for token in row.token_ids:

@@ -10,7 +10,7 @@ from decoding_zoo import VOCAB, gpt2, plain_logits, prompts, zoo
 
 from unidetox.core.errors import UsageError
 from unidetox.decoding import LogitSource, SamplingSettings, contrast, contrast_scores, lm, sample
-from unidetox.decoding.decoders import make_decoder
+from unidetox.decoding.ways import make_decoder
 
 
 def random_logits(rows: int = 20, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

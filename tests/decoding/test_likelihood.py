@@ -8,7 +8,8 @@ import torch
 from decoding_zoo import build, gpt2, plain_logits, prompts, zoo
 
 from unidetox.core.errors import UniDetoxError, UsageError
-from unidetox.decoding import encode_pair, likelihood, loglikelihood
+from unidetox.decoding import encode_pair, loglikelihood, scoring
+from unidetox.decoding.backbone import Backbone
 
 SHOTS = prompts(1, longest=1, seed=2)[0] * 3 + list(range(1, 50))
 CONTEXTS = [*prompts(6, longest=15), *[[*SHOTS, i, i + 1] for i in range(4)], SHOTS, [1], *[[5, 6, 7]] * 3]
@@ -34,13 +35,13 @@ def test_mixed_lengths_and_shared_beginnings(name: str, batch_size: Any) -> None
 def count_tokens(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Tokens that go through the model, one entry a pass."""
     seen: list[int] = []
-    original = likelihood.Backbone.select
+    original = Backbone.select
 
     def spy(self: Any, inputs: dict[str, Any], *where: Any) -> Any:
         seen.append(inputs["input_ids"].numel())
         return original(self, inputs, *where)
 
-    monkeypatch.setattr(likelihood.Backbone, "select", spy)
+    monkeypatch.setattr(Backbone, "select", spy)
     return seen
 
 
@@ -68,7 +69,7 @@ def test_continuations_of_one_prompt_read_it_once(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
 def test_running_out_of_memory_halves_the_batch(monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> None:
     whole = dict(loglikelihood(gpt2(), CONTEXTS, CONTINUATIONS))
-    original, failed = likelihood._Scorer.score, []
+    original, failed = scoring.GroupScorer.score, []
 
     def fragile(self: Any, group: Any) -> Any:
         if sum(len(member.targets) for member in group.members) > 2 and len(failed) < 20:
@@ -76,7 +77,7 @@ def test_running_out_of_memory_halves_the_batch(monkeypatch: pytest.MonkeyPatch,
             raise error("no memory (injected)")
         return original(self, group)
 
-    monkeypatch.setattr(likelihood._Scorer, "score", fragile)
+    monkeypatch.setattr(scoring.GroupScorer, "score", fragile)
     squeezed = dict(loglikelihood(gpt2(), CONTEXTS, CONTINUATIONS))
     assert failed
     assert squeezed.keys() == whole.keys()
@@ -87,7 +88,7 @@ def test_running_out_of_memory_for_good_is_said(monkeypatch: pytest.MonkeyPatch)
     def broken(*_: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr(likelihood._Scorer, "score", broken)
+    monkeypatch.setattr(scoring.GroupScorer, "score", broken)
     with pytest.raises(UniDetoxError, match="memory"):
         dict(loglikelihood(gpt2(), [[1], [2]], [[1], [2]]))
 

@@ -15,6 +15,7 @@ from unidetox.core.errors import UniDetoxError, UsageError
 from unidetox.decoding import LogitSource, Sampled, SamplingSettings, contrast, lm, sample
 from unidetox.decoding import sampling as module
 from unidetox.decoding.decoders import CachedDecoder
+from unidetox.decoding.ways import support
 
 SETTINGS = SamplingSettings(max_new_tokens=9, eos_token_ids=(0, 3, 5, 8), seed=11)
 PROMPTS = prompts(9, longest=20)
@@ -115,6 +116,9 @@ class Fragile(CachedDecoder):
     largest, failing, calls = 10**9, frozenset[int](), 0
     error: type[BaseException] = torch.OutOfMemoryError
 
+    def __init__(self, model: Any, slots: int, capacity: int, exact: bool) -> None:
+        super().__init__(model, slots, capacity, support(model), exact)
+
     def step(self, tokens: torch.Tensor, positions: torch.Tensor) -> Any:
         Fragile.calls += 1
         if len(tokens) > Fragile.largest or Fragile.calls in Fragile.failing:
@@ -170,7 +174,7 @@ def test_small_memory_gives_small_batches(whole: Result, monkeypatch: pytest.Mon
 
     def spy(model: Any, slots: int, capacity: int, exact: bool) -> Any:
         seen.append(slots)
-        return CachedDecoder(model, slots, capacity, exact)
+        return CachedDecoder(model, slots, capacity, support(model), exact)
 
     monkeypatch.setattr(module, "make_decoder", spy)
     monkeypatch.setattr(module, "free_bytes", lambda _device: 1 << 19)

@@ -54,12 +54,23 @@ CONFIGS: dict[str, Any] = {
         vocab_size=VOCAB, n_positions=96, n_embd=32, n_layer=2, n_head=4, rotary_dim=4, initializer_range=0.25, **IDS
     ),
     "mistral": lambda: tf.MistralConfig(**GATED, sliding_window=64),
-    "mistral_short_window": lambda: tf.MistralConfig(**GATED, sliding_window=6),
+    "mistral_short_window": lambda: tf.MistralConfig(**GATED, sliding_window=8),
     "qwen2": lambda: tf.Qwen2Config(**GATED),
     "qwen3": lambda: tf.Qwen3Config(**GATED, head_dim=16),
     "gemma2": lambda: tf.Gemma2Config(**GATED, head_dim=16, sliding_window=64, final_logit_softcapping=3.0),
     "gemma2_short_window": lambda: tf.Gemma2Config(**GATED, head_dim=16, sliding_window=6),
     "gemma3": lambda: tf.Gemma3TextConfig(**GATED, head_dim=16, sliding_window=64),
+    "gemma3_short_window": lambda: tf.Gemma3TextConfig(
+        **GATED, head_dim=16, sliding_window=8, layer_types=["sliding_attention", "full_attention"]
+    ),
+    "gpt_oss": lambda: tf.GptOssConfig(
+        **GATED,
+        head_dim=16,
+        sliding_window=8,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+    ),
     "phi": lambda: tf.PhiConfig(**WIDE | HEADS | IDS, intermediate_size=48),
     "cohere": lambda: tf.CohereConfig(**GATED, logit_scale=0.5),
     "mamba": lambda: tf.MambaConfig(
@@ -71,8 +82,35 @@ CONFIGS: dict[str, Any] = {
         use_mambapy=False,
         **IDS,
     ),
+    "lfm2": lambda: tf.Lfm2Config(**GATED, layer_types=["conv", "full_attention"]),
+    "jamba": lambda: tf.JambaConfig(**GATED, attn_layer_period=2, attn_layer_offset=1, num_experts=4, mamba_dt_rank=4),
+    "falcon_h1": lambda: tf.FalconH1Config(
+        **GATED, head_dim=8, mamba_d_ssm=64, mamba_n_heads=4, mamba_d_head=16, mamba_d_state=16, mamba_chunk_size=16
+    ),
+    "qwen3_next": lambda: tf.Qwen3NextConfig(
+        **GATED,
+        head_dim=16,
+        layer_types=["linear_attention", "full_attention"],
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+        linear_num_key_heads=2,
+        linear_num_value_heads=4,
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=32,
+        shared_expert_intermediate_size=32,
+    ),
+    "openai_gpt": lambda: tf.OpenAIGPTConfig(
+        vocab_size=VOCAB, n_positions=96, n_embd=32, n_layer=2, n_head=4, initializer_range=0.25, **IDS
+    ),
 }
-WITHOUT_CACHE = {"mistral_short_window", "gemma2_short_window", "mamba"}
+WITH_STATES = {"mamba", "lfm2", "jamba", "falcon_h1", "qwen3_next"}
+"""Families with layers that keep a state in place of keys and values."""
+
+BEYOND = {"mistral_short_window", "gemma2_short_window", "gemma3_short_window", "gpt_oss", *WITH_STATES}
+"""Families whose texts go beyond what transformers' masks for padded rows, or keys and values alone, can serve."""
+
+WITHOUT_CACHE = {"openai_gpt"}
 """Families for which the engine has to fall back to reading whole texts again."""
 
 

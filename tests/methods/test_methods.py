@@ -16,7 +16,7 @@ from unidetox.config.settings import MethodOptions, Recipe
 from unidetox.core.errors import MissingError, UsageError
 from unidetox.data import Text, TextSet
 from unidetox.decoding import loglikelihood
-from unidetox.decoding.decoders import backbone
+from unidetox.decoding.ways import backbone
 from unidetox.evaluation.prompt_encoding import beginning, encode_pairs, encode_prompt
 from unidetox.methods import lm_steer, task_arithmetic
 from unidetox.methods.interface import Method, RunContext, Step, TargetMethod
@@ -239,9 +239,9 @@ def test_a_projection_is_never_wider_than_the_model() -> None:
 
 
 def test_a_model_without_a_linear_head_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from unidetox.decoding import decoders
+    from unidetox.decoding.backbone import Backbone
 
-    monkeypatch.setattr(decoders.Backbone, "has_head", property(lambda _: False))
+    monkeypatch.setattr(Backbone, "has_head", property(lambda _: False))
     with pytest.raises(UsageError, match="not a linear map"):
         lm_steer._width(LM(zoo("gpt2"), None, "odd", torch.device("cpu"), torch.float32))
 

@@ -75,6 +75,7 @@ def attend(
     scores = torch.bmm(query.reshape(rows * heads, queries, width), keys.mT).float()
     scores = scores.mul_(width**-0.5 if scale is None else scale).view(rows, heads, queries, -1)
     if attn_mask is not None:
-        scores = scores.masked_fill_(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+        seen = attn_mask.dtype == torch.bool
+        scores = scores.masked_fill_(~attn_mask, -torch.inf) if seen else scores.add_(attn_mask)
     weights = scores.softmax(-1).to(value.dtype)
     return torch.bmm(weights.view(rows * heads, queries, -1), values).view(rows, heads, queries, -1)

@@ -8,12 +8,13 @@ from typing import Any, Literal
 import torch
 
 from unidetox.core.errors import UsageError
-from unidetox.decoding.decoders import Backbone, backbone
+from unidetox.decoding.backbone import MAX_TOKENS, Backbone
 from unidetox.decoding.drawing import not_numbers
-from unidetox.decoding.likelihood import HEAD_BYTES, MAX_TOKENS
 from unidetox.decoding.memory import in_halves
+from unidetox.decoding.scoring import HEAD_BYTES
 from unidetox.decoding.sequences import check_sequences
 from unidetox.decoding.sources import LogitSource, lm
+from unidetox.decoding.ways import backbone
 
 _Batch = list[int]
 
@@ -139,4 +140,4 @@ def _vectors(reader: Backbone, texts: Sequence[Sequence[int]], counts: Sequence[
     columns = [len(text) - 1 - count + i for text, count in zip(texts, counts, strict=True) for i in range(count)]
     places = torch.arange(width, device=reader.device)[None].expand_as(ids)
     chosen = (torch.tensor(side, device=reader.device) for side in (rows, columns))
-    return reader.select(reader.inputs(ids, places) | {"use_cache": False}, *chosen)
+    return reader.select(reader.inputs(ids, places), *chosen)

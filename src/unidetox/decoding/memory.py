@@ -79,11 +79,13 @@ def in_halves(todo: list[Work], do: Callable[[Work], Result], halves: Callable[[
         yield result
 
 
-_known_numbers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+_known_numbers: weakref.WeakKeyDictionary[Any, tuple[int, int]] = weakref.WeakKeyDictionary()
 
 
-def cache_numbers(model: Any) -> int:
-    """Return how many numbers a token's keys and values have, all layers together; counted once on a token's own.
+def kept_numbers(model: Any) -> tuple[int, int]:
+    """Return how many numbers a model keeps of each token of a row (keys, values), and of a row at all (states).
+
+    They are counted once on what it keeps of one token: what heads and states are called differs between families.
 
     Args:
         model: A causal LM, perhaps on the device ``meta``.
@@ -92,28 +94,32 @@ def cache_numbers(model: Any) -> int:
         token = torch.zeros(1, 1, dtype=torch.long, device=next(model.parameters()).device)
         try:
             with torch.inference_mode():
-                layers = model(input_ids=token, use_cache=True).past_key_values.layers
-            _known_numbers[model] = sum(layer.keys.numel() + layer.values.numel() for layer in layers)
-        except (AttributeError, TypeError, ValueError, RuntimeError):  # no such cache: as if it had one
+                output = model(input_ids=token, use_cache=True)
+            layers = (output.get("past_key_values") or output["cache_params"]).layers
+            kept = [
+                state for layer in layers for state in (getattr(layer, "keys", None), getattr(layer, "values", None))
+            ]
+            fixed = [state for layer in layers for name in ("conv_states", "recurrent_states")
+                     for state in getattr(layer, name, {}).values()]  # fmt: skip
+            _known_numbers[model] = _numel(kept), _numel(fixed)
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):  # no such cache: as if it had one
             config = model.config.get_text_config()
-            _known_numbers[model] = int(2 * config.num_hidden_layers * config.hidden_size)
+            _known_numbers[model] = int(2 * config.num_hidden_layers * config.hidden_size), 0
     return _known_numbers[model]
+
+
+def _numel(tensors: list[torch.Tensor | None]) -> int:
+    return sum(tensor.numel() for tensor in tensors if tensor is not None)
 
 
 def row_bytes(cache: int, hidden: int, capacity: int, size: int) -> int:
     """Estimate what one row takes: its keys and values, and a token's activations.
 
     Args:
-        cache: Numbers of a token, see `cache_numbers`.
+        cache: Numbers of a token, see `kept_numbers`.
         hidden: Width of the hidden vectors.
         capacity: Tokens of the row, prompt included.
         size: Bytes of a number.
     """
     # Activations of one token: about a dozen vectors, and an inner layer of four times the width.
     return (cache * capacity + 16 * hidden) * size
-
-
-def sampling_bytes_per_row(model: Any, capacity: int) -> int:
-    """Estimate what one row of ``capacity`` tokens, prompt included, takes while a causal LM samples it."""
-    hidden = int(model.config.get_text_config().hidden_size)
-    return row_bytes(cache_numbers(model), hidden, capacity, next(model.parameters()).element_size())

@@ -10,8 +10,8 @@ from transformers import LogitsProcessor
 from transformers.cache_utils import DynamicCache
 
 from unidetox.core.errors import UsageError
-from unidetox.decoding.decoders import backbone
 from unidetox.decoding.sources import check_contrast, contrast_scores
+from unidetox.decoding.ways import backbone
 
 
 class ContrastiveLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
@@ -59,15 +59,15 @@ class ContrastiveLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
     @torch.inference_mode()
     def _next_logits(self, ids: torch.Tensor) -> torch.Tensor:
         reader, seen = backbone(self.toxic_model), self._seen
-        goes_on = seen is not None and torch.equal(seen, ids[:, :-1]) and reader.takes_cache
+        takes_cache = reader.cache_name == "past_key_values"
+        goes_on = seen is not None and torch.equal(seen, ids[:, :-1]) and takes_cache
         if not goes_on:
-            self._cache = DynamicCache(config=self.toxic_model.config) if reader.takes_cache else None
+            self._cache = DynamicCache(config=self.toxic_model.config) if takes_cache else None
         mask = self._mask(ids)
         positions = (mask.cumsum(-1) - 1).clamp_min(0)
         new = slice(-1, None) if goes_on else slice(None)
-        inputs = reader.inputs(ids[:, new], positions[:, new]) | {"attention_mask": mask}
-        extra = {"past_key_values": self._cache, "use_cache": True} if reader.takes_cache else {"use_cache": False}
-        vectors = reader.select(inputs | extra, torch.arange(len(ids), device=ids.device), torch.tensor(-1))
+        inputs = reader.inputs(ids[:, new], positions[:, new], self._cache) | {"attention_mask": mask}
+        vectors = reader.select(inputs, torch.arange(len(ids), device=ids.device), torch.tensor(-1))
         self._seen = ids.clone()
         return reader.logits(vectors)
 

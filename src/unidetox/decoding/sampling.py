@@ -10,12 +10,14 @@ import numpy as np
 import torch
 
 from unidetox.core.errors import UsageError
-from unidetox.decoding.decoders import ROW_MULTIPLE, Decoder, backbone, make_decoder, round_up
+from unidetox.decoding.backbone import ROW_MULTIPLE
+from unidetox.decoding.decoders import Decoder, round_up
 from unidetox.decoding.drawing import draw
-from unidetox.decoding.memory import free_bytes, is_out_of_memory, out_of_memory, sampling_bytes_per_row
+from unidetox.decoding.memory import free_bytes, is_out_of_memory, out_of_memory
 from unidetox.decoding.random_streams import stream_keys, uniforms
 from unidetox.decoding.sequences import check_sequences
 from unidetox.decoding.sources import LogitSource
+from unidetox.decoding.ways import backbone, make_decoder, sampling_bytes_per_row
 
 MAX_ROWS = 1024
 PREFILL_TOKENS = 2048

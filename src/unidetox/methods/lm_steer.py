@@ -114,7 +114,7 @@ def _width(lm: LM) -> int:
     Raises:
         UsageError: The model's logits are not a linear head of its last hidden state.
     """
-    from unidetox.decoding.decoders import backbone
+    from unidetox.decoding.ways import backbone
 
     head = lm.model.get_output_embeddings() if backbone(lm.model).has_head else None
     if head is None:

@@ -178,7 +178,7 @@ def shape_of(config: Any, *, classifier: bool = False, trust_remote_code: bool =
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    from unidetox.decoding.memory import cache_numbers
+    from unidetox.decoding.memory import kept_numbers
 
     auto = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
     with torch.device("meta"):
@@ -193,7 +193,7 @@ def shape_of(config: Any, *, classifier: bool = False, trust_remote_code: bool =
         body=whole - sum(apart.values()),
         layers=int(text.num_hidden_layers),
         width=int(text.hidden_size),
-        cache=0 if classifier else cache_numbers(model),
+        cache=0 if classifier else kept_numbers(model)[0],
         sides=sum(sum(p.shape) for p in parameters if p.dim() == 2 and id(p) not in apart),
         vocabulary=0 if head is None else int(head.weight.shape[0]),
         stored=config.dtype.itemsize if isinstance(config.dtype, torch.dtype) else 4,

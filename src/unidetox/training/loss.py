@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
+from unidetox.decoding.backbone import Head, names_head
+from unidetox.decoding.ways import support
 from unidetox.training.batches import Batch
 from unidetox.training.memory import LOGITS_AT_ONCE
 
@@ -14,17 +16,21 @@ from unidetox.training.memory import LOGITS_AT_ONCE
 class TokenLoss:
     """Adds the gradient of a batch's loss to a model's parameters.
 
-    Where the model is a backbone with a head on top and nothing in between, the head is applied to supervised
+    Where the model is a backbone with a head on top and nothing unknown in between, the head is applied to supervised
     positions only, and to a piece of them at a time: forward and backward through the head piece by piece, then
     backward through the backbone once. That is the arithmetic of the plain way in a fraction of its memory. Rows are
-    padded on the right, where a causal model cannot look, so attention needs no mask and takes its fast path. Both
-    are tried on the first batch; a model on which they change the logits is trained the plain way.
+    padded on the right, where a causal model cannot look, so attention needs no mask and takes its fast path. A model
+    for which one of these is not right (see `support`) is trained the plain way.
 
     Args:
         model: A Hugging Face causal LM or a PEFT model around one.
         autocast: Number type to multiply in, None for that of the weights.
         reference: A model of the same architecture to stay near to, in evaluation mode; None for none.
         kl: Weight of ``KL(reference || model)``, summed over supervised positions like the loss.
+
+    Attributes:
+        by_pieces: Whether the head is applied piece by piece.
+        use_mask: Whether the model is told what is padding.
     """
 
     def __init__(
@@ -33,10 +39,11 @@ class TokenLoss:
         self.model = model
         self.autocast = autocast
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+        known = support(model)
         self.backbone = inner.base_model
-        self.head = inner.get_output_embeddings()
-        self.use_mask = True
-        self.by_pieces: bool | None = None
+        self.by_pieces = known.head and names_head(inner)
+        self.use_mask = not known.unmasked
+        self.head = Head(inner) if self.by_pieces else None
         self.kl = kl
         self.reference = TokenLoss(reference, autocast) if reference is not None else None
 
@@ -50,8 +57,6 @@ class TokenLoss:
         Returns:
             Summed loss / n_tokens, a scalar without gradient.
         """
-        if self.by_pieces is None:
-            self._try_shortcuts(batch)
         # 1. A token is predicted from the one before it, hence the shift: labels [rows, width] -> [rows, width - 1].
         supervised = batch["labels"][:, 1:] != -100
         targets = batch["labels"][:, 1:][supervised]  # [positions]
@@ -59,8 +64,8 @@ class TokenLoss:
         states = self._states(batch, supervised)
         near = self._reference_states(batch, supervised)
         # 3. Loss and gradient.
-        if self.by_pieces:
-            return self._backward_by_pieces(states, targets, near, n_tokens)
+        if self.by_pieces and self.head:
+            return self._backward_by_pieces(self.head, states, targets, near, n_tokens)
         loss = self._loss(states, targets, near) / n_tokens
         torch.autograd.backward(loss)
         return loss.detach()
@@ -90,10 +95,10 @@ class TokenLoss:
         return loss + self.kl * kl_div(ours, theirs, log_target=True, reduction="sum")
 
     def _backward_by_pieces(
-        self, states: torch.Tensor, targets: torch.Tensor, near: torch.Tensor | None, n_tokens: int
+        self, head: Head, states: torch.Tensor, targets: torch.Tensor, near: torch.Tensor | None, n_tokens: int
     ) -> torch.Tensor:
         """Run the head on states ``[positions, hidden]`` piece by piece; return the summed loss / n_tokens."""
-        size = max(64, LOGITS_AT_ONCE // self.head.weight.shape[0])
+        size = max(64, LOGITS_AT_ONCE // head.words)
         total = torch.zeros((), device=states.device)
         gradients = []
         for place in range(0, len(targets), size):
@@ -101,7 +106,7 @@ class TokenLoss:
             part = slice(place, place + size)
             leaf = states[part].detach().requires_grad_()
             with self._autocast():
-                logits = self.head(leaf)
+                logits = head(leaf)
             # 2. Its logits [size, vocabulary], loss, and gradient: of the head's weights (summed), and of the piece.
             loss = self._loss(logits, targets[part], self._reference_logits(near, part)) / n_tokens
             torch.autograd.backward(loss)
@@ -115,11 +120,10 @@ class TokenLoss:
     @torch.no_grad()
     def _reference_logits(self, near: torch.Tensor | None, part: slice) -> torch.Tensor | None:
         """The reference's logits ``[size, vocabulary]`` of a piece; None without a reference."""
-        if near is None or self.reference is None:
+        if near is None or self.reference is None or self.reference.head is None:
             return None
         with self._autocast():
-            logits: torch.Tensor = self.reference.head(near[part])
-        return logits
+            return self.reference.head(near[part])
 
     def _autocast(self) -> torch.autocast:
         device = next(self.model.parameters()).device.type
@@ -129,42 +133,3 @@ class TokenLoss:
     def _forward(module: Any, batch: Batch, use_mask: bool) -> Any:
         mask = {"attention_mask": batch["attention_mask"]} if use_mask else {}
         return module(input_ids=batch["input_ids"], use_cache=False, return_dict=True, **mask)
-
-    @torch.no_grad()
-    def _try_shortcuts(self, batch: Batch) -> None:
-        """Compare logits with and without the shortcuts on the start of a row, once whole and once half."""
-        probe = _probe(batch)
-        real = probe["attention_mask"].bool()
-        training = self.model.training
-        self.model.eval()
-        try:
-            plain = self._forward(self.model, probe, True).logits[real].float()
-            unmasked = self._forward(self.model, probe, False).logits[real].float()
-            loose = 2e-2 if self.model.dtype != torch.float32 else 1e-4
-            self.use_mask = not _close(plain, unmasked, loose)
-            self.by_pieces = self._pieces_agree(probe, real, plain if self.use_mask else unmasked)
-        finally:
-            self.model.train(training)
-
-    def _pieces_agree(self, probe: Batch, real: torch.Tensor, logits: torch.Tensor) -> bool:
-        if self.head is None or not hasattr(self.head, "weight"):
-            return False
-        try:
-            states = self._forward(self.backbone, probe, self.use_mask)[0]
-            return _close(logits, self.head(states[real]).float(), 1e-2 if states.dtype != torch.float32 else 1e-5)
-        except (TypeError, RuntimeError, IndexError, AttributeError):
-            return False
-
-
-def _probe(batch: Batch) -> Batch:
-    """The longest row of a batch, at most 48 tokens of it, and the first half of that with the rest as padding."""
-    longest = int(batch["attention_mask"].sum(1).argmax())
-    length = min(48, int(batch["attention_mask"][longest].sum()))
-    probe = {key: value[[longest, longest], :length].clone() for key, value in batch.items()}
-    probe["attention_mask"][1, -(length // 2) :] = 0
-    return probe
-
-
-def _close(a: torch.Tensor, b: torch.Tensor, tolerance: float) -> bool:
-    """Whether two tensors agree within a tolerance relative to the largest number."""
-    return a.shape == b.shape and bool((a - b).abs().max() <= tolerance * a.abs().max().clamp(min=1e-6))
