@@ -11,19 +11,11 @@ from unidetox.config.settings import Evaluate
 from unidetox.core.errors import UsageError
 from unidetox.core.names import sandbox_name
 from unidetox.core.resolve import is_local, resolve_source
+from unidetox.data import Prompt, PromptSet, Text, load_prompts, read_texts
 from unidetox.data.files import find_column, load_table
 from unidetox.data.formats import Table, read_table
 from unidetox.data.hub_datasets import cached_files
-from unidetox.data.prompts import (
-    PROMPT_COLUMNS,
-    TOXIGEN_IDS,
-    TOXIGEN_TEST_GROUPS,
-    Prompt,
-    PromptSet,
-    is_toxigen,
-    load_prompts,
-)
-from unidetox.data.texts import Text, read_texts
+from unidetox.data.prompts import PROMPT_COLUMNS, TOXIGEN_IDS, TOXIGEN_TEST_GROUPS, is_toxigen
 from unidetox.methods.best_of import read_starts
 from unidetox.methods.interface import RunContext
 
@@ -46,7 +38,8 @@ def validation_prompts(chosen: Evaluate, reported: Evaluate) -> PromptSet:
         UsageError: If test prompts could be reached.
         MissingError: If there are no such prompts.
     """
-    _check_split(chosen.split)
+    if chosen.split.partition("[")[0] in ("test", "all"):
+        raise UsageError(f'split = "{chosen.split}" holds test prompts, which a search must not see', hint=_HINT)
     if not is_toxigen(chosen.prompts):
         _check_table(chosen)
     prompts = load_prompts(chosen.prompts, split=chosen.split, num_prompts=chosen.num_prompts)
@@ -77,11 +70,6 @@ def check_texts_of(context: RunContext, reported: Evaluate) -> None:
     tests = (_known_tests() | _reported(recipe.evaluate, reported)) if found else set()
     for name, texts in found:
         _check_texts(name, texts, tests, "texts", "Take them out of it, or give another")
-
-
-def _check_split(split: str) -> None:
-    if split.partition("[")[0] in ("test", "all"):
-        raise UsageError(f'split = "{split}" holds test prompts, which a search must not see', hint=_HINT)
 
 
 def _check_table(chosen: Evaluate) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from unidetox.config.fields import Allowed, Count, Name, OptCount, OptName, Section, Seed, Source, Split
+from unidetox.config.messages import toml_value
 from unidetox.config.recipe import build_section, load_recipe, tune_settings
 from unidetox.config.settings import Recipe
 from unidetox.core.errors import UsageError
@@ -41,36 +42,14 @@ class Range:
     log: bool = False
     step: float | None = None
 
-    def ends(self) -> tuple[Value, ...]:
-        """Return the values at the ends: where they are allowed, all between are."""
-        return (self.low, self.high)
-
-    def holds(self, value: object) -> bool:
+    def __contains__(self, value: object) -> bool:
         """Say whether a value can be drawn from it."""
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return number and self.step is None and self.low <= value <= self.high  # type: ignore[operator]
 
 
-@dataclass(frozen=True)
-class Choices:
-    """A list of values.
-
-    Attributes:
-        values: One or more, all different.
-    """
-
-    values: tuple[Value, ...]
-
-    def ends(self) -> tuple[Value, ...]:
-        """Return all values."""
-        return self.values
-
-    def holds(self, value: object) -> bool:
-        """Say whether a value can be drawn from it."""
-        return value in self.values
-
-
-Space = Mapping[str, Range | Choices]
+Space = Mapping[str, Range | tuple[Value, ...]]
+"""Dotted setting -> a range, or a list of values, all different."""
 
 
 class Tune(Section):
@@ -135,8 +114,7 @@ class Problem:
         Args:
             values: Dotted setting -> value.
         """
-        chosen = [f"{key}={_as_toml(value)}" for key, value in values.items()]
-        return load_recipe(self.path, [*self.overrides, *chosen])
+        return load_recipe(self.path, [*self.overrides, *(f"{key}={toml_value(values[key])}" for key in values)])
 
 
 def read_problem(path: Path, overrides: Sequence[str] = ()) -> Problem:
@@ -162,7 +140,7 @@ def read_problem(path: Path, overrides: Sequence[str] = ()) -> Problem:
     key = tune.method or next(iter(recipe.detoxify.methods))
     if key == "base":
         raise UsageError('tune.method = "base" has nothing to tune', hint="Name a method, e.g. tune.method=unidetox")
-    chosen = [*overrides, *([f"detoxify.methods=[{_as_toml(key)}]"] if key not in recipe.detoxify.methods else [])]
+    chosen = [*overrides, *([f"detoxify.methods=[{toml_value(key)}]"] if key not in recipe.detoxify.methods else [])]
     problem = Problem(path, tuple(chosen), tune, space, key, tune.model or recipe.detoxify.targets[0])
     _check_ends(problem)
     return problem
@@ -175,7 +153,7 @@ def own_values(recipe: Recipe, space: Space) -> dict[str, Value] | None:
         value: Any = recipe
         for part in key.split("."):
             value = value.get(part) if isinstance(value, Mapping) else getattr(value, part, None)
-        if not entry.holds(value):
+        if value not in entry:
             return None
         own[key] = value
     return own
@@ -190,7 +168,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", value
 
 
-def _entry(key: str, value: Any) -> Range | Choices:
+def _entry(key: str, value: Any) -> Range | tuple[Value, ...]:
     if key.split(".")[0] not in _SECTIONS or "." not in key:
         hint = f"It may hold settings of {', '.join(_SECTIONS)}; what is measured stays the same for all"
         raise UsageError(f'tune.space: "{key}" cannot be searched', hint=hint)
@@ -198,7 +176,7 @@ def _entry(key: str, value: Any) -> Range | Choices:
         raise UsageError(f'tune.space: "{key}" cannot be searched', hint="Tune one model, corpus and method at a time")
     if isinstance(value, list) and value and len({repr(item) for item in value}) == len(value):
         if all(isinstance(item, str | int | float) for item in value):
-            return Choices(tuple(value))
+            return tuple(value)
     elif isinstance(value, Mapping) and {"low", "high"} <= value.keys() <= _RANGE:
         found = Range(**value)
         if _fits(found):
@@ -222,14 +200,9 @@ def _fits(found: Range) -> bool:
 def _check_ends(problem: Problem) -> None:
     """See that every setting takes its values, before hours of work meet one that it does not."""
     for key, entry in problem.space.items():
-        for value in entry.ends():
+        # Where the ends of a range are allowed, all between are.
+        for value in entry if isinstance(entry, tuple) else (entry.low, entry.high):
             try:
                 problem.recipe({key: value})
             except UsageError as exc:
                 raise UsageError(f"tune.space: {exc.message.removeprefix('--set: ')}", hint=exc.hint) from None
-
-
-def _as_toml(value: Value) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return f'"{value}"' if isinstance(value, str) else repr(value)
