@@ -81,15 +81,12 @@ class Measured:
         # A trial is known by its numbers from now on; `run` makes the best model again.
         for pair in plan.context.pairs:
             remove(pair.folder.resolve())
-        return self._score(base, made, "ppl" if recipe.evaluate.protocol == "paper" else "ppl_token")
-
-    def _score(self, base: Sequence[Row], made: Sequence[Row], fluency: str) -> Score:
         number, own = _find(made, self.metric, self.domain), _find(base, self.metric, self.domain)
         if number.get("value") is None:
             raise UniDetoxError(f"{self.metric} was not measured over the prompts of domain {self.domain}")
+        fluency = "ppl" if recipe.evaluate.protocol == "paper" else "ppl_token"
         ppl, base_ppl = (_find(rows, fluency, "all").get("value") for rows in (made, base))
-        ends = (number["ci_low"], number["ci_high"])
-        return Score(number["value"], ppl, base_ppl, own.get("value"), *ends, number["n"])
+        return Score(number["value"], ppl, base_ppl, own.get("value"), number["ci_low"], number["ci_high"], number["n"])
 
 
 def _find(rows: Sequence[Row], metric: str, domain: str) -> Row:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from unidetox.config.settings import Recipe
 from unidetox.core.errors import MissingError
-from unidetox.pipeline.tuning.space import Space, Tune, Value
+from unidetox.pipeline.tuning.space import Space, Tune, Values
 
 # Draws in search of a configuration that was not tried yet; after so many, the space counts as exhausted.
 _DRAWS = 200
@@ -39,14 +39,6 @@ class Score:
     ci_high: float | None = None
     n: int | None = None
 
-    @property
-    def ratio(self) -> float | None:
-        """Perplexity as a multiple of the model's own, None where it is not known or no number."""
-        if self.perplexity is None or not self.base_perplexity:
-            return None
-        ratio = self.perplexity / self.base_perplexity
-        return ratio if math.isfinite(ratio) else None
-
 
 Objective = Callable[[Recipe], Score]
 """Measures one configuration; the recipe has it put in, and validation prompts."""
@@ -65,15 +57,23 @@ class Trial:
     """
 
     number: int
-    values: Mapping[str, Value]
+    values: Values
     score: Score | None
     failure: str | None = None
     seconds: float = 0.0
 
+    @property
+    def ratio(self) -> float | None:
+        """Perplexity as a multiple of the model's own, None where it is not known or no number."""
+        score = self.score
+        if score is None or score.perplexity is None or not score.base_perplexity:
+            return None
+        ratio = score.perplexity / score.base_perplexity
+        return ratio if math.isfinite(ratio) else None
+
     def allowed(self, ceiling: float) -> bool:
         """Say whether it keeps within the ceiling of perplexity."""
-        ratio = self.score.ratio if self.score is not None else None
-        return self.score is not None and (math.isinf(ceiling) or (ratio is not None and ratio <= ceiling))
+        return self.score is not None and (math.isinf(ceiling) or (self.ratio is not None and self.ratio <= ceiling))
 
     def order(self, ceiling: float) -> tuple[float, ...]:
         """Return what trials are sorted by, the best first.
@@ -81,10 +81,9 @@ class Trial:
         Those within the ceiling come first, by toxicity, then perplexity; then those above it, the nearest first; then
         those that failed.
         """
-        ratio = self.score.ratio if self.score is not None else None
         if self.score is not None and self.allowed(ceiling):
-            return (0, self.score.toxicity, ratio or 0.0)
-        return (1, ratio, 0.0) if ratio is not None else (2, 0.0, 0.0)
+            return (0, self.score.toxicity, self.ratio or 0.0)
+        return (1, self.ratio, 0.0) if self.ratio is not None else (2, 0.0, 0.0)
 
 
 def best_trial(trials: Sequence[Trial], ceiling: float) -> Trial | None:
@@ -101,9 +100,7 @@ def best_trial(trials: Sequence[Trial], ceiling: float) -> Trial | None:
     return min(allowed, key=lambda trial: (*trial.order(ceiling), trial.number), default=None)
 
 
-def propose(
-    space: Space, trials: Sequence[Trial], tune: Tune, first: Mapping[str, Value] | None
-) -> dict[str, Value] | None:
+def propose(space: Space, trials: Sequence[Trial], tune: Tune, first: Values | None) -> Values | None:
     """Return the next configuration, one that was not tried yet; None where the space is exhausted.
 
     It is a function of its arguments alone, so a search that was killed goes on as if it had not been.
@@ -121,7 +118,7 @@ def propose(
     """
     tried = [dict(trial.values) for trial in trials]
     if not trials and first is not None:
-        return dict(first)
+        return first
     lists = [entry for entry in space.values() if isinstance(entry, tuple)]
     finite = len(lists) == len(space)
     rows = itertools.product(*lists) if finite else ()
@@ -132,7 +129,7 @@ def propose(
     return next((values for values in draws if values not in tried), left[0] if left else None)
 
 
-def _draw(space: Space, trials: Sequence[Trial], tune: Tune, draw: int) -> dict[str, Value]:
+def _draw(space: Space, trials: Sequence[Trial], tune: Tune, draw: int) -> Values:
     optuna = load_optuna()
     kinds = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
     seed = hashlib.sha256(f"{tune.seed}/{len(trials)}/{draw}".encode()).digest()[:4]

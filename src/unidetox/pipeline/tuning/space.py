@@ -14,8 +14,11 @@ from unidetox.config.messages import toml_value
 from unidetox.config.recipe import build_section, load_recipe, tune_settings
 from unidetox.config.settings import Recipe
 from unidetox.core.errors import UsageError
+from unidetox.core.provenance import flatten
 
 Value = str | int | float | bool
+Values = Mapping[str, Value]
+"""A configuration: dotted setting -> value."""
 
 _RANGE = {"low", "high", "log", "step"}
 _SECTIONS = ("toxic", "texts", "detoxify", "method")
@@ -108,7 +111,21 @@ class Problem:
     method: str
     model: str
 
-    def recipe(self, values: Mapping[str, Value]) -> Recipe:
+    def __post_init__(self) -> None:
+        """See that every setting takes its values, before hours of work meet one that it does not.
+
+        Raises:
+            UsageError: One does not.
+        """
+        for key, entry in self.space.items():
+            # Where the ends of a range are allowed, all between are.
+            for value in entry if isinstance(entry, tuple) else (entry.low, entry.high):
+                try:
+                    self.recipe({key: value})
+                except UsageError as exc:
+                    raise UsageError(f"tune.space: {exc.message.removeprefix('--set: ')}", hint=exc.hint) from None
+
+    def recipe(self, values: Values) -> Recipe:
         """Return the user's recipe with a configuration put in.
 
         Args:
@@ -141,22 +158,14 @@ def read_problem(path: Path, overrides: Sequence[str] = ()) -> Problem:
     if key == "base":
         raise UsageError('tune.method = "base" has nothing to tune', hint="Name a method, e.g. tune.method=unidetox")
     chosen = [*overrides, *([f"detoxify.methods=[{toml_value(key)}]"] if key not in recipe.detoxify.methods else [])]
-    problem = Problem(path, tuple(chosen), tune, space, key, tune.model or recipe.detoxify.targets[0])
-    _check_ends(problem)
-    return problem
+    return Problem(path, tuple(chosen), tune, space, key, tune.model or recipe.detoxify.targets[0])
 
 
-def own_values(recipe: Recipe, space: Space) -> dict[str, Value] | None:
+def own_values(recipe: Recipe, space: Space) -> Values | None:
     """Return the recipe's own configuration, or None where the space does not hold it."""
-    own: dict[str, Value] = {}
-    for key, entry in space.items():
-        value: Any = recipe
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else getattr(value, part, None)
-        if value not in entry:
-            return None
-        own[key] = value
-    return own
+    settings = dict(flatten(recipe.model_dump()))
+    own = {key: settings[key] for key, entry in space.items() if settings.get(key) in entry}
+    return own if own.keys() == space.keys() else None
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -177,10 +186,8 @@ def _entry(key: str, value: Any) -> Range | tuple[Value, ...]:
     if isinstance(value, list) and value and len({repr(item) for item in value}) == len(value):
         if all(isinstance(item, str | int | float) for item in value):
             return tuple(value)
-    elif isinstance(value, Mapping) and {"low", "high"} <= value.keys() <= _RANGE:
-        found = Range(**value)
-        if _fits(found):
-            return found
+    elif isinstance(value, Mapping) and {"low", "high"} <= value.keys() <= _RANGE and _fits(found := Range(**value)):
+        return found
     hint = (
         "Give a list of different values, or {low = 1e-5, high = 1e-3, log = true}; log needs low > 0 and takes no step"
     )
@@ -195,14 +202,3 @@ def _fits(found: Range) -> bool:
         return False
     whole = isinstance(found.low, int) and isinstance(found.high, int)
     return found.step is None or (found.step > 0 and (not whole or isinstance(found.step, int)))
-
-
-def _check_ends(problem: Problem) -> None:
-    """See that every setting takes its values, before hours of work meet one that it does not."""
-    for key, entry in problem.space.items():
-        # Where the ends of a range are allowed, all between are.
-        for value in entry if isinstance(entry, tuple) else (entry.low, entry.high):
-            try:
-                problem.recipe({key: value})
-            except UsageError as exc:
-                raise UsageError(f"tune.space: {exc.message.removeprefix('--set: ')}", hint=exc.hint) from None

@@ -21,7 +21,7 @@ from unidetox.core.provenance import differences, versions
 from unidetox.pipeline.tuning.guard import validation_prompts
 from unidetox.pipeline.tuning.measured import Measured
 from unidetox.pipeline.tuning.search import Objective, Score, Trial, best_trial, load_optuna, propose
-from unidetox.pipeline.tuning.space import Problem, Tune, Value, own_values, read_problem
+from unidetox.pipeline.tuning.space import Problem, Tune, Value, Values, own_values, read_problem
 
 SCHEMA_VERSION = 1
 CODE_VERSION = 1
@@ -88,8 +88,8 @@ def tuned_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         result: What `tune` returns.
     """
     keys = list(result["trials"][0]["values"])
-    columns = ["trial", *keys, result["rule"]["metric"], "interval", "ppl / base", "within"]
-    ceiling = result["rule"]["ceiling"]
+    metric, ceiling = result["rule"]["metric"], result["rule"]["ceiling"]
+    columns = ["trial", *keys, metric, "interval", "ppl / base", "within"]
     trials = sorted(map(_trial, result["trials"]), key=lambda trial: (*trial.order(ceiling), trial.number))
     return columns, [_cells(trial, keys, ceiling) for trial in trials]
 
@@ -98,9 +98,8 @@ def _cells(trial: Trial, keys: Sequence[str], ceiling: float) -> list[str]:
     cells, score = [str(trial.number), *(_shown(trial.values[key]) for key in keys)], trial.score
     if score is None:
         return [*cells, "-", "-", "-", f"failed: {trial.failure}"]
-    known = score.ci_low is not None and score.ci_high is not None
-    interval = f"{score.ci_low:.3f}–{score.ci_high:.3f}" if known else "-"
-    ratio = f"{score.ratio:.3f}" if score.ratio is not None else "-"
+    interval = f"{score.ci_low:.3f}–{score.ci_high:.3f}" if score.ci_low is not None else "-"
+    ratio = f"{trial.ratio:.3f}" if trial.ratio is not None else "-"
     return [*cells, f"{score.toxicity:.3f}", interval, ratio, "yes" if trial.allowed(ceiling) else "no"]
 
 
@@ -111,7 +110,7 @@ def _shown(value: Value) -> str:
 # --- what a trial is
 
 
-def _trial_recipe(problem: Problem, values: Mapping[str, Value], limit: int | None) -> Recipe:
+def _trial_recipe(problem: Problem, values: Values, limit: int | None) -> Recipe:
     """Return the recipe of one trial: one model, one method, validation prompts, nothing but the two measures."""
     recipe = problem.recipe(values)
     update = {
@@ -147,16 +146,16 @@ def _search(
         writer.write([asdict(trials[-1])])
 
 
-def _try(number: int, values: Mapping[str, Value], recipe: Recipe, objective: Objective) -> Trial:
-    began = time.monotonic()
+def _try(number: int, values: Values, recipe: Recipe, objective: Objective) -> Trial:
+    began, score, failure = time.monotonic(), None, None
     try:
-        score, failure = _finite(objective(recipe)), None
+        score = _finite(objective(recipe))
     except UniDetoxError as exc:
         # A learning rate that is too high ends in a loss that is no number: that is a result, a wrong path is not.
         if exc.exit_code != UniDetoxError.exit_code:
             raise
         console.warn(f"trial {number} failed: {exc.message}")
-        score, failure = None, exc.message
+        failure = exc.message
     return Trial(number, values, score, failure, round(time.monotonic() - began, 3))
 
 
@@ -204,8 +203,7 @@ def _earlier(folder: Path, identity: dict[str, Any], fresh: bool) -> list[Trial]
 
 
 def _trial(row: Mapping[str, Any]) -> Trial:
-    found = Trial(**row)
-    return replace(found, score=Score(**row["score"])) if row["score"] is not None else found
+    return Trial(**{**row, "score": row["score"] and Score(**row["score"])})
 
 
 def _finish(folder: Path, problem: Problem, trials: Sequence[Trial], identity: Mapping[str, Any]) -> dict[str, Any]:
