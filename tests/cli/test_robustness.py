@@ -105,7 +105,7 @@ def test_robustness_and_fairness_of_a_model_made_civil(civil: Path, tmp_path: Pa
     for title in ("Robustness", "Fairness", "Comparisons", "How toxicity is spread"):
         assert f">{title}</h2>" in page
     tables = (tmp_path / "out" / "report" / "results.md").read_text(encoding="utf-8")
-    assert "| leetspeak |" in tables and "## Answers to polite mentions" in tables
+    assert "| leetspeak |" in tables and "## Answers to neutral prompts" in tables
 
 
 @pytest.mark.slow
