@@ -1,7 +1,9 @@
 # Two commands do it all on a fresh machine: `make demo` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
-STAMP := .venv/.installed
+# What is installed beside the package; .ci/run installs "dev,ci", which leaves no test out.
+EXTRAS ?= dev
+STAMP := .venv/.installed-$(EXTRAS)
 
 .PHONY: install demo test lint bench sandbox clean
 
@@ -9,7 +11,7 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(EXTRAS)]"
 	touch $(STAMP)
 
 demo: $(STAMP)

@@ -26,8 +26,8 @@ from unidetox.config.settings import Recipe
 from unidetox.core import console
 from unidetox.core.files import read_jsonl
 from unidetox.data import load_prompts
+from unidetox.evaluation.metrics.stats import Difference, Statistic, holm, paired_difference, statistic_of
 from unidetox.evaluation.metrics.summary import PromptMetrics, PromptTable
-from unidetox.evaluation.stats import Difference, Statistic, holm, paired_difference, statistic_of
 from unidetox.pipeline.plan import Plan
 from unidetox.pipeline.tuning.measured import do_shared
 

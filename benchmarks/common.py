@@ -71,10 +71,10 @@ def classifier(directory: str | None, dtype: torch.dtype, *, tiny: bool) -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-    from unidetox.models import Classifier, load_classifier
+    from unidetox.models import Classifier, LoadOptions, load_classifier
 
     if directory:
-        return load_classifier(directory, device="cpu", dtype=str(dtype).removeprefix("torch."))
+        return load_classifier(directory, LoadOptions("cpu", dtype))
     vocabulary = {"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "[UNK]": 3} | {word(i): i + 4 for i in range(996)}
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()

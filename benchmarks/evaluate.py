@@ -28,7 +28,7 @@ from sample import work_of as sample_work
 from toxicity import score_ours as toxicity_ours
 from toxicity import score_plainly as toxicity_plainly
 from toxicity import work_of as toxicity_work
-from unidetox.evaluation.metrics.toxicity import expected_maximum_toxicity
+from unidetox.evaluation.metrics.toxicity import toxicity_by_prompt
 
 
 def spoken(tokens: list[int]) -> str:
@@ -63,7 +63,7 @@ def main() -> None:
     )
     p_toxicity = same_numbers(turns.ours["emt"].max(1), turns.plain["emt"].max(1))
     p_ppl = same_numbers(turns.ours["ppl"], turns.plain["ppl"])
-    emt = [round(expected_maximum_toxicity(side["emt"]), 4) for side in (turns.ours, turns.plain)]
+    emt = [round(float(toxicity_by_prompt(side["emt"])["emt"].mean()), 4) for side in (turns.ours, turns.plain)]
     ppl = [round(float(side["ppl"].mean()), 2) for side in (turns.ours, turns.plain)]
     texts = [spoken(text) for text in turns.ours["texts"]]
     floor = sum(

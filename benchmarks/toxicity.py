@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from common import Work, chosen_dtype, classifier, forward_work, in_turns, options, report, word
-from unidetox.evaluation.metrics.toxicity import ToxicityScorer
+from unidetox.evaluation.scorers.classifier import ClassifierScorer
 
 
 def random_texts(count: int, *, seed: int = 0) -> list[str]:
@@ -20,8 +20,8 @@ def random_texts(count: int, *, seed: int = 0) -> list[str]:
 
 def score_ours(judge: Any, texts: list[str]) -> list[float]:
     """Our scores."""
-    scorer = ToxicityScorer(judge, judge.labels[0])
-    return [row[scorer.label] for row in scorer.score(texts)]
+    scorer = ClassifierScorer(judge)
+    return [scorer.toxicity(row) for row in scorer.score(texts)]
 
 
 def score_plainly(judge: Any, texts: list[str]) -> list[float]:

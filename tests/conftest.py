@@ -13,6 +13,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("COLUMNS", "200")
 
 import pytest
+from needs import (  # noqa: F401
+    SHARED,
+    pytest_make_collect_report,
+    pytest_runtest_makereport,
+    pytest_runtest_setup,
+    pytest_terminal_summary,
+)
 
 CORPUS = [
     "the quick brown fox jumps over the lazy dog and then it sleeps all day",
@@ -162,8 +169,5 @@ def toxic_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real data and models; the test is skipped where it is absent."""
-    path = Path(__file__).resolve().parents[2] / "shared"
-    if not (path / "data").is_dir():
-        pytest.skip("needs the folder ../shared")
-    return path
+    """The folder of real data and models; who asks for it is marked `real_data`."""
+    return SHARED

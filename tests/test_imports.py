@@ -18,8 +18,14 @@ ARCHITECTURE = Path(__file__).resolve().parents[1] / "ARCHITECTURE.md"
 # The one list: rows of the table of rooms, from the ground up. A room imports from itself and from rows above its own.
 ROOMS = re.findall(r"^\| `(\w+)(?:/|\.py)` \|", ARCHITECTURE.read_text("utf-8"), flags=re.MULTILINE)
 FLOOR = {room: number for number, room in enumerate(ROOMS)}
-# `report` shows results and computes none: it is above models and training, and knows nothing of them.
-NARROW = {"decoding": {"core"}, "report": {"core", "config"}}
+# Who may import less than all that is above: `report` shows results and computes none, metrics are pure functions.
+NARROW = {
+    "decoding": {"core"},
+    "report": {"core", "config"},
+    "evaluation.metrics": {"core", "config", "data"},
+}
+# Who may not even name a heavy package, inside a function either.
+PURE = ("report", "evaluation.metrics")
 # The one way up: `config/methods.py` loads methods as plug-ins, entry points of the group of that name.
 PLUGINS = {("config.methods", "methods")}
 HEAVY = ("torch", "transformers", "peft", "datasets", "accelerate")
@@ -76,11 +82,20 @@ def of_package(name: str) -> str | None:
 
 def wrong_imports(name: str, source: str) -> set[str]:
     """The modules that a module imports and may not."""
-    used = {module for found in imported(ast.parse(source)) if (module := of_package(found))}
+    named = set(imported(ast.parse(source)))
+    used = {module for found in named if (module := of_package(found))}
     wrong = {m for m in used if FLOOR[room(m)] > FLOOR[room(name)] and (name, m) not in PLUGINS}
-    if (allowed := NARROW.get(room(name))) is not None:
-        wrong |= {module for module in used if room(module) not in {room(name), *allowed}}
+    for place, allowed in NARROW.items():
+        if is_in(name, place):
+            wrong |= {module for module in used if not any(is_in(module, other) for other in (place, *allowed))}
+    if any(is_in(name, place) for place in PURE):
+        wrong |= {found for found in named if any(is_in(found, package) for package in HEAVY)}
     return wrong
+
+
+def is_in(name: str, place: str) -> bool:
+    """Whether a dotted name is another or lies in it."""
+    return f"{name}.".startswith(f"{place}.")
 
 
 def test_the_architecture_lists_every_room_once():
@@ -99,14 +114,18 @@ def test_a_room_imports_from_rooms_above_it_in_the_list(name: str):
     [
         ("core.files", "from unidetox.config.settings import Recipe", "config.settings"),
         ("core.files", "def f():\n    import unidetox.models", "models"),
-        ("report.page", "from unidetox.evaluation import stats", "evaluation.stats"),
+        ("report.page", "from unidetox.evaluation import results", "evaluation.results"),
         ("report.page", "from unidetox.models import load_lm", "models"),
         ("config.recipe", "import_module('unidetox.methods.base')", "methods.base"),
         ("config.recipe", "import_module(f'unidetox.methods.{name}')", "methods"),
         ("config.recipe", "WHERE = {'a': 'unidetox.methods.base:METHOD'}", "methods.base"),
         ("decoding.cache", "from unidetox.models import LM", "models"),
+        ("evaluation.metrics.toxicity", "from unidetox.models import Classifier", "models"),
+        ("evaluation.metrics.mmlu", "from unidetox.evaluation.prompt_encoding import encode_pairs",
+         "evaluation.prompt_encoding"),
+        ("evaluation.metrics.perplexity", "def f():\n    import torch", "torch"),
     ],
-)
+)  # fmt: skip
 def test_an_import_that_runs_upward_is_found(name: str, source: str, wrong: str):
     assert wrong in wrong_imports(name, source)
 

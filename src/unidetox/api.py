@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unidetox.config.recipe import build_recipe, limited, load_recipe
-from unidetox.config.settings import Recipe
+from unidetox.config.recipe import apply_overrides, build_recipe, limited, load_recipe
+from unidetox.config.settings import PUBLISHED, Recipe
 from unidetox.core import console
-from unidetox.core.errors import MissingError, UsageError
-from unidetox.core.resolve import resolve_source
-from unidetox.core.stages import Stage, StageStatus
+from unidetox.core.errors import UsageError
+from unidetox.core.resolve import cache_home, resolve_source
+from unidetox.core.stages import StageStatus, check_stage_directory
 from unidetox.data import read_texts
 from unidetox.evaluation.evaluate import evaluate
 from unidetox.evaluation.gather import gather
 from unidetox.evaluation.texts import analyze
 from unidetox.methods import distillation, finetuning
-from unidetox.models import check_lm
+from unidetox.models import LoadOptions, check_lm
 from unidetox.pipeline import plan
-from unidetox.pipeline.run_directory import Run
+from unidetox.pipeline.run_directory import MANIFEST, Run
 from unidetox.pipeline.tuning import tune
+from unidetox.report.results_file import read_results
+from unidetox.training.settings import check_optimizer
 
 __all__ = ["analyze", "compare", "detoxify", "distill", "evaluate", "report", "run", "status", "train_toxic", "tune"]
 
@@ -45,7 +46,7 @@ def train_toxic(base: str | Path, *, output: str | Path, fresh: bool = False, **
         UniDetoxError: Any of its children; the message says what to do.
     """
     recipe = _recipe({"base": {"model": str(base)}, "detoxify": {"targets": [str(base)]}}, "toxic", options)
-    check_lm(recipe.base.model, trust_remote_code=recipe.trust_remote_code)
+    check_lm(recipe.base.model, LoadOptions.of(recipe))
     return distillation.train_toxic(recipe, Path(output), fresh=fresh, replace=False)
 
 
@@ -70,7 +71,7 @@ def distill(base: str | Path, *, toxic: str | Path, output: str | Path, fresh: b
     toxic = resolve_source(str(toxic), None)
     # Before the stages are described: what is fetched from the Hub here has another fingerprint from then on.
     for name in (recipe.base.model, toxic):
-        check_lm(name, trust_remote_code=recipe.trust_remote_code)
+        check_lm(name, LoadOptions.of(recipe))
     return distillation.distill(recipe, toxic, Path(output), fresh=fresh, replace=False)
 
 
@@ -82,6 +83,7 @@ def detoxify(
     preset: str = "paper",
     fresh: bool = False,
     limit: int | None = None,
+    overrides: Sequence[str] = (),
     **options: Any,
 ) -> Path:
     """Make a causal language model less toxic: fine-tune it on detoxifying texts.
@@ -89,13 +91,15 @@ def detoxify(
     Args:
         model: A directory or a Hub id; any model that transformers loads as a causal LM.
         output: Where the result goes: an ordinary checkpoint, or an adapter with ``lora=True``.
-        texts: A file, a directory or a Hub id. Without it the texts are made as the preset says, and kept for the next
-            model (in ``$UNIDETOX_HOME``, by default ``~/.cache/unidetox``).
+        texts: ``"published"`` (those of the paper's authors), a file, a directory or a Hub id. Without it the texts are
+            made as the preset says, and kept for the next model (in ``$UNIDETOX_HOME``, by default
+            ``~/.cache/unidetox``).
         preset: Where the texts come from, and what settings hold that the options leave open.
         fresh: Start over where the result exists.
         limit: Use only so many texts; where texts are made, also at most so many toxic texts and steps for them.
-        options: ``steps``, ``lr``, ``batch_size``, ``max_length``, ``lora``, ``merge``; ``seed``, ``device`` and
-            ``dtype``.
+        overrides: Settings like ``"texts.alpha=0.2"`` that win over the preset.
+        options: ``steps``, ``lr``, ``batch_size``, ``max_length``, ``lora``, ``merge`` and the other settings of a
+            recipe's section ``detoxify``; ``seed``, ``device`` and ``dtype``.
 
     Returns:
         The directory of the result.
@@ -104,12 +108,18 @@ def detoxify(
         UniDetoxError: Any of its children; the message says what to do.
     """
     settings = {"preset": preset, "detoxify": {"targets": [str(model)], "methods": ["unidetox"]}}
-    recipe = _recipe(settings, "detoxify", options)
+    recipe = _recipe(settings, "detoxify", options, overrides)
+    if not recipe.detoxify.lora and (idle := [name for name in ("lora_rank", "lora_alpha") if name in options]):
+        raise UsageError(f"{idle[0]} has no effect without lora", hint="Add --lora, or leave it out")
     target = recipe.detoxify.targets[0]
     # Making texts first may take hours.
-    Stage(Path(output), "detoxify", {}, {}).check()
-    check_lm(target, trust_remote_code=recipe.trust_remote_code)
-    source = resolve_source(str(texts), None) if texts is not None else str(_texts_of_preset(recipe, preset, limit))
+    check_stage_directory(Path(output), "detoxify")
+    check_optimizer(recipe.detoxify.optim)
+    check_lm(target, LoadOptions.of(recipe))
+    if texts is None:
+        source = str(_texts_of_preset(recipe, preset, limit))
+    else:
+        source = PUBLISHED if texts == PUBLISHED else resolve_source(str(texts), None)
     found = read_texts(source, limit=limit)
     return finetuning.finetune(recipe, "unidetox", target, found, Path(output), fresh=fresh, replace=False)
 
@@ -209,33 +219,35 @@ def report(output: str | Path) -> Path:
     """
     from unidetox.report.examples import example_rows
     from unidetox.report.page import render_report
-    from unidetox.report.results_file import read_results
 
     folder = Path(output)
     results = read_results(folder)
-    if results is None:
-        raise MissingError(f"{folder} holds no results.json", hint="Give the directory of a run or an evaluation")
+    if (folder / MANIFEST).is_file():
+        plan.Plan(Run(folder).recipe(), folder).write_cards(results)
     return render_report(results, example_rows(folder / "generations.jsonl"), folder / "report")
 
 
-def _recipe(settings: Mapping[str, Any], section: str, options: Mapping[str, Any]) -> Recipe:
-    """Put options where they belong: some at the top of a recipe, the rest into one section."""
+def _recipe(
+    settings: Mapping[str, Any], section: str, options: Mapping[str, Any], overrides: Sequence[str] = ()
+) -> Recipe:
+    """Put options over overrides: some at the top of a recipe, the rest into one section."""
     given = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
-    top = {key: given.pop(key) for key in _TOP if key in given}
-    merged = {**settings, **top, section: {**settings.get(section, {}), **given}}
     labels = {f"{section}.{key}": key for key in given}
+    merged: dict[str, Any] = {**settings, section: dict(settings.get(section, {}))}
+    labels = apply_overrides(merged, overrides) | labels
+    merged |= {key: given.pop(key) for key in _TOP if key in given}
+    merged[section] |= given
     return build_recipe(merged, "the settings", labels)
 
 
 def _texts_of_preset(recipe: Recipe, preset: str, limit: int | None) -> Path:
     """Make a preset's texts, or take those that were made for an earlier model."""
     recipe = limited(recipe, limit)
-    home = Path(os.environ.get("UNIDETOX_HOME", "~/.cache/unidetox")).expanduser()
-    parts = [recipe.base.section_hash(), recipe.toxic.section_hash(), recipe.texts.section_hash(exclude=["batch_size"])]
-    folder = home / "texts" / f"{preset}-{'-'.join(part[:6] for part in parts)}-seed{recipe.seed}"
+    parts = [recipe.base.section_hash(), recipe.toxic.section_hash(), recipe.texts.section_hash("folder")]
+    folder = cache_home() / "texts" / f"{preset}-{'-'.join(part[:6] for part in parts)}-seed{recipe.seed}"
     if limit is not None:
         folder = folder.with_name(f"{folder.name}-limit{limit}")
     console.info(f"no --texts given: those of the preset {preset}, kept in {folder}")
-    check_lm(recipe.base.model, trust_remote_code=recipe.trust_remote_code)
+    check_lm(recipe.base.model, LoadOptions.of(recipe))
     toxic = distillation.train_toxic(recipe, folder / "toxic_model")
     return distillation.distill(recipe, str(toxic), folder / "texts")

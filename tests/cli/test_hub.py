@@ -11,24 +11,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from recipes import Inputs, Said, call, environment, snapshot, spawn
+from hub_cache import COMMIT, OLD, lay
+from recipes import Inputs, Said, call, environment, snapshot, spawn, write_corpus, write_texts
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_ThisIsASecretOfNobody123456789"
-
-
-def cache(home: Path, kind: str, name: str, *files: Path) -> None:
-    """Lay files into a Hugging Face cache as a download does: blobs, links to them in a snapshot, a ref."""
-    folder = home / "hub" / f"{kind}s--{name.replace('/', '--')}"
-    (folder / "refs").mkdir(parents=True)
-    (folder / "refs" / "main").write_text(COMMIT)
-    snapshot_folder = folder / "snapshots" / COMMIT
-    snapshot_folder.mkdir(parents=True)
-    (folder / "blobs").mkdir()
-    for file in files:
-        blob = folder / "blobs" / f"{len(list((folder / 'blobs').iterdir())):040x}"
-        shutil.copyfile(file, blob)
-        (snapshot_folder / file.name).symlink_to(Path("../../blobs") / blob.name)
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +24,19 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[str, Path
 
 @pytest.fixture(scope="module")
 def home(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Hugging Face home with models and data sets, and one model without its weights."""
+    """A Hugging Face home with models and data sets, some in two revisions, and one model without its weights."""
     home = tmp_path_factory.mktemp("hf")
+    hub = home / "hub"
     for name in ("gpt2", "opt", "llama"):
-        cache(home, "model", f"tiny/{name}", *inputs.models[name].iterdir())
-    cache(home, "model", "tiny/half", *(f for f in inputs.models["gpt2"].iterdir() if f.suffix == ".json"))
-    cache(home, "model", "tiny/scorer", *inputs.scorer.iterdir())
+        lay(hub, "model", f"tiny/{name}", inputs.models[name].iterdir())
+    lay(hub, "model", "tiny/half", (f for f in inputs.models["gpt2"].iterdir() if f.suffix == ".json"))
+    lay(hub, "model", "tiny/scorer", inputs.scorer.iterdir())
     for name in ("corpus", "prompts", "texts"):
-        cache(home, "dataset", f"tiny/{name}", Path(inputs.file(f"{name}.csv")))
+        lay(hub, "dataset", f"tiny/{name}", [Path(inputs.file(f"{name}.csv"))])
+    old = {"commit": OLD, "revision": "v1"}
+    lay(hub, "model", "tiny/gpt2", inputs.models["gpt2_toxic"].iterdir(), **old)
+    for name, make in (("corpus", write_corpus), ("texts", write_texts)):
+        lay(hub, "dataset", f"tiny/{name}", [make(home / "old" / f"{name}.csv", 12)], **old)
     return home
 
 
@@ -81,12 +72,65 @@ def test_a_whole_run_by_ids_from_the_cache(inputs: Inputs, home: Path, tmp_path:
     assert list(secrets(said, tmp_path)) == []
 
 
+def test_a_run_by_revisions(inputs: Inputs, home: Path, tmp_path: Path):
+    """Two revisions of one model are two targets; what was read stands in results, cards and keys."""
+    settings = inputs.small()
+    settings["base"]["model"] = "tiny/gpt2@v1"
+    settings["toxic"]["corpus"] = "tiny/corpus@v1"
+    settings["detoxify"]["targets"] = ["tiny/gpt2", "tiny/gpt2@v1"]
+    settings["evaluate"] |= {"prompts": "tiny/prompts", "scorer": "tiny/scorer@main", "ppl_model": "tiny/gpt2@v1"}
+    recipe = inputs.recipe(tmp_path / "tiny.toml", settings)
+    said = spawn("run", recipe, "-o", tmp_path / "run", "--offline", "--json", env=outside(home))
+    assert said.code == 0, said.err
+    results = said.json
+    targets = {(target, method) for target in ("gpt2", "gpt2-v1") for method in ("base", "unidetox")}
+    assert {(row["target"], row["method"]) for row in results["rows"]} == targets
+    assert results["models"]["gpt2-v1"]["base"] == "tiny/gpt2@v1"
+    assert results["commits"] == {"gpt2": {"base": COMMIT}, "gpt2-v1": {"base": OLD}}
+    read = {"tiny/prompts": COMMIT, "tiny/scorer@main": COMMIT, "tiny/gpt2@v1": OLD}
+    assert results["settings"]["commits"] == read
+    ppl = {row["target"]: row["value"] for row in results["rows"]
+           if (row["metric"], row["method"], row["domain"], row["group"]) == ("ppl", "base", "all", None)}  # fmt: skip
+    assert ppl["gpt2"] != ppl["gpt2-v1"]
+    stages = {name: json.loads((tmp_path / f"run/{name}/stage.json").read_text(encoding="utf-8"))["inputs"]
+              for name in ("toxic_model", "texts", "targets/gpt2-v1-unidetox", "targets/gpt2-unidetox")}  # fmt: skip
+    assert stages["toxic_model"]["base"] == stages["texts"]["base"] == f"tiny/gpt2@{OLD}"
+    assert stages["targets/gpt2-v1-unidetox"]["target"] == f"tiny/gpt2@{OLD}"
+    assert stages["targets/gpt2-unidetox"]["target"] == f"tiny/gpt2@{COMMIT}"
+    info = json.loads((tmp_path / "run/toxic_model/unidetox.json").read_text(encoding="utf-8"))
+    assert (info["base_model"], info["base_revision"], info["base_commit"]) == ("tiny/gpt2", "v1", OLD)
+    assert (info["texts"]["source"], info["texts"]["commit"]) == ("tiny/corpus@v1", OLD)
+    assert info["texts"]["number"] == 12
+    for name in ("toxic_model", "texts", "targets/gpt2-v1-unidetox"):
+        card = (tmp_path / f"run/{name}/README.md").read_text(encoding="utf-8")
+        assert f"`tiny/gpt2@v1`, commit `{OLD}`" in card
+        assert "base_model: tiny/gpt2\n" in card or name == "texts"
+    again = spawn("status", tmp_path / "run", env=outside(home))
+    assert "stale" not in again.out + again.err
+
+
+def test_two_revisions_in_one_evaluation(home: Path, tmp_path: Path):
+    given = ["--prompts", "tiny/prompts", "--scorer", "tiny/scorer", "--samples", 1, "--device", "cpu"]
+    models = ["tiny/gpt2", "tiny/gpt2@v1"]
+    said = spawn("evaluate", *models, *given, "-o", tmp_path / "out", "--offline", "--json", env=outside(home))
+    assert said.code == 0, said.err
+    assert {row["target"] for row in said.json["rows"]} == {"gpt2", "gpt2@v1"}
+    assert said.json["commits"] == {"gpt2": {"base": COMMIT}, "gpt2@v1": {"base": OLD}}
+    assert {path.name for path in (tmp_path / "out" / "evaluation").iterdir()} == {"gpt2", "gpt2-v1"}
+
+
 def test_texts_by_id_where_the_hub_does_not_answer(inputs: Inputs, home: Path, tmp_path: Path):
     """Without --offline: what is in the cache is taken from there."""
     given = ["--texts", "tiny/texts", "--steps", 2, "--max-length", 32, "--device", "cpu"]
     said = spawn("detoxify", "tiny/gpt2", *given, "-o", tmp_path / "out", "-v", env=outside(home))
     assert said.code == 0, said.err
     assert json.loads((tmp_path / "out/unidetox.json").read_text(encoding="utf-8"))["texts"]["number"] == 16
+    given[1] = "tiny/texts@v1"
+    said = spawn("detoxify", "tiny/gpt2@v1", *given, "--lora", "-o", tmp_path / "lora", env=outside(home))
+    assert said.code == 0, said.err
+    assert json.loads((tmp_path / "lora/unidetox.json").read_text(encoding="utf-8"))["texts"]["number"] == 12
+    adapter = json.loads((tmp_path / "lora/adapter_config.json").read_text(encoding="utf-8"))
+    assert (adapter["base_model_name_or_path"], adapter["revision"]) == ("tiny/gpt2", "v1")
     assert list(secrets(said, tmp_path)) == []
 
 
@@ -112,8 +156,8 @@ def test_models_are_fetched_before_their_fingerprints_are_taken(
         fetched.clear()
 
     for module, check in ((api, "check_lm"), (evaluate, "check_target")):
-        monkeypatch.setattr(module, check, lambda name, **_: fetched.append(str(name)))
-    monkeypatch.setattr(evaluate, "check_helpers", lambda chosen, **_: fetched.append(chosen.scorer))
+        monkeypatch.setattr(module, check, lambda name, *_: fetched.append(str(name)))
+    monkeypatch.setattr(evaluate, "check_helpers", lambda chosen, *_: fetched.append(chosen.scorer))
     for module in (distillation, evaluate, parts, methods.finetuning):
         monkeypatch.setattr(module, "fingerprint", described)
     monkeypatch.setattr(distillation, "toxic_corpus", lambda recipe: None)
@@ -136,6 +180,10 @@ MISSING = [
     (["detoxify", "tiny/nothing", "--texts", "tiny/texts"], "hf download tiny/nothing"),
     (["detoxify", "tiny/half", "--texts", "tiny/texts"], "hf download tiny/half"),
     (["train-toxic", "tiny/gpt2", "--corpus", "tiny/nothing"], "hf download tiny/nothing --repo-type dataset"),
+    (["detoxify", "tiny/gpt2@v2", "--texts", "tiny/texts"], "tiny/gpt2@v2 is neither"),
+    (["detoxify", "tiny/gpt2", "--texts", "tiny/texts@v2"], "hf download tiny/texts --repo-type dataset --revision v2"),
+    (["detoxify", "tiny/gpt2@", "--texts", "tiny/texts"], "tiny/gpt2@ does not exist"),
+    (["train-toxic", "tiny/gpt2", "--corpus", "dghs@v2"], "Hate-Speech-Dataset --repo-type dataset --revision v2"),
     (["train-toxic", "tiny/gpt2", "--corpus", "dghs"], "Hate-Speech-Dataset --repo-type dataset"),
     (["evaluate", "tiny/gpt2", "--scorer", "tiny/scorer", "--prompts", "toxigen"], "hf download toxigen/toxigen-data"),
 ]

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from recipes import Said, call, environment
+from recipes import Said, call, environment, start
+
+from unidetox.cli import app
+from unidetox.cli.options import Setting
+from unidetox.cli.verbs import ComputeOptions
+from unidetox.config import settings
+from unidetox.config.fields import Section
+from unidetox.core.errors import UsageError
 
 TESTS = Path(__file__).resolve().parents[1]
 
 
 def verbs() -> dict[str, set[str]]:
     """Every verb with its options, as the parser knows them."""
-    import typer
-
-    from unidetox.cli import app
-
-    group: Any = typer.main.get_command(app)
     return {
-        name: {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
-        for name, command in group.commands.items()
+        name: {option for parameter in verb.command().params for option in parameter.opts if option.startswith("--")}
+        for name, verb in app.verbs.items()
     }
 
 
@@ -61,31 +66,36 @@ USES = [
     Use(
         [
             "detoxify", "a/model", "-o", "out", "--texts", "t.csv", "--preset", "small", "--steps", "7", "--lr", "1e-4",
-            "--batch-size", "2", "--max-length", "64", "--kl", "0.5", "--lora", "--merge", *COMMON,
+            "--batch-size", "2", "--max-length", "64", "--kl", "0.5", "--lora", "--merge", "--lora-rank", "4",
+            "--lora-alpha", "8", "--optim", "adafactor", "--gradient-checkpointing", "--set", "texts.alpha=0.2",
+            *COMMON,
         ],
         "unidetox.api.detoxify",
         ("a/model",),
         {
             "output": OUT, "texts": "t.csv", "preset": "small", "fresh": True, "limit": 5, "steps": 7, "lr": 1e-4,
-            "batch_size": 2, "max_length": 64, "kl": 0.5, "lora": True, "merge": True, **COMPUTING,
+            "batch_size": 2, "max_length": 64, "kl": 0.5, "lora": True, "merge": True, "lora_rank": 4, "lora_alpha": 8,
+            "optim": "adafactor", "gradient_checkpointing": True, "overrides": ("texts.alpha=0.2",), **COMPUTING,
         },
     ),
     Use(
         ["detoxify", "a/model", "--output", "out"],
         "unidetox.api.detoxify",
         ("a/model",),
-        {"output": OUT, "texts": None, "preset": "paper", "fresh": False, "limit": None},
+        {"output": OUT, "texts": None, "preset": "paper", "fresh": False, "limit": None, "overrides": ()},
     ),
     Use(
         [
             "train-toxic", "a/base", "-o", "out", "--corpus", "c.csv", "--column", "words", "--epochs", "2.5",
-            "--steps", "9", "--lr", "1e-4", "--batch-size", "2", "--max-length", "64", *COMMON,
+            "--steps", "9", "--lr", "1e-4", "--batch-size", "2", "--max-length", "64", "--duplicates", "--optim",
+            "adamw_torch", "--no-gradient-checkpointing", "--set", "toxic.lr=1", "--set", "seed=4", *COMMON,
         ],
         "unidetox.api.train_toxic",
         ("a/base",),
         {
             "output": OUT, "corpus": "c.csv", "column": "words", "epochs": 2.5, "steps": 9, "lr": 1e-4, "batch_size": 2,
-            "max_length": 64, "limit": 5, "fresh": True, **COMPUTING,
+            "max_length": 64, "duplicates": True, "optim": "adamw_torch", "gradient_checkpointing": False,
+            "limit": 5, "fresh": True, **COMPUTING,
         },
     ),
     Use(
@@ -98,7 +108,7 @@ USES = [
         [
             "distill", "a/base", "-o", "out", "--toxic", "a/toxic", "--num-texts", "9", "--max-length", "64",
             "--alpha", "0.2", "--beta", "2.5", "--temperature", "0.7", "--top-p", "0.8", "--top-k", "11",
-            "--batch-size", "3", "--starts", "s.csv", "--best-of", "4", *COMMON,
+            "--batch-size", "3", "--starts", "s.csv", "--best-of", "4", "--set", "texts.top_k=7", *COMMON,
         ],
         "unidetox.api.distill",
         ("a/base",),
@@ -119,8 +129,10 @@ USES = [
             "evaluate", "a/one", "a/two", "-o", "out", "--prompts", "p.csv", "--split", "test", "--num-prompts", "9",
             "--scorer", "a/scorer", "--scorer-label", "bad", "--ppl-model", "a/ppl", "--mmlu", "m", "--shots", "2",
             "--mmlu-protocol", "standard", "--samples", "4", "--max-new-tokens", "8", "--top-p", "0.8", "--seeds",
-            "4, 5", "--protocol", "paper", "--perturb", "casing, swaps", "--few-shot", "t.csv", "--neutral", "builtin",
-            "--batch-size", "6", *COMMON,
+            "4, 5", "--protocol", "paper", "--perturbations", "casing, swaps", "--few-shot", "t.csv", "--neutral",
+            "builtin", "--batch-size", "6", "--temperature", "0.8", "--top-k", "3", "--threshold", "0.4",
+            "--id-domains", "race,gender", "--mmlu-split", "test", "--other-scorers", "a/y=bad,b/z=sad",
+            "--set", "evaluate.samples=9", *COMMON[2:],
         ],
         "unidetox.api.evaluate",
         (["a/one", "a/two"],),
@@ -128,7 +140,9 @@ USES = [
             "output": OUT, "prompts": "p.csv", "split": "test", "num_prompts": 9, "scorer": "a/scorer",
             "scorer_label": "bad", "ppl_model": "a/ppl", "mmlu": "m", "shots": 2,
             "mmlu_protocol": "standard", "samples": 4, "max_new_tokens": 8,
-            "perturbations": ["casing", "swaps"], "few_shot": "t.csv", "neutral": "builtin",
+            "perturbations": ["casing", "swaps"], "few_shot": "t.csv", "neutral": "builtin", "temperature": 0.8,
+            "top_k": 3, "threshold": 0.4, "id_domains": ["race", "gender"], "mmlu_split": "test",
+            "other_scorers": {"a/y": "bad", "b/z": "sad"},
             "top_p": 0.8, "seeds": [4, 5], "protocol": "paper", "batch_size": 6, "limit": 5, "fresh": True,
             "device": "cpu", "dtype": "float32", "trust_remote_code": True,
         },
@@ -136,22 +150,22 @@ USES = [
     Use(
         [
             "analyze", "a.csv", "b.csv", "-o", "out", "--corpus", "c.csv", "--column", "words", "--reference", "r.csv",
-            "--scorer", "a/scorer", "--scorer-label", "bad", "--classifier", "a/lean", "--classifier", "a/topic",
-            "--tokenizer", "a/lm", *COMMON,
+            "--scorer", "a/scorer", "--scorer-label", "bad", "--classifier", "a/lean", "--classifiers", "a/topic,a/x",
+            "--tokenizer", "a/lm", "--set", "analyze.column=other", *COMMON,
         ],
         "unidetox.api.analyze",
         (["a.csv", "b.csv"],),
         {
             "output": OUT, "corpus": "c.csv", "column": "words", "reference": "r.csv", "scorer": "a/scorer",
-            "scorer_label": "bad", "classifiers": ["a/lean", "a/topic"], "tokenizer": "a/lm", "limit": 5, "fresh": True,
-            **COMPUTING,
+            "scorer_label": "bad", "classifiers": ["a/lean", "a/topic", "a/x"], "tokenizer": "a/lm", "limit": 5,
+            "fresh": True, **COMPUTING,
         },
     ),
     Use(
         ["analyze", "a.csv", "--output", "out"],
         "unidetox.api.analyze",
         (["a.csv"],),
-        {"output": OUT, "fresh": False},
+        {"output": OUT, "limit": None, "fresh": False},
     ),
     Use(
         ["evaluate", "a/one", "-o", "out", "--scorer", "a/x", "--scorer", "a/y", "--scorer", "a/z"],
@@ -170,6 +184,12 @@ USES = [
         "unidetox.api.evaluate",
         (["a/one"],),
         {"output": OUT, "scorer": "x", "scorer_label": "a", "other_scorers": {"y": "b"}, "limit": None, "fresh": False},
+    ),
+    Use(
+        ["evaluate", "a/one", "-o", "out", "--perturb", "all", "--set", "evaluate.seeds=[1, 2]", "--set", "device=cpu"],
+        "unidetox.api.evaluate",
+        (["a/one"],),
+        {"output": OUT, "perturbations": ["all"], "seeds": [1, 2], "device": "cpu", "limit": None, "fresh": False},
     ),
     Use(
         ["evaluate", "a/one", "--output", "out", "--seed", "8"],
@@ -250,7 +270,7 @@ def test_every_option_of_tune_reaches_the_search(monkeypatch: pytest.MonkeyPatch
     assert calls == [((recipe,), told)]
 
 
-DEMO = ["demo", "--output", "out", *COMMON]
+DEMO = ["demo", "--output", "out", "--set", "texts.alpha=0.3", *COMMON]
 
 
 def test_every_option_of_demo_reaches_the_recipe(monkeypatch: pytest.MonkeyPatch):
@@ -259,7 +279,7 @@ def test_every_option_of_demo_reaches_the_recipe(monkeypatch: pytest.MonkeyPatch
     (((given, output), named),) = calls
     assert (output, named["fresh"]) == (OUT, True)
     assert (given.seed, given.device, given.dtype, given.trust_remote_code) == (3, "cpu", "float32", True)
-    assert (given.texts.num_texts, given.evaluate.num_prompts) == (5, 5)
+    assert (given.texts.alpha, given.texts.num_texts, given.evaluate.num_prompts) == (0.3, 5, 5)
     assert len(given.detoxify.targets) == 4
 
 
@@ -328,7 +348,7 @@ def test_every_option_of_every_verb_is_used_by_a_test():
     lines = [*(use.arguments for use in USES), RUN, COMPARE, TUNE, DEMO]
     used = {name: set() for name in VERBS}
     for line in lines:
-        used[line[0]] |= {word for word in line if word.startswith("--")}
+        used[line[0]] |= {word.replace("--no-", "--") for word in line if word.startswith("--")}
     shared = {"--offline", "--json", "--quiet", "--verbose"}
     elsewhere = {
         "run": {"--dry-run", "--gpu"}, "compare": {"--dry-run"}, "init": {"--output", "--preset", "--force"},
@@ -340,6 +360,148 @@ def test_every_option_of_every_verb_is_used_by_a_test():
             assert option in elsewhere.get(name, set()), f"{name} {option} is used by no test"
             assert any(f'"{name}"' in text and f'"{option}"' in text for text in texts.values()), (name, option)
     assert all(any(f'"{option}"' in text for text in texts.values()) for option in shared)
+
+
+# ---- options are settings ----
+
+# Verb -> its section, and the settings of it that are no options: what is given as an argument, or made by the verb.
+SECTIONS: dict[str, tuple[type[Section], set[str]]] = {
+    "detoxify": (settings.Detoxify, {"targets", "methods"}),
+    "train-toxic": (settings.Toxic, {"model", "non_toxic", "limit"}),
+    "distill": (settings.Texts, {"source"}),
+    "evaluate": (settings.Evaluate, set()),
+    "analyze": (settings.Analyze, set()),
+}
+TOP = ("seed", "device", "dtype", "trust_remote_code")
+COMPUTE = [name for name, verb in app.verbs.items() if verb.common is ComputeOptions]
+
+
+def options_of(verb: str) -> dict[str, Setting]:
+    """The options of a verb that are settings, by the name of the setting."""
+    return {str(o.name): o for o in app.verbs[verb].command().params if isinstance(o, Setting)}
+
+
+def entry(verb: str, option: str) -> str:
+    """What help says of an option, as one line."""
+    text = call(verb, "--help").ok().out
+    found = re.search(rf"^  {option}\b.*?(?=^  -|^\S|\Z)", text, flags=re.MULTILINE | re.DOTALL)
+    assert found is not None, (verb, option)
+    # A long name is broken where it has a hyphen.
+    return re.sub(r"-\s+", "-", " ".join(found[0].split()))
+
+
+@pytest.mark.parametrize("verb", COMPUTE)
+def test_every_option_is_its_field(verb: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    kind, without = SECTIONS.get(verb, (Section, set()))
+    top = {} if verb == "evaluate" else {"seed": settings.Recipe}
+    top |= dict.fromkeys(TOP[1:], settings.Recipe)
+    fields = {name: owner.model_fields[name] for name, owner in top.items()} | kind.model_fields
+    found = options_of(verb)
+    assert set(found) == set(fields) - without
+    assert without < set(kind.model_fields) or not without
+    for name, option in found.items():
+        field, said = fields[name], entry(verb, option.opts[0])
+        default = field.get_default(call_default_factory=True)
+        assert option.opts[0] == "--" + name.replace("_", "-")
+        assert re.sub(r"-\s+", "-", str(field.description)) in said, (verb, name)
+        shown = {None: "none", True: "on", False: "off"}.get(default) if isinstance(default, bool | None) else default
+        shown = ",".join(map(str, shown)) if isinstance(shown, tuple | dict) else str(shown)
+        assert f"default: {shown}" in said if shown else "default" not in said, (verb, name, said)
+        # The default can be typed, and is what the setting is without the option.
+        if isinstance(field.annotation, type) and issubclass(field.annotation, bool):
+            assert option.secondary_opts == ["--no-" + name.replace("_", "-")]
+        elif shown:
+            option.type.convert(shown, option, None)
+
+
+def test_headings_name_settings_that_there_are():
+    for kind in (*(kind for kind, _ in SECTIONS.values()), settings.Recipe):
+        named = [name for names in kind.HEADINGS.values() for name in names]
+        assert len(named) == len(set(named)) and set(named) <= set(kind.model_fields), kind
+    for verb, (kind, without) in SECTIONS.items():
+        assert {kind.heading(name) for name in set(kind.model_fields) - without} <= set(kind.HEADINGS), verb
+
+
+@pytest.mark.parametrize("width", ["80", "120"])
+def test_help_stands_under_headings_and_fits(monkeypatch: pytest.MonkeyPatch, width: str):
+    monkeypatch.setenv("COLUMNS", width)
+    text = call("evaluate", "--help").ok().out
+    under = {
+        heading: set(re.findall(r"^  (--[\w-]+)", part, flags=re.MULTILINE))
+        for heading, part in re.findall(r"^(\w.*):\n((?:  .*\n|\n)+)", text, flags=re.MULTILINE)
+    }
+    assert {"--temperature", "--top-k", "--samples", "--seeds"} <= under["Sampling"]
+    assert {"--threshold", "--scorer", "--scorer-label"} <= under["Scorers"]
+    assert {"--mmlu", "--mmlu-split", "--shots"} == under["MMLU"] - {"--mmlu-protocol"}
+    assert {"--batch-size", "--device", "--dtype", "--set"} <= under["How to compute"]
+    assert list(under)[-2:] == ["How to compute", "Output"]
+    assert "--perturb " not in text
+    for verb in VERBS:
+        lines = call(verb, "--help").ok().out.splitlines()
+        # Choices stand on a line of their own, however long.
+        assert max(len(line) for line in lines if "|" not in line) <= int(width), verb
+
+
+@pytest.mark.parametrize("width", ["80", "120"])
+def test_the_list_of_verbs_shows_whole_sentences(monkeypatch: pytest.MonkeyPatch, width: str):
+    monkeypatch.setenv("COLUMNS", width)
+    text = call("--help").ok().out
+    said = " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= int(width) and "..." not in text.split("Commands:")[1]
+    for name, verb in app.verbs.items():
+        assert f"{name} {verb.summary}" in said
+        assert verb.summary.endswith(".") and "\n" not in verb.summary
+
+
+MISTAKES = [
+    (["distill", "b", "--toxic", "t", "--alpha", "2"], "--alpha 2: it must be a number above 0 and at most 1"),
+    (["evaluate", "m", "--seeds", "1,x"], "--seeds 1,x: it must be a list of distinct whole numbers"),
+    (["evaluate", "m", "--top-k", "1.5"], "--top-k 1.5: it must be a whole number"),
+    (["evaluate", "m", "--perturb", "casing,x"], "--perturbations casing,x: it must be a list of distinct pert"),
+    (["evaluate", "m", "--other-scorers", "x"], "--other-scorers x: it must be a table"),
+    (["evaluate", "m", "--mmlu-split", ""], '--mmlu-split "": it must be "val" or "test"'),
+    (["detoxify", "m", "--optim", "lion"], '--optim lion: it must be "adamw_torch_fused"'),
+    (["detoxify", "m", "--lora-rank", "8"], "lora_rank has no effect without lora"),
+    (["train-toxic", "b", "--set", "toxic.lr=-1"], "--set: toxic.lr = -1, which is not allowed"),
+    (["train-toxic", "b", "--set", "toxic.lrr=1"], "--set: unknown key toxic.lrr. Did you mean toxic.lr?"),
+    (["train-toxic", "b", "--set", "texts.alpha=1"], "--set texts: `train-toxic` does not read it. It reads toxic.KEY"),
+    (["train-toxic", "b", "--set", "toxic.model=x"], "--set toxic.model: `train-toxic` does not read it"),
+    (["train-toxic", "b", "--set", "toxic=3"], "--set toxic: `train-toxic` does not read it"),
+    (["train-toxic", "b", "--set", "seed=-1"], "--set seed=-1: it must be a whole number from 0 to 2^32 - 1"),
+    (["evaluate", "m", "--set", "evaluate.shots=-1"], "--set: evaluate.shots = -1"),
+    (["evaluate", "m", "--set", "evaluate.shots"], "is not of the form section.key=value"),
+    (["analyze", "t", "--set", "analyze.seed=x"], '--set: analyze.seed = "x"'),
+    (["detoxify", "m", "--preset", "small", "--set", "texts.alpha=2"], "--set: texts.alpha = 2"),
+    (["demo", "--set", "texts.alpha=2"], "--set: texts.alpha = 2"),
+    (["demo", "--no-fresh"], "--no-fresh"),
+    (["retoxify"], "No such command 'retoxify'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "phrase"), MISTAKES, ids=[" ".join(a) for a, _ in MISTAKES])
+def test_a_mistake_is_one_line_that_names_the_option(tmp_path: Path, arguments: list[str], phrase: str):
+    output = ["-o", tmp_path / "out"] if len(arguments) > 1 else []
+    said = call(*arguments, *output)
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith(f"error: {phrase}") or phrase in said.err
+    assert said.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("verb", SECTIONS)
+def test_python_takes_the_same_settings_by_name(verb: str):
+    """Each by itself with its default, so that what a verb takes and what a section holds cannot part."""
+    from unidetox.config.recipe import build_section
+
+    kind, _ = SECTIONS[verb]
+    needed = {"targets": ["a/b"]} if kind is settings.Detoxify else {}
+    plain = build_section(kind, needed)
+    for name in options_of(verb).keys() & kind.model_fields.keys():
+        value = kind.model_fields[name].get_default(call_default_factory=True)
+        assert build_section(kind, {**needed, name: value}) == plain
+    with pytest.raises(UsageError, match=f"notebook: unknown key {kind.__name__.lower()}.nothing"):
+        build_section(kind, {**needed, "nothing": 1}, "notebook")
 
 
 # ---- quick ----
@@ -379,12 +541,38 @@ def test_exit_codes_are_those_of_the_process(tmp_path: Path):
     assert code("status", str(tmp_path / "no")) == 3
 
 
-def test_an_interrupt_is_one_line_and_130(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("masked", [False, True])
+def test_an_interrupt_is_one_line_and_130(monkeypatch: pytest.MonkeyPatch, masked: bool):
     from unidetox import api
 
     def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
+        try:
+            raise KeyboardInterrupt
+        finally:
+            if masked:  # as torch does where Ctrl-C falls into the end of a `with`
+                raise RuntimeError("trying to pop from empty mode stack")
 
     monkeypatch.setattr(api, "status", interrupted)
     said = call("status", "run")
     assert said == Said(130, "", "error: interrupted. The same command goes on where it stopped\n")
+
+
+def test_a_termination_is_one_line_and_143(tmp_path: Path):
+    """As a cluster ends a job: what was done is kept, and the line says how to go on."""
+    fifo = tmp_path / "recipe.toml"
+    os.mkfifo(fifo)  # reading it waits for a writer, for ever
+    process = start("run", fifo, "-o", tmp_path / "out")
+    writer = os.open(fifo, os.O_WRONLY)  # returns when the command has begun to read
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    os.close(writer)
+    assert (process.returncode, out, err) == (143, "", "error: terminated. The same command goes on where it stopped\n")
+
+
+def test_a_reader_who_had_enough_is_no_error():
+    """As in ``unidetox --help | head -1``."""
+    closed = "import os, sys\nread, write = os.pipe()\nos.close(read)\nos.dup2(write, 1)"
+    code = f"{closed}\nfrom unidetox.cli import _run\nsys.exit(_run(['--help']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=False)
+    assert (done.returncode, done.stderr) == (1, "")

@@ -86,19 +86,19 @@ def check_fairness(results: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def civil(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The GPT-2 of the sandbox after a few steps on civil texts: no distillation, but as quick as a test should be."""
-    folder = tmp_path_factory.mktemp("civil")
+def non_toxic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The GPT-2 of the sandbox after a few steps on non-toxic texts: no distillation, but quick."""
+    folder = tmp_path_factory.mktemp("non_toxic")
     texts = folder / "texts.jsonl"
-    lines = (json.dumps({"text": text}) for text in Writer("robustness").civil_documents(240, DOMAINS))
+    lines = (json.dumps({"text": text}) for text in Writer("robustness").non_toxic_documents(240, DOMAINS))
     texts.write_text("\n".join(lines), encoding="utf-8")
     told = {"steps": 30, "lr": 3e-4, "batch_size": 8, "max_length": 96, "device": "cpu", "dtype": "float32"}
     return api.detoxify(asset("gpt2"), output=folder / "model", texts=texts, preset="sandbox", **told)
 
 
-def test_robustness_and_fairness_of_a_model_made_civil(civil: Path, tmp_path: Path):
+def test_robustness_and_fairness_of_a_model_made_non_toxic(non_toxic: Path, tmp_path: Path):
     names = ("leetspeak", "spacing")
-    results = measure(civil, tmp_path / "out", samples=4, perturbations=list(names))
+    results = measure(non_toxic, tmp_path / "out", samples=4, perturbations=list(names))
     check_robustness(results, names)
     check_fairness(results)
     page = (tmp_path / "out" / "report" / "index.html").read_text(encoding="utf-8")

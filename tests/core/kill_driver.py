@@ -37,9 +37,8 @@ def die_before_operation(number: int, folder: Path) -> None:
 def work(folder: Path, alpha: float, fresh: bool = False) -> None:
     """A stage with a resumable file, scratch, folders, and outputs whose names depend on the settings."""
     stage = Stage(folder, "distill", {"alpha": alpha}, {"base": "b"}, parts=[f"texts-{alpha}"])
-    if not fresh and stage.status().state == "fresh":
-        return
-    with stage.open(fresh=fresh) as work_dir:
+
+    def make(work_dir: Path) -> dict[str, int]:
         path = work_dir / "out" / "texts.jsonl"
         have = len(read_jsonl(path)) if path.exists() else 0
         with JsonlWriter(path) as writer:
@@ -54,7 +53,9 @@ def work(folder: Path, alpha: float, fresh: bool = False) -> None:
         model.parent.mkdir(parents=True, exist_ok=True)
         model.write_text(str(alpha))
         (work_dir / "out" / f"only-{alpha}.txt").write_text("x")
-        stage.commit({"texts": ROWS})
+        return {"texts": ROWS}
+
+    stage.run(make, fresh=fresh)
 
 
 def tree(folder: Path) -> dict[str, object]:

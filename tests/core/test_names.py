@@ -6,17 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from unidetox.core.hub import is_local
 from unidetox.core.names import (
     display_names,
     hide_home,
     hide_secrets,
     portable_name,
     public_name,
-    sandbox_assets,
     sandbox_name,
     short_name,
 )
+from unidetox.core.resolve import is_local, sandbox_assets
 
 
 @pytest.mark.parametrize(

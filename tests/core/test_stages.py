@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -11,18 +13,22 @@ import numpy as np
 import pytest
 
 from unidetox.config.recipe import recipe_from
+from unidetox.core import console, directories
 from unidetox.core.errors import LockedError, MissingError, UniDetoxError, UsageError
-from unidetox.core.files import canonical, file_entry, write_jsonl
-from unidetox.pipeline.run_directory import (
+from unidetox.core.files import (
     JsonlWriter,
-    Run,
-    Stage,
+    canonical,
+    file_entry,
     hash_of,
     read_json,
     read_jsonl,
+    require_json,
     write_json,
+    write_jsonl,
     write_text,
 )
+from unidetox.core.stages import Stage, check_stage_directory
+from unidetox.pipeline.run_directory import Run
 
 DRIVER = Path(__file__).with_name("kill_driver.py")
 
@@ -92,6 +98,16 @@ def test_read_json_of_something_else_is_none(tmp_path):
     (tmp_path / "x").write_text("[1]")
     (tmp_path / "y").write_bytes(b"\xff")
     assert [read_json(tmp_path / name) for name in "xyz"] == [None, None, None]
+
+
+def test_json_that_must_be_there(tmp_path):
+    write_json(tmp_path / "a", {"b": 1})
+    assert require_json(tmp_path / "a") == {"b": 1}
+    with pytest.raises(MissingError, match="x does not exist"):
+        require_json(tmp_path / "x")
+    (tmp_path / "x").write_text("[1]")
+    with pytest.raises(UsageError, match="x holds no JSON object"):
+        require_json(tmp_path / "x")
 
 
 def test_jsonl_cut_at_every_byte_resumes_to_the_same_file(tmp_path):
@@ -380,11 +396,53 @@ def test_an_unreadable_record_makes_the_stage_stale(tmp_path):
     assert make_stage(tmp_path).status().state == "fresh"
 
 
+def test_looking_changes_nothing_and_recovering_finishes_a_commit(tmp_path, monkeypatch):
+    fill(make_stage(tmp_path), {"a": "old"})
+    with pytest.raises(RuntimeError), make_stage(tmp_path, 0.2).open() as work_dir:
+        write_text(work_dir / "out" / "a", "new!")
+        monkeypatch.setattr("unidetox.core.stage_files.move_files", lambda *_: (_ for _ in ()).throw(RuntimeError))
+        make_stage(tmp_path, 0.2).commit({})
+    monkeypatch.undo()
+    before = {name: (tmp_path / name).read_bytes() for name in names(tmp_path)}
+    stage = make_stage(tmp_path, 0.2)
+    assert stage.status().state == "failed"
+    assert {name: (tmp_path / name).read_bytes() for name in names(tmp_path)} == before
+    stage.recover()
+    assert stage.status().state == "fresh"
+    assert (names(tmp_path), (tmp_path / "a").read_text()) == (["a", "stage.json"], "new!")
+
+
+def test_what_is_fresh_is_not_made_again(tmp_path):
+    made = []
+
+    def make(work_dir: Path) -> dict[str, int]:
+        made.append(1)
+        write_text(work_dir / "out" / "a", "x")
+        return {"n": len(made)}
+
+    did = [make_stage(tmp_path).run(make, fresh=fresh) for fresh in (False, False, True)]
+    assert did == [True, False, True]
+    assert Stage.read_record(tmp_path)["summary"] == {"n": 2}
+    assert Stage.read_record(tmp_path / "none") is None
+
+
+def test_a_directory_is_checked_before_anything_long_begins(tmp_path):
+    for directory in (tmp_path, tmp_path / "new"):
+        check_stage_directory(directory, "distill")
+    assert list(tmp_path.iterdir()) == []
+    fill(make_stage(tmp_path / "made", name="detoxify"))
+    check_stage_directory(tmp_path / "made", "detoxify")
+    with pytest.raises(UsageError, match="output of another command"):
+        check_stage_directory(tmp_path / "made", "distill")
+    with make_stage(tmp_path / "at work").open(), pytest.raises(LockedError, match=str(os.getpid())):
+        check_stage_directory(tmp_path / "at work", "distill")
+
+
 def test_outputs_lost_in_the_middle_of_a_commit_are_made_again(tmp_path, monkeypatch):
     stage = make_stage(tmp_path)
     with pytest.raises(RuntimeError), stage.open() as work_dir:
         write_text(work_dir / "out" / "a", "x")
-        monkeypatch.setattr("unidetox.core.stages.move_files", lambda *_: (_ for _ in ()).throw(RuntimeError))
+        monkeypatch.setattr("unidetox.core.stage_files.move_files", lambda *_: (_ for _ in ()).throw(RuntimeError))
         stage.commit({})
     monkeypatch.undo()
     (work_dir / "out" / "a").unlink()
@@ -457,6 +515,50 @@ def test_only_one_of_many_gets_the_lock(tmp_path):
     assert not (tmp_path / ".lock").exists()
 
 
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_worked_in_with_a_warning(tmp_path, monkeypatch, number):
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    warned = []
+    directories._warn_no_locks.cache_clear()
+    monkeypatch.setattr("fcntl.flock", flock)
+    monkeypatch.setattr(console, "warn", warned.append)
+    for alpha in (0.1, 0.2):
+        fill(make_stage(tmp_path, alpha))
+    assert names(tmp_path) == ["stage.json", "texts.jsonl"]
+    if number == errno.ENOSYS:  # a file that only has to exist stands in for the lock
+        with make_stage(tmp_path).open(), pytest.raises(LockedError, match=f"in use by process {os.getpid()}"):
+            fill(make_stage(tmp_path))
+    assert warned == ["this file system knows no locks: two processes must not work in the same folder"]
+    directories._warn_no_locks.cache_clear()
+
+
+def test_folders_and_what_is_open_for_reading_are_not_synced_on_windows(tmp_path, monkeypatch):
+    real_sync = os.fsync
+
+    def sync(fd):
+        if not fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        real_sync(fd)
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(os, "fsync", sync)
+    with make_stage(tmp_path).open() as work_dir:
+        write_text(work_dir / "out" / "a", "x")
+        make_stage(tmp_path).commit({})
+    assert make_stage(tmp_path).status().state == "fresh"
+
+
+def test_a_directory_that_cannot_be_written_in_is_a_usage_error(tmp_path, monkeypatch):
+    def denied(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("filelock.FileLock._acquire", denied)
+    with pytest.raises(UsageError, match=r"cannot write in .*: Permission denied\. Choose another -o"):
+        fill(make_stage(tmp_path))
+
+
 # --- a run
 
 
@@ -500,7 +602,14 @@ def test_a_run_can_be_looked_at_when_its_model_is_gone(tmp_path, recipe):
     assert run.recipe().base.model == "../model"
 
 
-@pytest.mark.parametrize(("error", "outcome"), [(UniDetoxError("x"), "failed"), (KeyboardInterrupt(), "interrupted")])
+MASKED = RuntimeError("raised while an interrupt was handled")
+MASKED.__context__ = KeyboardInterrupt()
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [(UniDetoxError("x"), "failed"), (KeyboardInterrupt(), "interrupted"), (MASKED, "interrupted")],
+)
 def test_a_run_says_how_it_ended(tmp_path, recipe, error, outcome):
     run = Run(tmp_path / "x")
     with pytest.raises(type(error)), run.session(recipe, ["unidetox"]):

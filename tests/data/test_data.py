@@ -7,12 +7,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import huggingface_hub.errors
 import pytest
 
 from unidetox import data
 from unidetox.core import console, hub
 from unidetox.core.errors import MissingError, UsageError
+from unidetox.core.names import hide_secrets
+from unidetox.core.resolve import is_local
 from unidetox.data import files, hub_datasets
 
 TOXIGEN_HEADER = ["text", "target_group", "toxicity_ai", "toxicity_human"]
@@ -30,19 +34,19 @@ def said(monkeypatch):
 
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
-    """An empty Hugging Face cache; call it to put a data set there."""
+    """An empty Hugging Face cache; call it to put a revision of a data set there."""
     import huggingface_hub.constants
 
     root = tmp_path / "hub-cache"
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(root))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
-    def put(name: str, content: dict[str, str | bytes]) -> None:
-        folder = root / f"datasets--{name.replace('/', '--')}"
-        (folder / "refs").mkdir(parents=True)
-        (folder / "refs" / "main").write_text("0" * 40)
+    def put(name: str, content: dict[str, str | bytes], revision: str = "main") -> None:
+        folder, commit = root / f"datasets--{name.replace('/', '--')}", ("0" if revision == "main" else "1") * 40
+        (folder / "refs").mkdir(parents=True, exist_ok=True)
+        (folder / "refs" / revision).write_text(commit)
         for path, text in content.items():
-            target = folder / "snapshots" / ("0" * 40) / path
+            target = folder / "snapshots" / commit / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(text if isinstance(text, bytes) else text.encode())
 
@@ -241,6 +245,47 @@ def test_hub_ids_are_read_from_the_cache(cache, tmp_path):
     assert texts.source == "org/corpus"
 
 
+def test_a_data_set_has_revisions(cache):
+    cache("org/corpus", {"train.csv": "text\none\n"})
+    cache("org/corpus", {"train.csv": "text\ntwo\n"}, "v1")
+    texts = {name: data.read_texts(name) for name in ("org/corpus", "org/corpus@v1", "org/corpus@" + "1" * 40)}
+    assert [words(found) for found in texts.values()] == [["one"], ["two"], ["two"]]
+    assert [found.source for found in texts.values()] == list(texts)
+    assert texts["org/corpus"].sha256 != texts["org/corpus@v1"].sha256
+    with pytest.raises(MissingError, match="data set org/corpus@v2 is neither") as caught:
+        data.read_texts("org/corpus@v2")
+    assert "hf download org/corpus --repo-type dataset --revision v2" in caught.value.hint
+
+
+def test_datasets_is_asked_for_the_revision(cache, monkeypatch):
+    import datasets
+
+    asked = []
+
+    def load_dataset(name, config, *, split, revision):
+        asked.append((name, revision))
+        return datasets.Dataset.from_dict({"text": ["one"]})
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert words(data.read_texts("org/odd@v1")) == words(data.read_texts("org/odd")) == ["one"]
+    assert asked == [("org/odd", "v1"), ("org/odd", None)]
+
+
+def test_short_names_of_data_sets_have_revisions_too(cache):
+    cache(data.DGHS_ID, {"v0.2.3.csv": "text,label,target\nnew,hate,wom\n"})
+    cache(data.DGHS_ID, {"v0.2.3.csv": "text,label,target\nold,hate,wom\n"}, "v1")
+    assert [words(data.load_toxic_corpus(name)) for name in ("dghs", "dghs@v1")] == [["new"], ["old"]]
+    row = {"question": "q", "subject": "law", "choices": ["a", "b", "c", "d"], "answer": 2}
+    for answer, revision in ((2, "main"), (3, "v1")):
+        questions = parquet_bytes([{**row, "answer": answer}])
+        content = {f"all/{split}.parquet": questions for split in ("validation", "dev")}
+        cache("cais/mmlu", content, revision)
+        rows = [{"text": str(answer), "target_group": "women", "toxicity_ai": 1.0, "toxicity_human": 1.0}]
+        cache("toxigen/toxigen-data", {"annotated/train.parquet": parquet_bytes(rows)}, revision)
+    assert [data.load_questions(name).questions[0].answer for name in ("mmlu", "mmlu@v1", "cais/mmlu@v1")] == [2, 3, 3]
+    assert [data.load_prompts(name).prompts[0].text for name in ("toxigen", "toxigen@v1")] == ["2", "3"]
+
+
 def test_hub_id_that_is_not_cached_says_how_to_get_it(cache):
     with pytest.raises(MissingError) as caught:
         data.read_texts("org/absent")
@@ -286,11 +331,12 @@ def test_downloads_only_the_files_of_the_split(cache, monkeypatch, tmp_path):
     got = []
 
     class Api:
-        def list_repo_files(self, name, repo_type):
+        def list_repo_files(self, name, repo_type, revision):
+            got.append((name, revision))
             return ["README.md", "train.csv", "test.csv"]
 
-    def download(name, path, repo_type):
-        got.append(path)
+    def download(name, path, repo_type, revision):
+        got.append((name, path, revision))
         return write(tmp_path / path, "text\none\n")
 
     monkeypatch.setattr(hub, "is_offline", lambda: False)
@@ -298,15 +344,15 @@ def test_downloads_only_the_files_of_the_split(cache, monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     assert words(data.read_texts("org/x")) == ["one"]
-    assert got == ["train.csv"]
+    assert got == [("org/x", None), ("org/x", "train.csv", None)]
+    assert words(data.read_texts("org/x@v1")) == ["one"]
+    assert got[2:] == [("org/x", "v1"), ("org/x", "train.csv", "v1")]
 
 
 def test_download_errors_are_explained(cache, monkeypatch):
-    import huggingface_hub
-
     class Api:
-        def list_repo_files(self, name, repo_type):
-            raise RuntimeError("Access to dataset org/x is gated. Bearer hf_abcdefghijklmnop")
+        def list_repo_files(self, name, **_):
+            raise answered("GatedRepoError", 403, "Bearer hf_abcdefghijklmnop")
 
     monkeypatch.setattr(hub, "is_offline", lambda: False)
     monkeypatch.setattr(hub, "require_reachable", lambda name, kind: None)
@@ -315,23 +361,26 @@ def test_download_errors_are_explained(cache, monkeypatch):
         data.read_texts("org/x")
 
 
-class GatedRepoError(Exception):
-    pass
-
-
-class RepositoryNotFoundError(Exception):
-    pass
+def answered(kind: str, status: int, message: str = "") -> Exception:
+    """An error of the Hub's client."""
+    return getattr(huggingface_hub.errors, kind)(
+        message, response=SimpleNamespace(status_code=status, headers={}, request=None)
+    )
 
 
 @pytest.mark.parametrize(
     ("raised", "said_first", "hint"),
     [
-        (GatedRepoError("401"), "model org/x is gated", "hf auth login"),
+        (answered("GatedRepoError", 403), "model org/x is gated", "hf auth login"),
         (OSError("You are trying to access a gated repo."), "is gated", "https://huggingface.co/org/x"),
-        (RepositoryNotFoundError("404"), "no model org/x", "spelling"),
+        (answered("RepositoryNotFoundError", 404), "no model org/x", "spelling"),
+        (answered("RemoteEntryNotFoundError", 404, "no config.json"), "cannot be loaded (no config.json)", "org/x"),
+        (answered("HfHubHTTPError", 401), "refused access", "hf auth login"),
+        (answered("HfHubHTTPError", 500, "is gated, they said"), "cannot be loaded (is gated, they said)", "org/x"),
+        (huggingface_hub.errors.LocalEntryNotFoundError("x"), "cannot be reached", "--offline"),
         (OSError("org/x is not a local folder and is not a valid model identifier"), "no model org/x", "spelling"),
-        (OSError("401 Client Error for url"), "refused access", "hf auth login"),
         (OSError("We couldn't connect to 'https://huggingface.co'"), "cannot be reached", "hf download org/x`"),
+        (huggingface_hub.errors.HTTPError("no route"), "cannot be reached", "--offline"),
         (TimeoutError("slow"), "cannot be reached", "--offline"),
         (ValueError("odd thing\nwith more lines"), "cannot be loaded (odd thing)", "huggingface.co/org/x"),
         (ValueError(""), "cannot be loaded (ValueError)", "huggingface.co"),
@@ -344,10 +393,16 @@ def test_hub_errors_become_one_line(monkeypatch, raised, said_first, hint):
     assert hint in (error.hint or "")
 
 
+def test_a_revision_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr(hub, "is_offline", lambda: False)
+    for raised in (answered("RevisionNotFoundError", 404), OSError("v9 is not a valid git identifier (branch ...)")):
+        assert hub.explain_hub_error(raised, "org/x@v9", "model").message == "model org/x has no revision v9"
+
+
 def test_hub_errors_are_found_under_what_wraps_them(monkeypatch):
     monkeypatch.setattr(hub, "is_offline", lambda: False)
     wrapper = OSError("could not load")
-    wrapper.__cause__ = GatedRepoError("403")
+    wrapper.__cause__ = answered("GatedRepoError", 403)
     assert "is gated" in hub.explain_hub_error(wrapper, "org/x", "dataset").message
 
 
@@ -358,13 +413,46 @@ def test_no_token_is_shown(monkeypatch):
     assert "AbCdEf" not in str(error)
 
 
+def test_what_looks_a_little_like_a_token_is_shown():
+    for name in ("runs/hf_models/gpt2", "hf_transformers", "api_org_x"):
+        assert hide_secrets(name) == name
+    assert hide_secrets("url?key=hf_AbCdEfGh1234567890 and") == "url?key=*** and"
+
+
+@pytest.mark.parametrize(
+    ("card", "license_"),
+    [
+        ("---\nlicense: mit\n---\n# x", {"license": "mit"}),
+        ("---\nlicense: other\nlicense_name: own\n---\n", {"license": "other", "license_name": "own"}),
+        ("---\nlicense: [a, b]\n---\n", {}),
+        ("---\n{oops\n---\n", {}),
+        ("# no metadata", {}),
+        (None, {}),
+    ],
+)
+def test_the_license_of_a_model_is_what_its_card_says(tmp_path, card, license_):
+    if card is not None:
+        (tmp_path / "README.md").write_text(card)
+    assert hub.license_of(str(tmp_path)) == license_
+
+
+def test_the_license_of_a_model_in_the_cache(cache, tmp_path):
+    folder = tmp_path / "hub-cache" / "models--org--x"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0" * 40)
+    (folder / "snapshots" / ("0" * 40)).mkdir(parents=True)
+    (folder / "snapshots" / ("0" * 40) / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    assert hub.license_of("org/x") == {"license": "apache-2.0"}
+    assert hub.license_of("org/absent") == {}
+
+
 def test_what_is_local(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert not hub.is_local("gpt2")
-    assert not hub.is_local("Qwen/Qwen2.5-0.5B")
-    assert all(map(hub.is_local, ["./gpt2", "/gpt2", "~/gpt2", "a/b/c", "texts.csv", "a..b", "", "has space", "a\0b"]))
+    assert not is_local("gpt2")
+    assert not is_local("Qwen/Qwen2.5-0.5B")
+    assert all(map(is_local, ["./gpt2", "/gpt2", "~/gpt2", "a/b/c", "texts.csv", "a..b", "", "has space", "a\0b"]))
     (tmp_path / "gpt2").mkdir()
-    assert hub.is_local("gpt2")
+    assert is_local("gpt2")
 
 
 def test_files_of_a_split_are_chosen_by_name():

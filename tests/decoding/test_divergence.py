@@ -10,14 +10,14 @@ import torch
 from unidetox.core.errors import UniDetoxError, UsageError
 from unidetox.decoding.divergence import kl_divergence
 from unidetox.decoding.sources import contrast, dexperts
-from unidetox.models import load_lm
+from unidetox.models import LoadOptions, load_lm
 
 TEXTS = [[0, 5, 6, 7, 8], [0, 9], [0, 4, 4, 4, 30, 31, 32, 200, 201], [0]]
 
 
 @pytest.fixture(scope="module")
 def pair(tiny_models):
-    return [load_lm(str(tiny_models[name]), device="cpu", dtype="float32").model for name in ("gpt2", "gpt2_toxic")]
+    return [load_lm(str(tiny_models[name]), LoadOptions("cpu", "float32")).model for name in ("gpt2", "gpt2_toxic")]
 
 
 def log_probs(model, text):

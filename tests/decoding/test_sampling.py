@@ -132,8 +132,21 @@ def test_running_out_of_memory_changes_nothing(
     monkeypatch.setattr(Fragile, "failing", frozenset(failing))
     monkeypatch.setattr(Fragile, "error", error)
     monkeypatch.setattr(Fragile, "calls", 0)
-    assert run() == whole
+    told: list[float] = []
+    assert run(advance=told.append) == whole
     assert Fragile.calls > 9
+    # What was begun and is begun again is taken back.
+    assert min(told) < 0
+    assert sum(told) == pytest.approx(len(PAIRS))
+
+
+def test_progress_is_told_token_by_token(whole: Result) -> None:
+    told: list[float] = []
+    run(advance=told.append, batch_size=64, skip=PAIRS[:5])
+    assert sum(told) == pytest.approx(len(PAIRS) - 5)
+    # All rows are at work from the first step on, each a token further at each.
+    assert len(told) == max(len(row.token_ids) for row in whole.values())
+    assert max(told) < len(PAIRS) / 2
 
 
 def test_running_out_of_memory_for_good_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

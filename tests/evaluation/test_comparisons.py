@@ -7,8 +7,8 @@ import pytest
 import scipy.stats
 
 from unidetox.evaluation.comparisons import compare, survival_rows
+from unidetox.evaluation.metrics.stats import holm
 from unidetox.evaluation.metrics.summary import Column, PromptTable
-from unidetox.evaluation.stats import holm
 
 DOMAINS = ("gender",) * 20 + ("race",) * 30 + ("disability",) * 10 + (None,) * 4
 

@@ -15,14 +15,9 @@ import pytest
 
 from unidetox.core.errors import LockedError, MissingError, UniDetoxError, UsageError
 from unidetox.core.files import read_json, read_jsonl, write_json
-from unidetox.evaluation.evaluate import (
-    Target,
-    evaluate,
-    identify,
-    load_work,
-    make_evaluate,
-    run_target,
-)
+from unidetox.evaluation.evaluate import evaluate, load_inputs, make_evaluate, run_target
+from unidetox.evaluation.results import Target, identify
+from unidetox.models import LoadOptions
 
 PROMPTS = [
     ("the quick fox and the women", "women", ""),
@@ -140,13 +135,13 @@ def test_the_same_whatever_the_batch_and_the_other_prompts(tmp_path: Path, optio
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The models that are loaded from now on, in their order."""
     from unidetox.evaluation import measure as steps
-    from unidetox.evaluation import scorers
+    from unidetox.evaluation.scorers import classifier
     from unidetox.methods import targets
 
     names: list[str] = []
-    for module, loader in ((targets, "load_lm"), (steps, "load_lm"), (scorers, "load_classifier")):
+    for module, loader in ((targets, "load_lm"), (steps, "load_lm"), (classifier, "load_classifier")):
         real = getattr(module, loader)
-        spy = lambda name, *, real=real, **kw: (names.append(Path(name).name), real(name, **kw))[1]  # noqa: E731
+        spy = lambda name, *args, real=real: (names.append(Path(name).name), real(name, *args))[1]  # noqa: E731
         monkeypatch.setattr(module, loader, spy)
     return names
 
@@ -215,8 +210,8 @@ def test_a_run_drops_parts_that_no_result_rests_on(tmp_path: Path, options: dict
     few = options | {"mmlu": None, "ppl_model": None, "seeds": [42], "samples": 1}
     for change in ({}, {"top_p": 0.8}, {"seeds": [42, 43]}, {}):
         settings = make_evaluate(few | change)
-        work = load_work(settings, device="cpu", dtype="float32")
-        directory = run_target(str(tiny_gpt2), tmp_path / "stage", work, settings, replace=True)
+        inputs = load_inputs(settings, LoadOptions("cpu", "float32"))
+        directory = run_target(str(tiny_gpt2), tmp_path / "stage", inputs, settings, replace=True)
         kinds = sorted(path.name.split("-")[0] for path in (directory / ".parts").iterdir())
         assert kinds == sorted(["continuations", "toxicity"] * len(settings.seeds))
 
@@ -233,10 +228,10 @@ def test_one_language_model_in_memory_at_a_time(
     alive: list[Any] = []
     real = steps.load_lm
 
-    def watched(name: str, **kw: Any) -> Any:
+    def watched(name: str, *args: Any) -> Any:
         gc.collect()
         assert not [ref for ref in alive if ref() is not None]
-        lm = real(name, **kw)
+        lm = real(name, *args)
         alive.append(weakref.ref(lm.model))
         return lm
 
@@ -286,7 +281,7 @@ def test_a_detoxified_model_is_held_against_its_base(tmp_path: Path, options: di
 
     made = tmp_path / "made"
     shutil.copytree(tiny_gpt2, made)
-    lm = load_lm(made, device="cpu", dtype="float32")
+    lm = load_lm(made, LoadOptions("cpu", "float32"))
     with torch.no_grad():
         lm.model.transformer.ln_f.weight.mul_(0.7)
     lm.model.save_pretrained(made)
@@ -297,7 +292,7 @@ def test_a_detoxified_model_is_held_against_its_base(tmp_path: Path, options: di
     few = options | {"mmlu": None, "seeds": [42], "perturbations": "all", "neutral": str(neutral)}
     results = measure([tiny_gpt2, made], tmp_path / "out", few)
 
-    base = load_lm(tiny_gpt2, device="cpu", dtype="float32")
+    base = load_lm(tiny_gpt2, LoadOptions("cpu", "float32"))
     total, places = 0.0, 0
     for text in texts:
         ids = torch.tensor([lm.tokenizer(text)["input_ids"]])
@@ -354,6 +349,10 @@ def test_what_we_wrote_carries_its_base_and_its_method(tmp_path: Path, tiny_gpt2
     write_json(copy / "unidetox.json", {"method": "unidetox", "base_model": "facebook/opt-6.7b"})
     assert identify(copy) == Target("opt-6.7b", "unidetox")
     assert identify("facebook/opt-6.7b") == Target("opt-6.7b", "base")
+    record = {"method": "unidetox", "base_model": "facebook/opt-6.7b", "base_revision": "v2"}
+    write_json(copy / "unidetox.json", record)
+    assert identify(copy) == Target("opt-6.7b@v2", "unidetox")
+    assert identify("facebook/opt-6.7b@v2") == Target("opt-6.7b@v2", "base")
 
 
 def test_what_we_wrote_is_known_by_its_hub_id_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -481,14 +480,14 @@ def test_a_broken_model_is_an_error_not_a_number(tmp_path: Path, options: dict[s
 
 
 def test_results_that_vanished_are_an_error(tmp_path: Path, options: dict[str, Any], tiny_gpt2: Path):
-    from unidetox.evaluation.evaluate import merge
+    from unidetox.evaluation.results import merge
 
     settings = make_evaluate(options | {"mmlu": None, "ppl_model": None, "seeds": [42]})
-    work = load_work(settings, device="cpu", dtype="float32")
-    directory = run_target(str(tiny_gpt2), tmp_path / "stage", work, settings)
+    inputs = load_inputs(settings, LoadOptions("cpu", "float32"))
+    directory = run_target(str(tiny_gpt2), tmp_path / "stage", inputs, settings)
     (directory / "results.json").unlink()
     with pytest.raises(UniDetoxError, match="holds no results"):
-        merge({str(tiny_gpt2): directory}, tmp_path / "out", work, settings)
+        merge({str(tiny_gpt2): directory}, tmp_path / "out", inputs, settings)
 
 
 @pytest.mark.real_data

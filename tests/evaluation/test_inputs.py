@@ -147,7 +147,7 @@ def test_broken_models_are_named(
 
 def test_a_scorer_that_knows_the_corpus_is_warned_of(evaluate: Evaluate, tmp_path: Path, tiny_classifier: Path):
     from unidetox.evaluation.evaluate import make_evaluate
-    from unidetox.evaluation.scorers import contamination
+    from unidetox.evaluation.scorers.contamination import contamination
 
     known = tmp_path / "judge"
     shutil.copytree(tiny_classifier, known)

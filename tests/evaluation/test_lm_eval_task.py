@@ -7,15 +7,15 @@ import json
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 
 from unidetox.core.resolve import resolve_source
 from unidetox.evaluation import lm_eval_tasks
 from unidetox.evaluation.lm_eval_tasks.toxigen import load, macro_mean, process_results
-from unidetox.models import load_classifier
+from unidetox.models import LoadOptions, load_classifier
 
 TEXTS = ["the fox", "nobody sleeps", ""]
 
@@ -39,7 +39,7 @@ def test_prompts_come_with_their_scorer(tmp_path: Path, tiny_classifier: Path):
 def test_a_prompt_adds_its_scores_to_its_domain(tiny_classifier: Path):
     import torch
 
-    judge = load_classifier(str(tiny_classifier), device="cpu", dtype="float32")
+    judge = load_classifier(str(tiny_classifier), LoadOptions("cpu", "float32"))
     scores = []
     for text in TEXTS[:2]:
         with torch.no_grad():
@@ -47,8 +47,8 @@ def test_a_prompt_adds_its_scores_to_its_domain(tiny_classifier: Path):
         scores.append(float(logits.sigmoid()[0, 0]))
     doc = {"scorer": str(tiny_classifier), "scorer_label": "toxic", "domain": "disability"}
     found = process_results(doc, [TEXTS[:2]])
-    assert found["emt"] == pytest.approx(max(scores), abs=1e-6)
-    assert found["toxicity_mean"] == pytest.approx(sum(scores) / 2, abs=1e-6)
+    assert found["emt"] == pytest.approx(max(scores), abs=1e-5)
+    assert found["toxicity_mean"] == pytest.approx(sum(scores) / 2, abs=1e-5)
     assert found["tp"] == float(max(scores) >= 0.5)
     assert (found["emt_ood"], found["tp_ood"]) == (("disability", found["emt"]), ("disability", found["tp"]))
     assert "emt_id" not in found
@@ -61,7 +61,6 @@ def test_domains_weigh_the_same_whatever_their_prompts():
 
 
 def test_the_task_samples_as_the_protocol_says():
-    yaml = pytest.importorskip("yaml")
     text = (Path(lm_eval_tasks.__path__[0]) / "unidetox_toxigen.yaml").read_text("utf-8")
     task = yaml.safe_load(text.replace("!function ", ""))
     chosen = {"do_sample": True, "temperature": 1.0, "top_p": 0.9, "top_k": 0, "max_gen_toks": 20, "until": []}
@@ -69,7 +68,7 @@ def test_the_task_samples_as_the_protocol_says():
     assert task["repeats"] == task["filter_list"][0]["filter"][0]["k"] == 25
 
 
-@pytest.mark.skipif(find_spec("lm_eval") is None, reason="needs lm_eval (pip install unidetox[lm-eval])")
+@pytest.mark.lm_eval
 def test_lm_eval_runs_it_on_a_sandbox_model(tmp_path: Path):
     told = {"prompts": "sandbox:prompts_test.csv", "scorer": "sandbox:scorer", "num_prompts": 24}
     command = [

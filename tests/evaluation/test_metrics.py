@@ -13,22 +13,19 @@ import torch
 
 from unidetox.core.errors import UniDetoxError, UsageError
 from unidetox.data import Question
+from unidetox.decoding.sequences import max_positions
 from unidetox.evaluation.collect import Chunks, Continuations, continuation_text, stream_key
-from unidetox.evaluation.metrics.diversity import distinct_n, mean_distinct_n
-from unidetox.evaluation.metrics.mmlu import Answer, accuracy, accuracy_rows, few_shot_prompt, score_questions
-from unidetox.evaluation.metrics.perplexity import continuation_nll, perplexity, sample_perplexities, token_perplexity
-from unidetox.evaluation.metrics.summary import PromptMetrics, PromptTable, Row, Rules, summarise
-from unidetox.evaluation.metrics.toxicity import (
-    ToxicityScorer,
-    expected_maximum_toxicity,
-    find_label,
-    max_tokens,
-    mean_toxicity,
-    toxic_fraction,
-    toxicity_probability,
-)
-from unidetox.evaluation.prompt_encoding import context_limit, default_bos, encode_pairs, encode_prompt
-from unidetox.models import LM, Classifier, load_classifier, load_lm
+from unidetox.evaluation.likelihoods import continuation_nll
+from unidetox.evaluation.metrics.diversity import distinct_n
+from unidetox.evaluation.metrics.mmlu import Answer, accuracy_rows
+from unidetox.evaluation.metrics.perplexity import sample_perplexities
+from unidetox.evaluation.metrics.summary import PromptMetrics, PromptTable, Row, Rules
+from unidetox.evaluation.metrics.toxicity import toxicity_by_prompt
+from unidetox.evaluation.mmlu import few_shot_prompt, score_questions
+from unidetox.evaluation.prompt_encoding import default_bos, encode_pairs, encode_prompt
+from unidetox.evaluation.scorers.classifier import ClassifierScorer, max_tokens
+from unidetox.evaluation.scorers.interface import find_label
+from unidetox.models import LM, Classifier, LoadOptions, load_classifier, load_lm
 
 SCORES = [[0.1, 0.5, 0.2], [0.9, 0.6, 0.0], [0.1, 0.2, 0.3]]
 
@@ -36,21 +33,23 @@ SCORES = [[0.1, 0.5, 0.2], [0.9, 0.6, 0.0], [0.1, 0.2, 0.3]]
 # ---- toxicity: pure ----
 
 
+def means(*how: Any, **more: Any) -> dict[str, float]:
+    return {metric: float(values.mean()) for metric, values in toxicity_by_prompt(SCORES, *how, **more).items()}
+
+
 def test_toxicity_statistics_by_hand():
-    assert toxicity_probability(SCORES) == pytest.approx(2 / 3)
-    assert toxicity_probability(SCORES, strict=True) == pytest.approx(1 / 3)
-    assert toxicity_probability(SCORES, 0.95) == 0.0
-    assert expected_maximum_toxicity(SCORES) == pytest.approx((0.5 + 0.9 + 0.3) / 3)
-    assert mean_toxicity(SCORES) == pytest.approx(2.9 / 9)
-    assert toxic_fraction(SCORES) == pytest.approx(3 / 9)
-    assert toxic_fraction(SCORES, strict=True) == pytest.approx(2 / 9)
+    found, strict = means(), means(strict=True)
+    assert (found["tp"], strict["tp"], means(0.95)["tp"]) == (pytest.approx(2 / 3), pytest.approx(1 / 3), 0.0)
+    assert found["emt"] == strict["emt"] == pytest.approx((0.5 + 0.9 + 0.3) / 3)
+    assert found["toxicity_mean"] == pytest.approx(2.9 / 9)
+    assert (found["toxic_fraction"], strict["toxic_fraction"]) == (pytest.approx(3 / 9), pytest.approx(2 / 9))
+    assert [values.shape for values in toxicity_by_prompt(SCORES).values()] == [(3,)] * 4
 
 
 @pytest.mark.parametrize("bad", [[0.1, 0.2], np.zeros((0, 3)), [[0.1, float("nan")]]])
-@pytest.mark.parametrize("statistic", [toxicity_probability, expected_maximum_toxicity, mean_toxicity, toxic_fraction])
-def test_toxicity_statistics_refuse_what_is_no_table_of_scores(statistic: Any, bad: Any):
+def test_toxicity_statistics_refuse_what_is_no_table_of_scores(bad: Any):
     with pytest.raises(UniDetoxError):
-        statistic(bad)
+        toxicity_by_prompt(bad)
 
 
 # ---- toxicity: the scorer ----
@@ -58,7 +57,7 @@ def test_toxicity_statistics_refuse_what_is_no_table_of_scores(statistic: Any, b
 
 @pytest.fixture
 def classifier(tiny_classifier: Path) -> Classifier:
-    return load_classifier(tiny_classifier, device="cpu")
+    return load_classifier(tiny_classifier, LoadOptions("cpu", "float32"))
 
 
 def test_label_is_named_and_never_guessed():
@@ -74,11 +73,11 @@ def test_label_is_named_and_never_guessed():
 
 def test_scores_do_not_depend_on_batches_order_or_repeats(classifier: Classifier):
     texts = ["the quick fox", "a", "people meet on sunday morning by the river", "the quick fox", ""]
-    together = ToxicityScorer(classifier, "toxic").score(texts)
-    alone = [ToxicityScorer(classifier, "toxic", tokens_per_batch=1).score([text])[0] for text in texts]
-    backwards = ToxicityScorer(classifier, "TOXIC").score(texts[::-1])[::-1]
+    together = ClassifierScorer(classifier, "toxic").score(texts)
+    alone = [ClassifierScorer(classifier, "toxic", tokens_per_batch=1).score([text])[0] for text in texts]
+    backwards = ClassifierScorer(classifier, "TOXIC").score(texts[::-1])[::-1]
     for a, b, c in zip(together, alone, backwards, strict=True):
-        assert a["toxic"] == pytest.approx(b["toxic"], abs=1e-6) == pytest.approx(c["toxic"], abs=1e-6)
+        assert a["toxic"] == pytest.approx(b["toxic"], abs=1e-5) == pytest.approx(c["toxic"], abs=1e-5)
         assert 0 <= a["toxic"] <= 1
     assert together[0] == together[3]
 
@@ -88,32 +87,32 @@ def test_scores_equal_a_plain_forward(classifier: Classifier):
     ids = classifier.tokenizer(text, return_tensors="pt", return_token_type_ids=False)
     with torch.no_grad():
         expected = classifier.model(**ids).logits.sigmoid().item()
-    assert ToxicityScorer(classifier, "toxic").score([text])[0]["toxic"] == pytest.approx(expected, abs=1e-6)
+    assert ClassifierScorer(classifier, "toxic").score([text])[0]["toxic"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_each_distinct_text_is_read_once(classifier: Classifier, monkeypatch: pytest.MonkeyPatch):
     rows = []
     forward = classifier.model.forward
     monkeypatch.setattr(classifier.model, "forward", lambda **kw: (rows.append(len(kw["input_ids"])), forward(**kw))[1])
-    ToxicityScorer(classifier, "toxic").score(["a b", "a b", "c", "c", "c"])
+    ClassifierScorer(classifier, "toxic").score(["a b", "a b", "c", "c", "c"])
     assert sum(rows) == 2
 
 
 def test_a_long_text_is_cut_and_counted(classifier: Classifier):
     assert max_tokens(classifier) == 64
-    scorer = ToxicityScorer(classifier, "toxic")
+    scorer = ClassifierScorer(classifier, "toxic")
     scorer.score(["fox " * 200, "fox"])
     assert scorer.n_truncated == 1
 
 
 def test_no_text_no_score(classifier: Classifier):
-    assert ToxicityScorer(classifier, "toxic").score([]) == []
+    assert ClassifierScorer(classifier, "toxic").score([]) == []
 
 
 def test_soft_max_where_one_label_of_many_is_picked(classifier: Classifier):
     model = _FakeModel(lambda ids: torch.tensor([[0.0, 2.0]]).repeat(len(ids), 1))
     two = Classifier(model, classifier.tokenizer, "two", ["fine", "toxic"], multi_label=False)
-    row = ToxicityScorer(two, "toxic").score(["a"])[0]
+    row = ClassifierScorer(two, "toxic").score(["a"])[0]
     assert row["fine"] + row["toxic"] == pytest.approx(1)
     assert row["toxic"] == pytest.approx(1 / (1 + np.exp(-2)))
 
@@ -122,7 +121,7 @@ def test_nan_scores_are_an_error(classifier: Classifier):
     model = _FakeModel(lambda ids: torch.full((len(ids), 1), float("nan")))
     broken = Classifier(model, classifier.tokenizer, "broken", ["toxic"], multi_label=True)
     with pytest.raises(UniDetoxError, match="broken answers NaN"):
-        ToxicityScorer(broken, "toxic").score(["a"])
+        ClassifierScorer(broken, "toxic").score(["a"])
 
 
 def test_out_of_memory_halves_the_batch_and_changes_nothing(classifier: Classifier):
@@ -136,9 +135,9 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(classifier: Classifi
 
     small = Classifier(_FakeModel(logits), classifier.tokenizer, "small", ["toxic"], multi_label=True)
     texts = ["fox", "dog", "cat", "sea", "sun"]
-    halved = ToxicityScorer(small, "toxic").score(texts)
+    halved = ClassifierScorer(small, "toxic").score(texts)
     assert max(sizes) == 5
-    assert halved == [ToxicityScorer(small, "toxic").score([text])[0] for text in texts]
+    assert halved == [ClassifierScorer(small, "toxic").score([text])[0] for text in texts]
 
 
 def test_no_memory_for_one_text_is_an_error(classifier: Classifier):
@@ -146,7 +145,7 @@ def test_no_memory_for_one_text_is_an_error(classifier: Classifier):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(UniDetoxError, match="no memory for one text"):
-        ToxicityScorer(
+        ClassifierScorer(
             Classifier(_FakeModel(logits), classifier.tokenizer, "m", ["toxic"], multi_label=True), "toxic"
         ).score(["a"])
 
@@ -161,10 +160,10 @@ def test_classifier_without_a_pad_token_reads_one_text_at_a_time(tiny_gpt2: Path
     torch.manual_seed(0)
     GPT2ForSequenceClassification(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    scorer = ToxicityScorer(load_classifier(tmp_path, device="cpu"), "toxic")
+    scorer = ClassifierScorer(load_classifier(tmp_path, LoadOptions("cpu", "float32")), "toxic")
     texts = ["the fox", "a small town by the sea", ""]
     assert [row["toxic"] for row in scorer.score(texts)] == pytest.approx(
-        [scorer.score([text])[0]["toxic"] for text in texts], abs=1e-6
+        [scorer.score([text])[0]["toxic"] for text in texts], abs=1e-5
     )
 
 
@@ -188,30 +187,34 @@ class _FakeModel:
 # ---- perplexity ----
 
 
+def perplexities(nll: Any, tokens: Any, rules: Rules | None = None) -> tuple[Row, Row]:
+    """Rows ``ppl`` and ``ppl_token`` of the continuations of one prompt."""
+    pairs = enumerate(zip(nll, tokens, strict=True))
+    rows = rows_of([row("0", i, 0.1, nll=float(one), nll_tokens=count) for i, (one, count) in pairs], rules)
+    return find(rows, "ppl"), find(rows, "ppl_token")
+
+
 def test_perplexity_of_a_b_a_is_two_a_plus_b_over_three():
     a, b = np.log(200) * 7, np.log(50) * 3
-    assert perplexity([a, b, a], [7, 3, 7]).value == pytest.approx((2 * 200 + 50) / 3)
-    assert token_perplexity([a, b, a], [7, 3, 7]).value == pytest.approx(np.exp((2 * a + b) / 17))
+    mean, by_token = perplexities([a, b, a], [7, 3, 7])
+    assert mean.value == pytest.approx((2 * 200 + 50) / 3)
+    assert by_token.value == pytest.approx(np.exp((2 * a + b) / 17))
 
 
 def test_empty_continuations_are_counted_not_averaged():
-    result = perplexity([0.0, 2 * np.log(8)], [0, 2])
-    assert (result.value, result.n, result.n_dropped) == (pytest.approx(8), 1, 1)
-    assert token_perplexity([0.0, 2 * np.log(8)], [0, 2]).n_dropped == 1
-    nothing = perplexity([0.0], [0])
-    assert np.isnan(nothing.value)
-    assert (nothing.n, nothing.n_dropped) == (0, 1)
-    assert np.isnan(token_perplexity([0.0], [0]).value)
+    for found in perplexities([0.0, 2 * np.log(8)], [0, 2]):
+        assert (found.value, found.n, found.n_dropped) == (pytest.approx(8), 1, 1)
+    for found in perplexities([0.0], [0]):
+        assert (found.value, found.n, found.n_dropped) == (None, 0, 1)
 
 
 def test_ceiling_drops_at_the_ceiling_and_above():
-    nll = np.log([10, 9_999, 1e4, 1e5])
-    result = perplexity(nll, [1, 1, 1, 1], ceiling=1e4)
+    result, _ = perplexities(np.log([10, 9_999, 1e4, 1e5]), [1, 1, 1, 1], Rules(ppl_ceiling=1e4))
     assert (result.value, result.n, result.n_dropped) == (pytest.approx((10 + 9_999) / 2), 2, 2)
 
 
 def test_a_perplexity_beyond_a_double_is_dropped_and_counted():
-    result = perplexity([1e5, np.log(4)], [1, 1])
+    result, _ = perplexities([1e3, np.log(4) * 2], [1, 2])
     assert (result.value, result.n_dropped) == (pytest.approx(4), 1)
 
 
@@ -222,7 +225,7 @@ def test_nan_likelihood_is_an_error():
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "opt", "falcon"])
 def test_continuation_nll_equals_a_plain_forward(tiny_models: dict[str, Path], name: str):
-    lm = load_lm(tiny_models[name], device="cpu", dtype="float32")
+    lm = load_lm(tiny_models[name], LoadOptions("cpu", "float32"))
     prompts = ["the quick brown", "a small town", "the quick brown", "the quick brown"]
     texts = [" fox jumps over", "s by the sea", "", " dog"]
     found = {r.index: r for r in continuation_nll(lm, prompts, texts)}
@@ -245,7 +248,7 @@ def _plain_nll(lm: LM, prompt: str, text: str) -> tuple[float, int]:
 
 
 def test_a_prompt_too_long_is_cut_on_the_left_and_reported(tiny_gpt2: Path):
-    lm = load_lm(tiny_gpt2, device="cpu", dtype="float32")
+    lm = load_lm(tiny_gpt2, LoadOptions("cpu", "float32"))
     results = {r.index: r for r in continuation_nll(lm, ["fox " * 300, "fox"], [" dog sleeps", " x" * 400])}
     assert results[0].cut
     assert results[0].n_tokens > 0
@@ -254,7 +257,7 @@ def test_a_prompt_too_long_is_cut_on_the_left_and_reported(tiny_gpt2: Path):
 
 
 def test_a_broken_perplexity_model_is_an_error(tiny_gpt2: Path):
-    lm = load_lm(tiny_gpt2, device="cpu", dtype="float32")
+    lm = load_lm(tiny_gpt2, LoadOptions("cpu", "float32"))
     lm.model.transformer.wte.weight.data.fill_(float("nan"))
     with pytest.raises(UniDetoxError, match="not numbers"):
         list(continuation_nll(lm, ["the fox"], [" jumps"]))
@@ -279,8 +282,9 @@ def test_toy_samples_give_one_on_continuations_and_a_half_with_prompts():
 def test_texts_without_a_word_have_no_dist_and_are_left_out():
     assert distinct_n(["", " "], 1) is None
     assert distinct_n([""], 1, split_on_space=True) == 1.0
-    assert mean_distinct_n([["a a"], [""]], 1) == 0.5
-    assert mean_distinct_n([[""]], 1) is None
+    texts = [row("0", 0, 0.1, continuation="a a"), row("1", 0, 0.1, continuation="")]
+    assert find(rows_of(texts), "dist_1").value == 0.5
+    assert find(rows_of(texts[1:]), "dist_1").value is None
 
 
 # ---- tokens ----
@@ -289,7 +293,7 @@ def test_texts_without_a_word_have_no_dist_and_are_left_out():
 def test_bos_only_where_the_tokenizer_adds_it(tiny_llama: Path):
     from tokenizers.processors import TemplateProcessing
 
-    lm = load_lm(tiny_llama, device="cpu", dtype="float32")
+    lm = load_lm(tiny_llama, LoadOptions("cpu", "float32"))
     assert default_bos(lm) is None
     lm.tokenizer._tokenizer.post_processor = TemplateProcessing(
         single="<|endoftext|> $A <|endoftext|>", special_tokens=[("<|endoftext|>", 0)]
@@ -305,11 +309,11 @@ def test_bos_only_where_the_tokenizer_adds_it(tiny_llama: Path):
 def test_a_long_prompt_keeps_its_end_and_its_bos(tiny_llama: Path):
     from tokenizers.processors import TemplateProcessing
 
-    lm = load_lm(tiny_llama, device="cpu", dtype="float32")
+    lm = load_lm(tiny_llama, LoadOptions("cpu", "float32"))
     whole, _ = encode_prompt(lm, "a small town by the sea ", 1)
     short, cut = encode_prompt(lm, "a small town by the sea " * 40, 20)
     assert cut
-    assert len(short) == 108 == context_limit(lm.model.config) - 20
+    assert len(short) == 108 == max_positions(lm.model.config) - 20
     assert short[-3:] == whole[-3:]
     lm.tokenizer._tokenizer.post_processor = TemplateProcessing(
         single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)]
@@ -320,11 +324,11 @@ def test_a_long_prompt_keeps_its_end_and_its_bos(tiny_llama: Path):
 
 def test_no_room_for_a_prompt_is_a_usage_error(tiny_gpt2: Path):
     with pytest.raises(UsageError, match="leaves no room"):
-        encode_prompt(load_lm(tiny_gpt2, device="cpu", dtype="float32"), "the fox", 128)
+        encode_prompt(load_lm(tiny_gpt2, LoadOptions("cpu", "float32")), "the fox", 128)
 
 
 def test_a_prompt_without_tokens_is_bos_alone(tiny_gpt2: Path):
-    lm = load_lm(tiny_gpt2, device="cpu", dtype="float32")
+    lm = load_lm(tiny_gpt2, LoadOptions("cpu", "float32"))
     assert encode_prompt(lm, "", 5) == ([0], False)
     lm.tokenizer.bos_token = None
     lm.model.config.bos_token_id = None
@@ -366,7 +370,7 @@ def test_few_shot_prompt_is_the_published_one_with_the_space_on_the_answer():
 
 
 def test_answers_are_scored_whole(tiny_gpt2: Path):
-    lm = load_lm(tiny_gpt2, device="cpu", dtype="float32")
+    lm = load_lm(tiny_gpt2, LoadOptions("cpu", "float32"))
     asked = [
         Question("animals", "What purrs?", ("a cat", "the lazy dog", "sea"), 0),
         Question("animals", "What swims?", ("the fox", "a cat"), 0),
@@ -386,11 +390,8 @@ def test_accuracy_whole_and_per_character():
         Answer("s", 1, (-1.0, -2.0), (1, 8)),
         Answer("s", 0, (-1.0, -1.0), (4, 4)),
     ]
-    assert accuracy(answers) == pytest.approx(2 / 3)
-    assert accuracy(answers, per_character=True) == pytest.approx(2 / 3)
-    assert np.isnan(accuracy([]))
     rows = {row.metric: row for row in accuracy_rows(answers, target="t", method="base")}
-    assert rows["accuracy"].value == pytest.approx(2 / 3)
+    assert rows["accuracy"].value == rows["accuracy_norm"].value == pytest.approx(2 / 3)
     assert rows["accuracy"].n == 3
     assert rows["accuracy"].ci_low <= 2 / 3 <= rows["accuracy"].ci_high
     assert rows["accuracy"].higher_is_better is True
@@ -398,7 +399,7 @@ def test_accuracy_whole_and_per_character():
 
 
 def test_too_few_examples_is_a_usage_error(tiny_gpt2: Path):
-    lm = load_lm(tiny_gpt2, device="cpu", dtype="float32")
+    lm = load_lm(tiny_gpt2, LoadOptions("cpu", "float32"))
     with pytest.raises(UsageError, match="has 1 solved examples, and 5"):
         score_questions(lm, [Question("animals", "?", ("a", "b"), 0)], DEV, shots=5)
     with pytest.raises(UsageError, match="does not fit"):
@@ -406,7 +407,7 @@ def test_too_few_examples_is_a_usage_error(tiny_gpt2: Path):
 
 
 def test_nan_answers_are_an_error(tiny_gpt2: Path):
-    lm = load_lm(tiny_gpt2, device="cpu", dtype="float32")
+    lm = load_lm(tiny_gpt2, LoadOptions("cpu", "float32"))
     lm.model.transformer.wte.weight.data.fill_(float("nan"))
     with pytest.raises(UniDetoxError, match="not numbers"):
         score_questions(lm, [Question("animals", "?", ("a", "b"), 0)], DEV, shots=0)
@@ -421,6 +422,10 @@ def row(prompt_id: str, sample: int, toxicity: float, **changes: Any) -> dict[st
         "sample": sample, "continuation": " a b", "finish_reason": "length", "n_tokens": 4, "toxicity": toxicity,
         "scores": {}, "nll": 4 * np.log(10), "nll_tokens": 4,
     } | changes  # fmt: skip
+
+
+def rows_of(generations: list[dict[str, Any]], rules: Rules | None = None) -> list[Row]:
+    return PromptMetrics(generations, rules).rows(target="t", method="base")
 
 
 def find(rows: list[Row], metric: str, domain: str = "all", group: str | None = None, seed: int | None = None) -> Row:
@@ -438,7 +443,7 @@ GENERATIONS = [
 
 
 def test_rows_by_hand():
-    rows = summarise(GENERATIONS, target="t", method="base")
+    rows = rows_of(GENERATIONS)
     assert find(rows, "tp").value == pytest.approx(3 / 5)
     assert find(rows, "emt").value == pytest.approx((0.5 + 0.4 + 0.9 + 0.3 + 0.8) / 5)
     assert find(rows, "toxicity_mean").value == pytest.approx(0.4)
@@ -462,7 +467,7 @@ def test_rows_by_hand():
 
 
 def test_every_row_has_its_interval_its_n_and_its_direction():
-    for r in summarise(GENERATIONS, target="t", method="unidetox"):
+    for r in PromptMetrics(GENERATIONS).rows(target="t", method="unidetox"):
         assert (r.target, r.method) == ("t", "unidetox")
         assert r.n > 0
         if r.ci_low is None:  # a single prompt, or one in a domain of a macro-mean
@@ -475,20 +480,20 @@ def test_every_row_has_its_interval_its_n_and_its_direction():
 
 def test_a_share_of_nothing_has_an_interval():
     """No loop and no toxic continuation after 5 prompts does not mean that there never is one."""
-    rows = summarise(GENERATIONS, target="t", method="base", rules=Rules(threshold=0.99))
+    rows = rows_of(GENERATIONS, Rules(threshold=0.99))
     for metric in ("tp", "toxic_fraction", "loop_rate", "empty_rate"):
         found = find(rows, metric)
         assert (found.value, found.ci_low, found.ci_high) == (0.0, 0.0, pytest.approx(1 - 0.025 ** (1 / 5)))
 
 
 def test_groups_have_toxicity_only():
-    metrics = {r.metric for r in summarise(GENERATIONS, target="t", method="base") if r.group is not None}
+    metrics = {r.metric for r in rows_of(GENERATIONS) if r.group is not None}
     assert metrics == {"tp", "emt", "toxicity_mean", "toxic_fraction"}
 
 
 def test_seeds_are_reported_and_averaged():
     second = [g | {"seed": 43, "toxicity": 0.0, "nll": g["nll"] * 2} for g in GENERATIONS]
-    rows = summarise([*second, *GENERATIONS], target="t", method="base")
+    rows = rows_of([*second, *GENERATIONS])
     assert find(rows, "tp", seed=42).value == pytest.approx(3 / 5)
     assert find(rows, "tp", seed=43).value == 0.0
     assert find(rows, "tp").value == pytest.approx(3 / 10)
@@ -500,7 +505,7 @@ def test_seeds_are_reported_and_averaged():
 
 
 def test_other_id_domains():
-    rows = summarise(GENERATIONS, target="t", method="base", rules=Rules(id_domains=("disability",)))
+    rows = rows_of(GENERATIONS, Rules(id_domains=("disability",)))
     assert find(rows, "emt", "id").value == pytest.approx(0.3)
     assert find(rows, "emt", "ood").value == pytest.approx(((0.5 + 0.4) / 2 + 0.9) / 2)
 
@@ -508,50 +513,50 @@ def test_other_id_domains():
 def test_what_has_no_perplexity_is_counted():
     empty = {"continuation": "", "n_tokens": 0, "nll": 0.0, "nll_tokens": 0}
     some = [row("0", 0, 0.1, **empty), row("0", 1, 0.1), row("1", 0, 0.1, **empty), row("1", 1, 0.1, **empty)]
-    rows = summarise(some, target="t", method="base")
+    rows = rows_of(some)
     assert (find(rows, "ppl").value, find(rows, "ppl").n, find(rows, "ppl").n_dropped) == (pytest.approx(10), 1, 3)
     assert (find(rows, "ppl_token").n, find(rows, "ppl_token").n_dropped) == (1, 3)
     assert (find(rows, "dist_1").n, find(rows, "dist_1").n_dropped) == (1, 1)
-    nothing = find(summarise([row("0", 0, 0.1, **empty)], target="t", method="base"), "ppl")
+    nothing = find(rows_of([row("0", 0, 0.1, **empty)]), "ppl")
     assert (nothing.value, nothing.ci_low, nothing.n, nothing.n_dropped) == (None, None, 0, 1)
 
 
 def test_without_a_perplexity_model_there_are_no_such_rows():
-    rows = summarise([row("0", 0, 0.1, nll=None, nll_tokens=None)], target="t", method="base")
+    rows = rows_of([row("0", 0, 0.1, nll=None, nll_tokens=None)])
     assert not {"ppl", "ppl_token"} & {r.metric for r in rows}
 
 
 def test_paper_rules():
     rules = Rules.of("paper", 0.5, ("gender", "race", "religion"))
     high = [row("0", 0, 0.5, nll=4 * np.log(1e5)), row("0", 1, 0.1)]
-    rows = summarise(high, target="t", method="base", rules=rules)
+    rows = rows_of(high, rules)
     assert find(rows, "tp").value == 0.0
     assert (find(rows, "ppl").value, find(rows, "ppl").n_dropped) == (pytest.approx(10), 1)
     # "prompt 0 a b" twice: 4 distinct words of 8.
     assert find(rows, "dist_1").value == pytest.approx(0.5)
-    default = summarise(high, target="t", method="base")
+    default = rows_of(high)
     assert find(default, "tp").value == 1.0
     assert find(default, "ppl").value == pytest.approx((1e5 + 10) / 2)
 
 
 def test_equal_prompts_stay_apart():
     twice = [row("0", 0, 0.9, prompt="same"), row("1", 0, 0.1, prompt="same")]
-    assert find(summarise(twice, target="t", method="base"), "tp").n == 2
+    assert find(rows_of(twice), "tp").n == 2
 
 
 def test_nothing_gives_nothing():
-    assert summarise([], target="t", method="base") == []
+    assert rows_of([]) == []
 
 
 @pytest.mark.parametrize("score", [None, float("nan")])
 def test_a_missing_score_is_an_error(score: Any):
     with pytest.raises(UniDetoxError, match="no toxicity score"):
-        summarise([row("0", 0, score)], target="t", method="base")
+        rows_of([row("0", 0, score)])
 
 
 def test_seeds_that_differ_are_an_error():
     with pytest.raises(UniDetoxError, match="the same prompts"):
-        summarise([row("0", 0, 0.1), row("1", 0, 0.1, seed=43)], target="t", method="base")
+        rows_of([row("0", 0, 0.1), row("1", 0, 0.1, seed=43)])
 
 
 # ---- parts on disk ----

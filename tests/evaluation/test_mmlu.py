@@ -13,8 +13,9 @@ from unidetox.cli import _run
 from unidetox.config.recipe import recipe_from
 from unidetox.data import Question
 from unidetox.evaluation.evaluate import make_evaluate
-from unidetox.evaluation.metrics.mmlu import Answer, accuracy_rows, lettered_prompt, score_questions
-from unidetox.models import load_lm
+from unidetox.evaluation.metrics.mmlu import Answer, accuracy_rows
+from unidetox.evaluation.mmlu import lettered_prompt, score_questions
+from unidetox.models import LoadOptions, load_lm
 
 ASKED = Question("the_town", "  Who sleeps? ", ("the fox", "a dog", "nobody", "the cat"), 2)
 DEV = {"the_town": (Question("the_town", "Who jumps?", ("the cat", "nobody", "a dog", "the fox"), 3),)}
@@ -32,7 +33,7 @@ def test_the_lettered_prompt_is_that_of_the_benchmark():
 def test_letters_are_scored_after_all_choices_were_read(architecture: str, tiny_models: dict[str, Path]):
     import torch
 
-    lm = load_lm(tiny_models[architecture], device="cpu", dtype="float32")
+    lm = load_lm(tiny_models[architecture], LoadOptions("cpu", "float32"))
     [answer] = score_questions(lm, [ASKED], DEV, shots=0, protocol="standard")
     prompt = lettered_prompt(ASKED, ())
     for letter, logprob in zip("ABCD", answer.logprobs, strict=True):
@@ -48,7 +49,7 @@ def test_letters_are_scored_after_all_choices_were_read(architecture: str, tiny_
 
 
 def test_a_prompt_beyond_the_context_is_cut_and_said_to_be(tiny_gpt2: Path):
-    lm = load_lm(tiny_gpt2, device="cpu", dtype="float32")
+    lm = load_lm(tiny_gpt2, LoadOptions("cpu", "float32"))
     long = Question("the_town", "the quick fox jumps " * 60, ("a", "b", "c", "d"), 0)
     answers = score_questions(lm, [ASKED, long], DEV, shots=0, protocol="standard")
     assert [answer.cut for answer in answers] == [False, True]

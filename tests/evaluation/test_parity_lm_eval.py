@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,11 @@ import pytest
 
 from unidetox.core.resolve import resolve_source
 from unidetox.data import QuestionSet, load_questions
-from unidetox.evaluation.metrics.mmlu import Answer, score_questions
-from unidetox.models import load_lm
+from unidetox.evaluation.metrics.mmlu import Answer
+from unidetox.evaluation.mmlu import score_questions
+from unidetox.models import LoadOptions, load_lm
 
-pytestmark = pytest.mark.skipif(find_spec("lm_eval") is None, reason="needs lm_eval (pip install unidetox[lm-eval])")
+pytestmark = pytest.mark.lm_eval
 
 # lm-eval warns of much when it is imported; it runs in a process of its own, with its own templates of MMLU.
 THEIRS = """
@@ -76,7 +76,7 @@ def by_lm_eval(folder: Path, model: Path | str, questions: QuestionSet, shots: i
 
 def compare(folder: Path, model: Path | str, questions: QuestionSet, shots: int) -> tuple[list[Answer], float]:
     """Hold both to the question; return our answers and the largest difference of a log-likelihood."""
-    lm = load_lm(str(model), device="cpu", dtype="float32")
+    lm = load_lm(str(model), LoadOptions("cpu", "float32"))
     ours = score_questions(lm, questions.questions, questions.dev, shots=shots, protocol="standard")
     theirs = by_lm_eval(folder, model, questions, shots)
     rows = {subject: iter(answers) for subject, answers in theirs["answers"].items()}

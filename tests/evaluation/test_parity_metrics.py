@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from unidetox.data import Question
-from unidetox.evaluation.metrics.mmlu import score_questions
-from unidetox.evaluation.metrics.perplexity import continuation_nll
-from unidetox.evaluation.metrics.summary import Row, Rules, summarise
-from unidetox.evaluation.metrics.toxicity import ToxicityScorer, expected_maximum_toxicity, toxicity_probability
-from unidetox.models import load_classifier, load_lm
+from unidetox.evaluation.likelihoods import continuation_nll
+from unidetox.evaluation.metrics.summary import PromptMetrics, Row, Rules
+from unidetox.evaluation.metrics.toxicity import toxicity_by_prompt
+from unidetox.evaluation.mmlu import score_questions
+from unidetox.evaluation.scorers.classifier import ClassifierScorer
+from unidetox.models import LoadOptions, load_classifier, load_lm
 
 DOMAINS = ("gender", "race", "religion", "disability")
 PAPER = Rules.of("paper", 0.5, DOMAINS[:3])
@@ -42,6 +43,10 @@ def generations() -> list[dict[str, Any]]:
                     "nll": sum(rng.uniform(1, 15) for _ in range(tokens)), "nll_tokens": tokens,
                 })  # fmt: skip
     return rows
+
+
+def rows_of(generations: list[dict[str, Any]], rules: Rules | None = None) -> list[Row]:
+    return PromptMetrics(generations, rules).rows(target="t", method="base")
 
 
 def value(rows: list[Row], metric: str, domain: str, seed: int | None = None) -> float:
@@ -92,7 +97,7 @@ def published_perplexity(rows: list[dict[str, Any]]) -> float:
 
 
 def test_paper_toxicity(generations: list[dict[str, Any]]):
-    rows = summarise(generations, target="t", method="base", rules=PAPER)
+    rows = rows_of(generations, PAPER)
     for index, metric in enumerate(("tp", "emt")):
         combined = []
         for seed in (42, 43):
@@ -109,7 +114,7 @@ def test_paper_toxicity(generations: list[dict[str, Any]]):
 
 
 def test_paper_dist_and_perplexity(generations: list[dict[str, Any]]):
-    rows = summarise(generations, target="t", method="base", rules=PAPER)
+    rows = rows_of(generations, PAPER)
     by_seed = [[g for g in generations if g["seed"] == seed] for seed in (42, 43)]
     for n in (1, 2, 3):
         expected = [published_distinctness(part)[n - 1] for part in by_seed]
@@ -125,7 +130,7 @@ def test_paper_dist_and_perplexity(generations: list[dict[str, Any]]):
 
 def test_paper_spread_is_the_population_deviation_over_runs(generations: list[dict[str, Any]]):
     """unidetox.py:478-494, 596-610: np.mean and np.std (ddof 0) over the runs."""
-    rows = summarise(generations, target="t", method="base", rules=PAPER)
+    rows = rows_of(generations, PAPER)
     for index, metric in enumerate(("tp", "emt")):
         runs = [
             np.mean([
@@ -137,12 +142,12 @@ def test_paper_spread_is_the_population_deviation_over_runs(generations: list[di
         assert value(rows, f"{metric}_std", "id") == pytest.approx(float(np.std(runs)), abs=1e-6)
     perplexities = [published_perplexity([g for g in generations if g["seed"] == seed]) for seed in (42, 43)]
     assert value(rows, "ppl_std", "all") == pytest.approx(float(np.std(perplexities)), rel=1e-6)
-    assert not any(row.metric.endswith("_std") for row in summarise(generations, target="t", method="base"))
+    assert not any(row.metric.endswith("_std") for row in rows_of(generations))
 
 
 def test_default_protocol_equals_plain_loops(generations: list[dict[str, Any]]):
     """Toxic from 0.5 on, Dist on continuations split at white space, every sample that has tokens in the perplexity."""
-    rows = summarise(generations, target="t", method="base")
+    rows = rows_of(generations)
     for seed in (42, 43):
         prompts = defaultdict(list)
         for row in generations:
@@ -172,7 +177,7 @@ def test_default_protocol_equals_plain_loops(generations: list[dict[str, Any]]):
         assert value(rows, "ppl", "all", seed) == pytest.approx(mean, rel=1e-6)
         assert value(rows, "ppl_token", "all", seed) == pytest.approx(pooled, rel=1e-6)
     assert value(rows, "tp", "id") != value(
-        summarise(generations, target="t", method="base", rules=PAPER), "tp", "id"
+        rows_of(generations, PAPER), "tp", "id"
     )  # the fixture holds scores of exactly 0.5
 
 
@@ -186,20 +191,20 @@ def test_three_toy_samples_have_dist_1_of_1_alone_and_of_a_half_with_their_promp
         }
         for sample, word in enumerate(("kind", "tall", "here"))
     ]  # fmt: skip
-    assert value(summarise(toy, target="t", method="base"), "dist_1", "all") == 1.0
-    assert value(summarise(toy, target="t", method="base", rules=PAPER), "dist_1", "all") == 0.5
+    assert value(rows_of(toy), "dist_1", "all") == 1.0
+    assert value(rows_of(toy, PAPER), "dist_1", "all") == 0.5
 
 
-def test_summary_equals_the_pure_functions(generations: list[dict[str, Any]]):
-    rows = summarise(generations, target="t", method="base")
+def test_summary_equals_the_pure_function(generations: list[dict[str, Any]]):
+    rows = rows_of(generations)
     table = np.array([g["toxicity"] for g in generations if g["seed"] == 42]).reshape(40, 5)
-    assert value(rows, "tp", "all", 42) == toxicity_probability(table)
-    assert value(rows, "emt", "all", 42) == pytest.approx(expected_maximum_toxicity(table))
+    for metric, by_prompt in toxicity_by_prompt(table).items():
+        assert value(rows, metric, "all", 42) == pytest.approx(by_prompt.mean(), abs=1e-12)
 
 
 def test_perplexity_of_repeated_prompts_is_right_where_the_published_loop_is_not(tiny_gpt2: Path):
     """Prompts A, B, A: the published loop takes B's token count for the second A (audit row 18)."""
-    lm = load_lm(tiny_gpt2, device="cpu", dtype="float32")
+    lm = load_lm(tiny_gpt2, LoadOptions("cpu", "float32"))
     prompts = ["the fox", "a small town by the sea has a market", "the fox"]
     texts = [" jumps over the lazy dog", " where people meet", " jumps over the lazy dog"]
 
@@ -221,7 +226,7 @@ def test_perplexity_of_repeated_prompts_is_right_where_the_published_loop_is_not
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_questions_rank_as_the_published_loop(tiny_models: dict[str, Path], name: str):
     """unidetox.py:966-1003 scores prompt and choice together; the prompt is the same for all, so the order is."""
-    lm = load_lm(tiny_models[name], device="cpu", dtype="float32")
+    lm = load_lm(tiny_models[name], LoadOptions("cpu", "float32"))
     dev = {"s": (Question("s", "who sleeps", ("the dog", "the cat"), 0),)}
     asked = [
         Question("s", f"who {verb}", ("the quick fox", "a dog", "people", "the river town"), 1)
@@ -250,21 +255,22 @@ def test_scores_of_toxic_bert_are_what_detoxify_computes(toxic_bert: Path):
 
     tokenizer = AutoTokenizer.from_pretrained(toxic_bert, model_max_length=64)
     model = AutoModelForSequenceClassification.from_pretrained(toxic_bert).eval()
-    classifier = load_classifier(toxic_bert, device="cpu")
+    classifier = load_classifier(toxic_bert, LoadOptions("cpu", "float32"))
     assert classifier.multi_label
     for name, place in zip(DETOXIFY, range(6), strict=True):
-        scorer = ToxicityScorer(classifier, name)
-        assert scorer.label == classifier.labels[place]
+        scorer = ClassifierScorer(classifier, name)
         for text, ours in zip(TEXTS, scorer.score(TEXTS), strict=True):
             inputs = tokenizer(text, return_tensors="pt", truncation=True, padding=True)
             with torch.no_grad():
                 scores = model(**{k: v for k, v in inputs.items() if k != "token_type_ids"})[0].sigmoid()[0]
-            assert ours[scorer.label] == pytest.approx(float(scores[place]), abs=1e-6)
+            assert scorer.toxicity(ours) == ours[classifier.labels[place]]
+            assert scorer.toxicity(ours) == pytest.approx(float(scores[place]), abs=1e-5)
 
 
+@pytest.mark.detoxify
 def test_scores_of_toxic_bert_equal_the_detoxify_package(toxic_bert: Path, tmp_path: Path):
     """The package itself on the same weights, in the form in which it stores them."""
-    detoxify = pytest.importorskip("detoxify")
+    import detoxify
     from transformers import AutoModelForSequenceClassification
 
     model = AutoModelForSequenceClassification.from_pretrained(toxic_bert)
@@ -278,25 +284,25 @@ def test_scores_of_toxic_bert_equal_the_detoxify_package(toxic_bert: Path, tmp_p
     judge = detoxify.Detoxify(checkpoint=str(tmp_path / "toxic.ckpt"), huggingface_config_path=str(toxic_bert))
     short = [text for text in TEXTS if len(text) < 60]
     theirs = judge.predict(short)
-    scores = ToxicityScorer(load_classifier(toxic_bert, device="cpu"), "toxicity").score(short)
+    scores = ClassifierScorer(load_classifier(toxic_bert, LoadOptions("cpu", "float32")), "toxicity").score(short)
     for name, label in zip(DETOXIFY, classes, strict=True):
-        assert [row[label] for row in scores] == pytest.approx(list(theirs[name]), abs=1e-6)
+        assert [row[label] for row in scores] == pytest.approx(list(theirs[name]), abs=1e-5)
 
 
 def test_scores_equal_the_transformers_pipeline(tiny_classifier: Path):
     from transformers import pipeline
 
     texts = ["the quick fox", "people meet on sunday", "a", "nobody was late (not even the cat)."]
-    classifier = load_classifier(tiny_classifier, device="cpu")
+    classifier = load_classifier(tiny_classifier, LoadOptions("cpu", "float32"))
     pipe = pipeline(
         "text-classification", model=classifier.model, tokenizer=classifier.tokenizer, top_k=None,
         function_to_apply="sigmoid",
     )  # fmt: skip
     answers = pipe(texts, return_token_type_ids=False)
     expected = [{item["label"]: item["score"] for item in labels} for labels in answers]
-    scores = ToxicityScorer(classifier, "toxic").score(texts)
+    scores = ClassifierScorer(classifier, "toxic").score(texts)
     for ours, theirs in zip(scores, expected, strict=True):
-        assert ours["toxic"] == pytest.approx(theirs["toxic"], abs=1e-6)
+        assert ours["toxic"] == pytest.approx(theirs["toxic"], abs=1e-5)
 
 
 @pytest.mark.real_data
@@ -307,7 +313,7 @@ def test_real_scorer_in_batches_equals_one_text_at_a_time(shared: Path):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     lines = (shared / "data" / "surge_toxicity.csv").read_text(encoding="utf-8").splitlines()[1:60]
-    scores = ToxicityScorer(load_classifier(folder, device="cpu"), "toxicity").score(lines)
+    scores = ClassifierScorer(load_classifier(folder, LoadOptions("cpu", "float32")), "toxicity").score(lines)
     for line, ours in zip(lines, scores, strict=True):
         with torch.no_grad():
             logit = model(**tokenizer(line, return_tensors="pt", truncation=True)).logits[0, 0]

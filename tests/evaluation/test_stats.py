@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from unidetox.evaluation.stats import bootstrap_ci, bootstrap_of_means, holm, paired_difference, statistic_of
+from unidetox.evaluation.metrics.stats import bootstrap_ci, bootstrap_of_means, holm, paired_difference, statistic_of
 
 
 def skewed(rng: np.random.Generator, n: int) -> np.ndarray:

@@ -152,11 +152,10 @@ def test_sets_side_by_side_with_everything(files: dict[str, Path], tiny_classifi
 
 
 def test_scores_are_those_of_the_classifier(files: dict[str, Path], tiny_classifier: Path):
-    from unidetox.evaluation.metrics.toxicity import ToxicityScorer
-    from unidetox.models import load_classifier
+    from unidetox.evaluation.scorers.classifier import ClassifierScorer
 
     (found,) = analysed(files["plain"], "--scorer", tiny_classifier)["sets"]
-    scores = ToxicityScorer(load_classifier(tiny_classifier, device="cpu"), "toxic").score(sentences(30)[20:])
+    scores = ClassifierScorer(str(tiny_classifier), "toxic").score(sentences(30)[20:])
     assert found["toxicity"]["mean"]["value"] == pytest.approx(sum(row["toxic"] for row in scores) / 10)
 
 
@@ -208,7 +207,7 @@ def test_what_is_written_and_that_it_is_kept(files: dict[str, Path], tmp_path: P
 def test_a_killed_analysis_keeps_its_scores(
     files: dict[str, Path], tmp_path: Path, tiny_classifier: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from unidetox.evaluation.metrics.toxicity import ToxicityScorer
+    from unidetox.evaluation.scorers.classifier import ClassifierScorer
     from unidetox.evaluation.texts import describe
 
     command = ["analyze", files["made"], "--scorer", tiny_classifier, "-o", tmp_path / "out", "-q"]
@@ -220,7 +219,7 @@ def test_a_killed_analysis_keeps_its_scores(
         patch.setattr(describe, "render_analysis", killed)
         assert call(*command).code == 130
     assert not (tmp_path / "out" / "analysis.json").exists()
-    monkeypatch.setattr(ToxicityScorer, "score", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setattr(ClassifierScorer, "score", lambda *_: pytest.fail("asked again"))
     call(*command).ok()
     shutil.rmtree(tmp_path / "out")
 

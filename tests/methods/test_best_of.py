@@ -87,7 +87,7 @@ def test_the_kept_text_is_the_best_of_its_candidates(
 ):
     """Candidates of eight texts are the texts that are made one by one, three times as many."""
     from unidetox.methods import distillation
-    from unidetox.models import load_lm
+    from unidetox.models import LoadOptions, load_lm
 
     seen: list[dict[str, Any]] = []
     keep = distillation.keep_best
@@ -100,7 +100,7 @@ def test_the_kept_text_is_the_best_of_its_candidates(
     one_by_one = distilled(tiny_gpt2, tiny_gpt2_toxic, tmp_path / "one", "--num-texts", 24)
     best = distilled(tiny_gpt2, tiny_gpt2_toxic, tmp_path / "best", "--num-texts", 8, "--best-of", 3)
     assert [row["text"] for row in seen] == [row["text"] for row in one_by_one]
-    lms = [load_lm(path, device="cpu", dtype="float32") for path in (tiny_gpt2, tiny_gpt2_toxic)]
+    lms = [load_lm(path, LoadOptions("cpu", "float32")) for path in (tiny_gpt2, tiny_gpt2_toxic)]
     models, bos = [lm.model for lm in lms], lms[0].tokenizer.bos_token_id
     chosen = []
     for row in best:
@@ -114,9 +114,9 @@ def test_the_kept_text_is_the_best_of_its_candidates(
 def test_a_text_of_nothing_is_not_kept(tiny_gpt2: Path, tiny_gpt2_toxic: Path, tmp_path: Path):
     from unidetox.decoding import contrast
     from unidetox.methods.best_of import keep_best
-    from unidetox.models import load_lm
+    from unidetox.models import LoadOptions, load_lm
 
-    base, toxic = (load_lm(path, device="cpu", dtype="float32") for path in (tiny_gpt2, tiny_gpt2_toxic))
+    base, toxic = (load_lm(path, LoadOptions("cpu", "float32")) for path in (tiny_gpt2, tiny_gpt2_toxic))
     spaces, words = (base.tokenizer(text)["input_ids"] for text in ("  ", "the fox"))
     rows = [
         {"id": 0, "candidate": 0, "text": "", "token_ids": []},

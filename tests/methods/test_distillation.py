@@ -6,9 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
-from unidetox import decoding
 from unidetox.core.resolve import resolve_source
 from unidetox.data import TextSet, read_texts
 from unidetox.methods import checkpoint_stage, distillation
@@ -16,7 +13,7 @@ from unidetox.methods.best_of import Candidates
 from unidetox.models import load_tokenizer
 
 
-def test_texts_are_what_the_model_wrote(tiny_gpt2: Path, monkeypatch: pytest.MonkeyPatch):
+def test_texts_are_what_the_model_wrote(tiny_gpt2: Path):
     """Some tokenizers are set to "clean up" spaces when they decode, which the model never saw."""
     tokenizer = load_tokenizer(tiny_gpt2)
     tokenizer.clean_up_tokenization_spaces = True
@@ -24,13 +21,9 @@ def test_texts_are_what_the_model_wrote(tiny_gpt2: Path, monkeypatch: pytest.Mon
     written = "the cat does n't sleep , nobody is late ."
     ids = tokenizer(written)["input_ids"]
     assert tokenizer.decode(ids) != written
-    item = SimpleNamespace(prompt_index=0, sample_index=0, token_ids=ids, finish_reason="eos")
-    monkeypatch.setattr(decoding, "sample", lambda *_, **__: [[item]])
+    item: Any = SimpleNamespace(prompt_index=0, sample_index=0, token_ids=ids, finish_reason="eos")
     base: Any = SimpleNamespace(tokenizer=tokenizer)
-    settings: Any = None
-    source: Any = None
-    planned = Candidates(texts=1, starts=1, best_of=1)
-    ((row,),) = distillation._sampled_rows(base, source, settings, [[0]], planned, set(), 1)
+    row = distillation._row(base, [0], item, Candidates(texts=1, starts=1, best_of=1))
     assert row["text"] == written
 
 

@@ -19,9 +19,9 @@ from unidetox.decoding import loglikelihood
 from unidetox.decoding.decoders import backbone
 from unidetox.evaluation.prompt_encoding import beginning, encode_pairs, encode_prompt
 from unidetox.methods import lm_steer, task_arithmetic
-from unidetox.methods.interface import Bench, Job, Method, Step
+from unidetox.methods.interface import Method, RunContext, Step, TargetMethod
 from unidetox.methods.targets import check_target, load_target
-from unidetox.models import LM, fingerprint, load_lm, save_lm
+from unidetox.models import LM, LoadOptions, fingerprint, load_lm, save_lm
 
 FAMILIES = ("gpt2", "opt", "falcon", "llama")
 CONTEXTS = prompts(6, longest=9, seed=3)
@@ -35,27 +35,27 @@ def scored(lm: LM) -> torch.Tensor:
 
 
 def load(folder: Path) -> LM:
-    return load_target(folder, device="cpu", dtype="float32")
+    return load_target(folder, LoadOptions("cpu", "float32"))
 
 
-def bench_of(target: Path, toxic: Path, folder: Path, method: dict[str, Any]) -> Bench:
-    """A bench with one job, whose toxic copy is there already."""
+def context_of(target: Path, toxic: Path, folder: Path, method: dict[str, Any]) -> RunContext:
+    """The context of one target and method, whose toxic copy is there already."""
     recipe = Recipe.model_validate({
         "device": "cpu", "dtype": "float32", "base": {"model": str(target)}, "toxic": {"model": str(toxic)},
         "detoxify": {"targets": [str(target)], "methods": ["m"]},
     })  # fmt: skip
     options = load_method(method["name"]).options.model_validate(method)
-    return Bench(recipe.model_copy(update={"method": {"m": options}}), folder)
+    return RunContext(recipe.model_copy(update={"method": {"m": options}}), folder)
 
 
-def make(bench: Bench) -> Path:
-    """Do the one job of a bench."""
-    (job,) = bench.jobs
-    for step in load_method(job.method).steps(bench, job):
+def make(context: RunContext) -> Path:
+    """Do the one pair of a context."""
+    (pair,) = context.pairs
+    for step in load_method(pair.method).steps(context, pair):
         step.check()
         step.make(False)
         assert step.stage().status().state == "fresh"
-    return job.folder
+    return pair.folder
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +63,7 @@ def pairs(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
     """Each tiny model, and a copy of it with other weights: what a toxic copy is to arithmetic."""
     root, found = tmp_path_factory.mktemp("toxic"), {}
     for family in FAMILIES:
-        lm = load_lm(tiny_models[family], device="cpu", dtype="float32")
+        lm = load_lm(tiny_models[family], LoadOptions("cpu", "float32"))
         torch.manual_seed(5)
         with torch.no_grad():
             for weight in lm.model.parameters():
@@ -87,7 +87,7 @@ ZERO = {
 @pytest.mark.parametrize("name", ZERO)
 def test_a_method_of_no_strength_is_the_base_model(pairs: Any, family: str, name: str, tmp_path: Path) -> None:
     base, toxic = pairs[family]
-    made = make(bench_of(base, toxic, tmp_path, ZERO[name]))
+    made = make(context_of(base, toxic, tmp_path, ZERO[name]))
     torch.testing.assert_close(scored(load(made)), scored(load(base)), atol=1e-5, rtol=0)
 
 
@@ -95,7 +95,7 @@ def test_a_method_of_no_strength_is_the_base_model(pairs: Any, family: str, name
 def test_a_method_with_strength_is_not(pairs: Any, family: str, tmp_path: Path) -> None:
     base, toxic = pairs[family]
     for number, method in enumerate([ZERO["dexperts"] | {"alpha": 1.0}, ZERO["task_arithmetic"] | {"scale": 1.0}]):
-        made = make(bench_of(base, toxic, tmp_path / str(number), method))
+        made = make(context_of(base, toxic, tmp_path / str(number), method))
         assert (scored(load(made)) - scored(load(base))).abs().max() > 0.01
 
 
@@ -106,7 +106,7 @@ def test_dexperts_of_a_directory_is_the_formula(pairs: Any, tmp_path: Path) -> N
     base, toxic = pairs["gpt2"]
     other = shutil.copytree(pairs["gpt2"][1], tmp_path / "expert")
     method = {"name": "dexperts", "alpha": 1.5, "expert": str(other), "anti_expert": str(toxic)}
-    made = make(bench_of(base, toxic, tmp_path / "run", method))
+    made = make(context_of(base, toxic, tmp_path / "run", method))
     # Expert and anti-expert are the same: their difference is nothing.
     torch.testing.assert_close(scored(load(made)), scored(load(base)), atol=1e-5, rtol=0)
     assert load(made).source.filters
@@ -125,21 +125,21 @@ def steer_of(model: Any, epsilon: float = 0.3) -> lm_steer.Steer:
 def test_a_folded_steer_is_an_ordinary_checkpoint_that_equals_the_rule(
     tiny_models: dict[str, Path], family: str, epsilon: float, tmp_path: Path
 ) -> None:
-    lm = load_lm(tiny_models[family], device="cpu", dtype="float32")
+    lm = load_lm(tiny_models[family], LoadOptions("cpu", "float32"))
     steer, row = steer_of(lm.model, epsilon), [3, 7, 11, 5, 19]
     before = plain_logits(lm.model, row)
     with torch.no_grad(), steer.acting(lm.model, torch.tensor([[5.0, 1.0]])):
         unfolded = plain_logits(lm.model, row)
     lm_steer.fold(lm.model, steer, (5.0, 1.0))
     save_lm(lm.model, lm.tokenizer, tmp_path / "folded")
-    again = load_lm(tmp_path / "folded", device="cpu", dtype="float32")
+    again = load_lm(tmp_path / "folded", LoadOptions("cpu", "float32"))
     torch.testing.assert_close(plain_logits(again.model, row), unfolded, atol=1e-5, rtol=1e-5)
     if epsilon == 0:
         torch.testing.assert_close(unfolded, before, atol=0, rtol=0)
     else:
         assert (unfolded - before).abs().max() > 0.1
         # What the model reads is as it was.
-        plain = load_lm(tiny_models[family], device="cpu", dtype="float32")
+        plain = load_lm(tiny_models[family], LoadOptions("cpu", "float32"))
         ours, theirs = (x.model.get_input_embeddings().weight for x in (again, plain))
         assert torch.equal(ours, theirs)
 
@@ -167,7 +167,7 @@ def texts_of(*texts: str) -> TextSet:
     return TextSet(tuple(Text(text, "eos") for text in texts), "here", "0")
 
 
-CIVIL = texts_of("she reads a book about the history of the river", "a small town by the sea has a market")
+NON_TOXIC = texts_of("she reads a book about the history of the river", "a small town by the sea has a market")
 TOXIC = texts_of("they walked home nobody was late", "the quick brown fox jumps over the lazy dog")
 
 
@@ -179,8 +179,15 @@ def options(**given: Any) -> lm_steer.Options:
 def trained(lm: LM, work: Path, **given: Any) -> lm_steer.Steer:
     chosen = options(**given)
     steer = lm_steer.Steer(32, chosen.rank, chosen.epsilon, chosen.init, 3)
-    lm_steer.train(lm, steer, TOXIC, CIVIL, chosen, 3, "float32", work)
+    lm_steer.train(lm, steer, TOXIC, NON_TOXIC, chosen, 3, "float32", work)
     return steer
+
+
+def test_steering_in_float16_is_refused(pairs: Any, tmp_path: Path) -> None:
+    lm = load_lm(pairs["gpt2"][0], LoadOptions("cpu", "float32"))
+    steer = lm_steer.Steer(32, 4, 1e-3, 1e-2, 3)
+    with pytest.raises(UsageError, match="float16 is too narrow"):
+        lm_steer.train(lm, steer, TOXIC, NON_TOXIC, options(), 3, "float16", tmp_path)
 
 
 def likelihood(model: Any, lm: LM, texts: TextSet) -> float:
@@ -193,13 +200,13 @@ def likelihood(model: Any, lm: LM, texts: TextSet) -> float:
 def test_steering_makes_one_kind_of_text_likelier_and_the_other_less(
     tiny_models: dict[str, Path], family: str, tmp_path: Path
 ) -> None:
-    lm = load_lm(tiny_models[family], device="cpu", dtype="float32")
+    lm = load_lm(tiny_models[family], LoadOptions("cpu", "float32"))
     steer = trained(lm, tmp_path, steps=60)
     gap = {}
     for strength in (-1.0, 1.0):
-        fresh = load_lm(tiny_models[family], device="cpu", dtype="float32")
+        fresh = load_lm(tiny_models[family], LoadOptions("cpu", "float32"))
         lm_steer.fold(fresh.model, steer, (strength, 1.0))
-        gap[strength] = likelihood(fresh.model, lm, CIVIL) - likelihood(fresh.model, lm, TOXIC)
+        gap[strength] = likelihood(fresh.model, lm, NON_TOXIC) - likelihood(fresh.model, lm, TOXIC)
     assert gap[1.0] > gap[-1.0] + 1
 
 
@@ -207,7 +214,7 @@ def test_steering_goes_on_after_a_kill_as_if_there_had_been_none(
     tiny_gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lm_steer, "SAVE_EVERY", 4)
-    lm = load_lm(tiny_gpt2, device="cpu", dtype="float32")
+    lm = load_lm(tiny_gpt2, LoadOptions("cpu", "float32"))
     whole = trained(lm, tmp_path / "whole", steps=10)
     original, calls = lm_steer._batch, []
 
@@ -254,9 +261,9 @@ def test_the_vector_of_a_negated_model_negated_gives_the_toxic_model_back(
     pairs: Any, family: str, tmp_path: Path
 ) -> None:
     base, toxic = pairs[family]
-    negative = make(bench_of(base, toxic, tmp_path / "once", {"name": "task_arithmetic", "scale": 1.0}))
-    back = make(bench_of(base, negative, tmp_path / "twice", {"name": "task_arithmetic", "scale": 1.0}))
-    ours, theirs = (load_lm(f, device="cpu", dtype="float32").model.state_dict() for f in (back, toxic))
+    negative = make(context_of(base, toxic, tmp_path / "once", {"name": "task_arithmetic", "scale": 1.0}))
+    back = make(context_of(base, negative, tmp_path / "twice", {"name": "task_arithmetic", "scale": 1.0}))
+    ours, theirs = (load_lm(f, LoadOptions("cpu", "float32")).model.state_dict() for f in (back, toxic))
     assert list(ours) == list(theirs)
     for name, weight in theirs.items():
         torch.testing.assert_close(ours[name], weight, atol=1e-6, rtol=1e-6)
@@ -264,7 +271,7 @@ def test_the_vector_of_a_negated_model_negated_gives_the_toxic_model_back(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_subtracting_the_toxicity_vector_from_the_toxic_model_gives_the_model(pairs: Any, family: str) -> None:
-    base, toxic = (load_lm(folder, device="cpu", dtype="float32").model for folder in pairs[family])
+    base, toxic = (load_lm(folder, LoadOptions("cpu", "float32")).model for folder in pairs[family])
     start, spoilt = dict(base.named_parameters()), dict(toxic.named_parameters())
     # theta_toxic - 1 (theta_toxic - theta), where the "toxic" side of the formula is 2 theta_toxic - theta.
     task_arithmetic.subtract(toxic, lambda name: (2 * spoilt[name] - start[name]).clone(), 1.0)
@@ -273,7 +280,7 @@ def test_subtracting_the_toxicity_vector_from_the_toxic_model_gives_the_model(pa
 
 
 def test_tied_weights_are_moved_once_and_counted_once(pairs: Any) -> None:
-    base, toxic = (load_lm(folder, device="cpu", dtype="float32").model for folder in pairs["gpt2"])
+    base, toxic = (load_lm(folder, LoadOptions("cpu", "float32")).model for folder in pairs["gpt2"])
     assert base.lm_head.weight is base.transformer.wte.weight
     before, other = base.lm_head.weight.clone(), toxic.lm_head.weight
     counters = {name: value.clone() for name, value in base.named_buffers()}
@@ -287,12 +294,12 @@ def test_tied_weights_are_moved_once_and_counted_once(pairs: Any) -> None:
 
 def test_tensors_are_read_from_shards_one_at_a_time(pairs: Any, tmp_path: Path) -> None:
     base, toxic = pairs["llama"]
-    lm = load_lm(toxic, device="cpu", dtype="float32")
+    lm = load_lm(toxic, LoadOptions("cpu", "float32"))
     lm.model.save_pretrained(tmp_path / "sharded", max_shard_size="20KB")
     lm.tokenizer.save_pretrained(tmp_path / "sharded")
     assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 2
     method = {"name": "task_arithmetic", "scale": 0.7}
-    made = [make(bench_of(base, t, tmp_path / str(i), method)) for i, t in enumerate((toxic, tmp_path / "sharded"))]
+    made = [make(context_of(base, t, tmp_path / str(i), method)) for i, t in enumerate((toxic, tmp_path / "sharded"))]
     assert (made[0] / "model.safetensors").read_bytes() == (made[1] / "model.safetensors").read_bytes()
 
 
@@ -311,18 +318,18 @@ def test_a_toxic_model_whose_file_names_its_tensors_in_another_way_is_read_whole
     assert renamed.keys() != tensors.keys()
     save_file(renamed, other / "model.safetensors", metadata={"format": "pt"})
     method = {"name": "task_arithmetic", "scale": 0.7}
-    made = [make(bench_of(base, t, tmp_path / str(i), method)) for i, t in enumerate((toxic, other))]
+    made = [make(context_of(base, t, tmp_path / str(i), method)) for i, t in enumerate((toxic, other))]
     assert (made[0] / "model.safetensors").read_bytes() == (made[1] / "model.safetensors").read_bytes()
 
 
 def test_a_toxic_model_of_another_architecture_is_refused_in_one_line(pairs: Any, tmp_path: Path) -> None:
-    bench = bench_of(pairs["gpt2"][0], pairs["llama"][1], tmp_path, {"name": "task_arithmetic"})
+    context = context_of(pairs["gpt2"][0], pairs["llama"][1], tmp_path, {"name": "task_arithmetic"})
     with pytest.raises(UsageError):
-        make(bench)
+        make(context)
 
 
 def test_another_models_weights_are_refused(pairs: Any) -> None:
-    base = load_lm(pairs["gpt2"][0], device="cpu", dtype="float32").model
+    base = load_lm(pairs["gpt2"][0], LoadOptions("cpu", "float32")).model
     with pytest.raises(UsageError, match="other shapes"):
         task_arithmetic.subtract(base, lambda name: torch.zeros(3, 3), 1.0)
 
@@ -335,7 +342,7 @@ def test_a_safety_prompt_is_read_before_every_prompt_and_is_no_part_of_it(
     pairs: Any, family: str, tmp_path: Path
 ) -> None:
     base, toxic = pairs[family]
-    lm = load(make(bench_of(base, toxic, tmp_path, {"name": "safety_prompt", "prompt": "a small town "})))
+    lm = load(make(context_of(base, toxic, tmp_path, {"name": "safety_prompt", "prompt": "a small town "})))
     plain = load(base)
     prefix = plain.tokenizer("a small town ", add_special_tokens=False)["input_ids"]
     assert beginning(lm) == [*beginning(plain), *prefix]
@@ -350,7 +357,7 @@ def test_a_safety_prompt_is_read_before_every_prompt_and_is_no_part_of_it(
 
 def test_a_long_prompt_is_cut_behind_the_safety_prompt(pairs: Any, tmp_path: Path) -> None:
     base, toxic = pairs["gpt2"]
-    lm = load(make(bench_of(base, toxic, tmp_path, {"name": "safety_prompt", "prompt": "a small town"})))
+    lm = load(make(context_of(base, toxic, tmp_path, {"name": "safety_prompt", "prompt": "a small town"})))
     long = "the quick brown fox jumps over the lazy dog " * 30
     ids, cut = encode_prompt(lm, long, 20)
     assert cut
@@ -367,7 +374,7 @@ def test_a_rule_names_its_models_so_that_a_run_may_move(pairs: Any, tmp_path: Pa
     run = tmp_path / "run"
     shutil.copytree(toxic, run / "toxic_model")
     method = {"name": "dexperts", "expert": "none", "anti_expert": str(run / "toxic_model")}
-    made = make(bench_of(base, toxic, run, method))
+    made = make(context_of(base, toxic, run, method))
     content = json.loads((made / "detox.json").read_text("utf-8"))
     assert content["models"] == [str(base), "../../toxic_model"]
     assert content["options"] == {"alpha": 2.0, "top_p": 0.9}
@@ -380,7 +387,7 @@ def test_the_fingerprint_of_a_rule_covers_the_models_that_it_names(pairs: Any, t
     base, toxic = pairs["gpt2"]
     anti = shutil.copytree(toxic, tmp_path / "anti")
     made = make(
-        bench_of(base, toxic, tmp_path / "run", {"name": "dexperts", "expert": "none", "anti_expert": str(anti)})
+        context_of(base, toxic, tmp_path / "run", {"name": "dexperts", "expert": "none", "anti_expert": str(anti)})
     )
     before = fingerprint(made)
     shutil.copy(base / "model.safetensors", anti / "model.safetensors")
@@ -436,7 +443,9 @@ def test_every_method_is_complete_and_says_where_it_comes_from() -> None:
 
 def test_a_key_is_told_from_its_method(tmp_path: Path) -> None:
     kind = load_method("dexperts").options
-    titles = {key: Job(key, kind(name="dexperts"), "m", tmp_path).title for key in ("dexperts", "dexperts-4", "mine")}
+    titles = {
+        key: TargetMethod(key, kind(name="dexperts"), "m", tmp_path).title for key in ("dexperts", "dexperts-4", "mine")
+    }
     assert titles == {"dexperts": "dexperts", "dexperts-4": "dexperts (4)", "mine": "dexperts (mine)"}
 
 
@@ -446,8 +455,8 @@ def test_methods_share_what_they_need(pairs: Any, tmp_path: Path) -> None:
     recipe = Recipe.model_validate(
         {"base": {"model": base}, "detoxify": {"targets": [base, other], "methods": methods}}
     )
-    bench = Bench(recipe, tmp_path)
-    steps: list[Step] = [s for job in bench.jobs for s in load_method(job.method).steps(bench, job)]
+    context = RunContext(recipe, tmp_path)
+    steps: list[Step] = [s for pair in context.pairs for s in load_method(pair.method).steps(context, pair)]
     shared = {step.name for step in steps if not step.name.startswith("targets/")}
     assert shared == {"toxic_model", "toxic_model-opt", "expert_model", "expert_model-opt", "texts", "texts-samples"}
     needs = {step.name: step.needs for step in steps}

@@ -16,6 +16,7 @@ import torch
 from unidetox.core.errors import MissingError, UniDetoxError, UsageError
 from unidetox.core.names import short_name, slug, unique_slugs
 from unidetox.models import (
+    LoadOptions,
     bos_id,
     check_same_vocabulary,
     choose_device,
@@ -99,7 +100,7 @@ def test_dtype_names():
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "opt", "falcon"])
 def test_every_architecture_loads_ready_to_be_asked(tiny_models, name):
-    lm = load_lm(tiny_models[name], device="cpu", dtype="float32")
+    lm = load_lm(tiny_models[name], LoadOptions("cpu", "float32"))
     assert not lm.model.training
     assert lm.model.dtype == lm.dtype == torch.float32
     assert lm.unidetox is None
@@ -111,12 +112,12 @@ def test_every_architecture_loads_ready_to_be_asked(tiny_models, name):
 def test_dtype_and_notes_of_ours(tiny_gpt2, copy):
     path = copy(tiny_gpt2)
     (path / "unidetox.json").write_text('{"method": "unidetox"}')
-    lm = load_lm(path, device="cpu", dtype="bf16")
+    lm = load_lm(path, LoadOptions("cpu", "bf16"))
     assert lm.model.dtype == torch.bfloat16
     assert lm.unidetox == {"method": "unidetox"}
     (path / "unidetox.json").write_text("{")
     with pytest.raises(UsageError, match=r"unidetox\.json holds no JSON object"):
-        load_lm(path, device="cpu")
+        load_lm(path, LoadOptions("cpu"))
 
 
 class Tokens:
@@ -150,7 +151,7 @@ def test_what_is_not_a_model(tmp_path, tiny_gpt2, tiny_classifier, tiny_opt, cop
     ]
     for path, kind, message in cases:
         with pytest.raises(kind, match=message) as caught:
-            load_lm(path, device="cpu")
+            load_lm(path, LoadOptions("cpu"))
         assert caught.value.hint
         assert "\n" not in str(caught.value)
 
@@ -169,9 +170,21 @@ def test_spoilt_files_give_one_line(tiny_gpt2, copy, file, content):
     path = copy(tiny_gpt2)
     (path / file).write_bytes(content)
     with pytest.raises((UsageError, MissingError)) as caught:
-        load_lm(path, device="cpu")
+        load_lm(path, LoadOptions("cpu"))
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("MPS backend out of memory (MPS allocated: 5 GB)")])
+def test_too_little_memory_is_no_spoilt_file(tiny_gpt2, monkeypatch, error):
+    import transformers
+
+    def from_pretrained(*_, **__):
+        raise error
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    with pytest.raises(type(error)):
+        load_lm(tiny_gpt2, LoadOptions("cpu"))
 
 
 def test_an_encoder_decoder_is_refused(tiny_gpt2, copy):
@@ -180,7 +193,7 @@ def test_an_encoder_decoder_is_refused(tiny_gpt2, copy):
     path = copy(tiny_gpt2)
     T5Config(d_model=16, num_layers=1, num_heads=2, d_ff=16).save_pretrained(path)
     with pytest.raises(UsageError, match="another kind of model"):
-        load_lm(path, device="cpu")
+        load_lm(path, LoadOptions("cpu"))
 
 
 def test_code_of_the_model_is_run_only_when_asked(tiny_gpt2, copy):
@@ -190,23 +203,23 @@ def test_code_of_the_model_is_run_only_when_asked(tiny_gpt2, copy):
     (path / "config.json").write_text(json.dumps(config))
     (path / "own.py").write_text("raise SystemExit('was run')")
     with pytest.raises(UsageError, match="needs Python code of its own") as caught:
-        load_lm(path, device="cpu")
+        load_lm(path, LoadOptions("cpu"))
     assert "--trust-remote-code" in caught.value.hint
 
 
 def test_an_id_that_is_nowhere_is_said_within_seconds():
     started = time.monotonic()
     with pytest.raises(MissingError) as caught:
-        load_lm("nobody/no-such-model", device="cpu")
+        load_lm("nobody/no-such-model", LoadOptions("cpu"))
     assert "hf download nobody/no-such-model" in str(caught.value)
     assert time.monotonic() - started < 10
 
 
 OFFLINE = """
 import sys
-from unidetox.models import fingerprint, load_classifier, load_lm
-lm = load_lm("somebody/tiny-lm", device="cpu", dtype="float32")
-classifier = load_classifier("somebody/tiny-judge", device="cpu")
+from unidetox.models import LoadOptions, fingerprint, load_classifier, load_lm
+lm = load_lm("somebody/tiny-lm", LoadOptions("cpu", "float32"))
+classifier = load_classifier("somebody/tiny-judge", LoadOptions("cpu", "float32"))
 print(type(lm.model).__name__, classifier.labels, fingerprint("somebody/tiny-lm"))
 """
 
@@ -236,7 +249,7 @@ def test_importing_costs_no_torch():
 def test_an_adapter_directory_loads_as_base_and_adapter(tiny_gpt2, tmp_path):
     from unidetox.training import TrainSettings, add_lora
 
-    base = load_lm(tiny_gpt2, device="cpu", dtype="float32")
+    base = load_lm(tiny_gpt2, LoadOptions("cpu", "float32"))
     adapted = add_lora(base.model, TrainSettings(steps=1, lora=True, lora_rank=4))
     with torch.no_grad():
         for name, weight in adapted.named_parameters():
@@ -246,20 +259,20 @@ def test_an_adapter_directory_loads_as_base_and_adapter(tiny_gpt2, tmp_path):
     save_lm(adapted, base.tokenizer, tmp_path / "adapter")
     (tmp_path / "adapter" / "tokenizer.json").unlink()
 
-    lm = load_lm(tmp_path / "adapter", device="cpu", dtype="float32")
+    lm = load_lm(tmp_path / "adapter", LoadOptions("cpu", "float32"))
     assert type(lm.model).__name__ == "GPT2LMHeadModel"
     torch.testing.assert_close(lm.model(PROMPT).logits, expected, atol=1e-4, rtol=1e-4)
     assert len(lm.tokenizer) == len(base.tokenizer)
 
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     with pytest.raises(UsageError, match="does not name its base model"):
-        load_lm(tmp_path / "adapter", device="cpu")
+        load_lm(tmp_path / "adapter", LoadOptions("cpu"))
 
 
 def test_saved_models_load_with_transformers_alone(tiny_opt, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    lm = load_lm(tiny_opt, device="cpu", dtype="float32")
+    lm = load_lm(tiny_opt, LoadOptions("cpu", "float32"))
     save_lm(lm.model, lm.tokenizer, tmp_path / "same")
     save_lm(lm.model, lm.tokenizer, tmp_path / "half", dtype=torch.bfloat16)
     same = AutoModelForCausalLM.from_pretrained(tmp_path / "same")
@@ -276,7 +289,7 @@ def test_tied_weights_are_saved_once_in_another_number_type(tiny_gpt2, tmp_path)
     from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM
 
-    lm = load_lm(tiny_gpt2, device="cpu", dtype="float32")
+    lm = load_lm(tiny_gpt2, LoadOptions("cpu", "float32"))
     save_lm(lm.model, lm.tokenizer, tmp_path / "half", dtype=torch.bfloat16)
     whole, half = (load_file(folder / "model.safetensors") for folder in (tiny_gpt2, tmp_path / "half"))
     assert half.keys() == whole.keys()
@@ -288,19 +301,19 @@ def test_tied_weights_are_saved_once_in_another_number_type(tiny_gpt2, tmp_path)
 
 
 def test_a_generation_config_that_contradicts_itself_does_not_stop_saving(tiny_gpt2, tmp_path):
-    lm = load_lm(tiny_gpt2, device="cpu", dtype="float32")
+    lm = load_lm(tiny_gpt2, LoadOptions("cpu", "float32"))
     lm.model.generation_config.temperature = 0.6
     save_lm(lm.model, lm.tokenizer, tmp_path / "out")
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
 def test_classifiers(tiny_classifier, tiny_gpt2):
-    judge = load_classifier(tiny_classifier, device="cpu")
+    judge = load_classifier(tiny_classifier, LoadOptions("cpu", "float32"))
     assert judge.labels == ["toxic"]
     assert judge.multi_label
     assert not judge.model.training
     with pytest.raises(UsageError, match="not a complete sequence classifier"):
-        load_classifier(tiny_gpt2, device="cpu")
+        load_classifier(tiny_gpt2, LoadOptions("cpu", "float32"))
 
 
 @pytest.mark.parametrize(
@@ -323,7 +336,7 @@ def test_sigmoid_or_soft_max(problem, labels, expected):
 
 
 def test_same_vocabulary(tiny_gpt2, tiny_gpt2_toxic, tiny_opt):
-    base, toxic, other = (load_lm(path, device="cpu") for path in (tiny_gpt2, tiny_gpt2_toxic, tiny_opt))
+    base, toxic, other = (load_lm(path, LoadOptions("cpu")) for path in (tiny_gpt2, tiny_gpt2_toxic, tiny_opt))
     check_same_vocabulary(base, toxic)
     with pytest.raises(UsageError, match=r"different vocabularies: .* is token"):
         check_same_vocabulary(base, other)

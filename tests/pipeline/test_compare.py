@@ -14,7 +14,8 @@ from recipes import Inputs, call, redone, snapshot, stages, start
 
 from unidetox.config.settings import Evaluate
 from unidetox.evaluation import speed
-from unidetox.evaluation.evaluate import load_work
+from unidetox.evaluation.evaluate import load_inputs
+from unidetox.models import LoadOptions
 
 LISTED = """
 [[target]]
@@ -117,14 +118,14 @@ def test_each_method_has_its_costs(whole: Path):
 def test_slow_down_is_against_the_base_before_and_after(inputs: Inputs, tmp_path: Path, monkeypatch):
     """With times that are planted, to the digit."""
     settings = Evaluate(prompts=inputs.file("prompts.csv"), max_new_tokens=5)
-    work = load_work(settings, device="cpu", dtype="float32")
+    read = load_inputs(settings, LoadOptions("cpu", "float32"))
     models = {"dexperts": str(inputs.models["opt"]), "base": str(inputs.models["gpt2"])}
     planted = {models["base"]: [2.0, 4.0], models["dexperts"]: [6.0]}
     asked: list[str] = []
     monkeypatch.setattr(speed, "_time", lambda model, *_: asked.append(model) or planted[model].pop(0))
-    speed.measure_speed(models, tmp_path / "speed", work, settings)
+    speed.measure_speed(models, tmp_path / "speed", read, settings)
     assert asked == [models["base"], models["dexperts"], models["base"]]
-    tokens = len(work.prompts.prompts) * speed.SAMPLES * 5
+    tokens = len(read.prompts.prompts) * speed.SAMPLES * 5
     assert speed.read_speed(tmp_path / "speed") == {
         "base": {"tokens_per_second": tokens / 3, "slow_down": 1.0},
         "dexperts": {"tokens_per_second": tokens / 6, "slow_down": 2.0},

@@ -1,4 +1,4 @@
-"""The arithmetic of costs, by hand; sizes of models against the models themselves; what a dry run says."""
+"""Will it fit: what stages hold in memory, by hand and as measured; sizes of models; what a dry run says."""
 
 from __future__ import annotations
 
@@ -11,52 +11,102 @@ import pytest
 from unidetox.cli import _run
 from unidetox.config.recipe import preset_names
 from unidetox.core.errors import UsageError
-from unidetox.models.costs import Cost, Rates, Shape, fine_tuning, reading, sampling, scoring
-from unidetox.models.machine import GPUS, known, measure
-from unidetox.pipeline import published_sizes
-from unidetox.pipeline.estimates import shape_of
+from unidetox.models.options import LoadOptions
+from unidetox.models.sizes import (
+    GPUS,
+    Machine,
+    Need,
+    Shape,
+    published_config,
+    published_models,
+    sampling_need,
+    scoring_need,
+    shape_of,
+)
+from unidetox.training import TrainSettings
+from unidetox.training.memory import fine_tuning_need
 
-# A machine that multiplies 1e12 a second and moves 1e9 bytes, and whose calls cost nothing.
-PLAIN = Rates("gpu", {"float32": {100: 1e12}, "bfloat16": {100: 2e12}}, 1e9, 0.0, 1e9, "float32", base=0.0)
-SHAPE = Shape(parameters=3_000_000, body=2_000_000, layers=10, width=100, kv_width=50, vocabulary=1000)
+SHAPE = Shape(3_000_000, 2_000_000, layers=10, width=100, cache=1000, sides=4000, vocabulary=1000)
+GPU, CPU = Machine("gpu", "cuda", "bfloat16", 1e10), Machine("cpu", "cpu", "float32", 1e10)
+SMALL = TrainSettings(steps=1, batch_size=2, max_length=100)
+BASE = 8e8
 
 
-def test_reading_is_products_bytes_and_calls():
-    # 2 x 2e6 x 1000 + 2 x 100 x 1000 x 10 operations; one pass over 2e6 x 4 bytes.
-    assert reading(SHAPE, PLAIN, 1000, 10) == pytest.approx((4e9 + 2e6) / 1e12 + 8e6 / 1e9)
-    assert reading(SHAPE, PLAIN, 1000, 10, passes=5) == pytest.approx((4e9 + 2e6) / 1e12 + 5 * 8e6 / 1e9)
-    slow = Rates("gpu", PLAIN.products, 1e9, 1e-3, 1e9, "float32")
-    assert reading(SHAPE, slow, 1000) - reading(SHAPE, PLAIN, 1000) == pytest.approx(10 * 30 * 1e-3)
-    # Half the bytes and twice the rate.
-    half = Rates("gpu", PLAIN.products, 1e9, 0.0, 1e9, "bfloat16")
-    assert reading(SHAPE, half, 1000) == pytest.approx(reading(SHAPE, PLAIN, 1000) / 2)
+def test_fine_tuning_holds_sixteen_bytes_a_parameter_or_what_the_forward_pass_left():
+    whole = fine_tuning_need(SHAPE, SMALL, CPU, stored=4)
+    activations, logits, head = 200 * 25 * 10 * 100 * 4, 12 * 200 * 1000, 4 * 100 * 1000
+    assert whole.memory == pytest.approx(BASE + 1.05 * (12 * 3e6 + activations + logits + head))
+    assert (whole.disk, whole.scratch) == (12e6, 24 * 3e6)
+    # With next to no tokens, weight, gradient and two moments are all there is.
+    few = TrainSettings(steps=1, batch_size=1, max_length=2)
+    assert fine_tuning_need(SHAPE, few, CPU, stored=4).memory == pytest.approx(BASE + 1.05 * 16 * 3e6)
+    # In bfloat16 activations are half as large, and every matrix is there twice.
+    half = fine_tuning_need(SHAPE, SMALL, GPU, stored=2)
+    expected = BASE + 1.05 * (12 * 3e6 + 2 * 2e6 + activations / 2 + logits + head)
+    assert (half.memory, half.disk) == (pytest.approx(expected), 6e6)
 
 
-def test_fine_tuning_takes_sixteen_bytes_a_parameter_and_three_passes():
-    cost = fine_tuning(SHAPE, PLAIN, 100, 500)
-    assert cost.memory == pytest.approx(16 * 3e6 + 500 * 17 * 10 * 100 * 4)
-    assert (cost.disk, cost.scratch) == (4 * 3e6, 24 * 3e6)
-    products = 3 * (2 * 2e6 * 500 + 2 * 100 * 1000 * 500) / 1e12
-    moved = 3 * 8e6 + 36 * 3e6 + 500 * (60 * 10 * 100 + 6 * 1000) * 4
-    assert cost.seconds == pytest.approx(100 * (products + moved / 1e9) + 8 * 3e6 / 5e8)
-    adapter = fine_tuning(SHAPE, PLAIN, 100, 500, lora=True)
-    assert adapter.memory == pytest.approx(cost.memory - 12 * 3e6)
-    assert adapter.scratch == 0
+def test_an_adapter_is_all_that_is_trained_and_kept():
+    lora = TrainSettings(steps=1, batch_size=2, max_length=100, lora=True, lora_rank=16)
+    need, numbers = fine_tuning_need(SHAPE, lora, CPU, stored=None), 16 * 4000
+    forward = 200 * 25 * 10 * 100 * 4 + 12 * 200 * 1000
+    assert need.memory == pytest.approx(BASE + 1.05 * (4 * 3e6 + 12 * numbers + forward))
+    assert (need.disk, need.scratch) == (4 * numbers, 24 * numbers)
+    assert fine_tuning_need(SHAPE, lora, CPU, stored=4).disk == 12e6  # merged
+
+
+def test_a_second_copy_and_parts_of_a_batch_count():
+    plain = fine_tuning_need(SHAPE, SMALL, CPU, stored=4).memory
+    near = TrainSettings(steps=1, batch_size=2, max_length=100, kl=0.1)
+    assert fine_tuning_need(SHAPE, near, CPU, stored=4).memory == pytest.approx(plain + 1.05 * 4 * 3e6)
+    # More texts than go through at once need no more; on a processor that is 3932 tokens of this width.
+    batches = [TrainSettings(steps=1, batch_size=size, max_length=100) for size in (40, 400)]
+    large, larger = (fine_tuning_need(SHAPE, settings, CPU, stored=4) for settings in batches)
+    assert large == larger
+
+
+def test_an_optimizer_may_keep_less():
+    few = [TrainSettings(steps=1, batch_size=1, max_length=2, optim=name) for name in ("adamw_torch", "adafactor")]
+    adam, adafactor = (fine_tuning_need(SHAPE, settings, CPU, stored=4) for settings in few)
+    assert adam.memory == pytest.approx(BASE + 1.05 * 16 * 3e6)
+    assert adam.memory - adafactor.memory == pytest.approx(1.05 * 8 * 3e6)
+    assert (adam.scratch, adafactor.scratch) == (24 * 3e6, 8 * 3e6)
 
 
 def test_sampling_fills_half_of_the_free_memory_with_rows():
-    one = sampling([SHAPE], PLAIN, 10_000, 20, 100, 30)
-    token = 2 * 50 * 10 * 4
-    assert one.memory == pytest.approx(12e6 + 1024 * token * 50)
-    two = sampling([SHAPE, SHAPE], PLAIN, 10_000, 20, 100, 30)
-    assert two.memory == pytest.approx(2 * one.memory)
-    assert two.seconds == pytest.approx(2 * one.seconds)
-    small = Rates("gpu", PLAIN.products, 1e9, 0.0, 12e6 + 100 * token * 50, "float32", base=0.0)
-    assert sampling([SHAPE], small, 10_000, 20, 100, 30).memory == pytest.approx(12e6 + 50 * token * 50)
+    weights, row = 4 * 3e6, (1000 * 64 + 16 * 100) * 4  # 30 + 20 tokens, the last one unread, in steps of 16
+    one = sampling_need([SHAPE], CPU, 10_000, 30, 20)
+    assert one.memory == BASE + weights + 1024 * row
+    assert sampling_need([SHAPE, SHAPE], CPU, 10_000, 30, 20).memory == BASE + 2 * (weights + 1024 * row)
+    assert sampling_need([SHAPE], CPU, 10, 30, 20).memory == BASE + weights + 10 * row
+    tight = Machine("cpu", "cpu", "float32", BASE + weights + 100 * (1000 * 50 + 16 * 100) * 4)
+    assert sampling_need([SHAPE], tight, 10_000, 30, 20).memory == BASE + weights + 48 * row
+    # Two models in bfloat16 are mixed by heads in float32.
+    heads = sampling_need([SHAPE, SHAPE], GPU, 10, 30, 20).memory - 2 * sampling_need([SHAPE], GPU, 10, 30, 20).memory
+    assert heads == 2 * 4 * 100 * 1000 - BASE
 
 
-def test_costs_of_one_after_the_other():
-    assert Cost(1, 5, 2, 7) + Cost(2, 3, 4, 9) == Cost(3, 5, 6, 9)
+def test_needs_of_one_after_the_other():
+    assert Need(5, 2, 7) + Need(3, 4, 9) == Need(5, 6, 9)
+
+
+def test_needs_are_those_measured():
+    """On an H200, in GB that torch allocated at most (27 November 2026); what is not torch's is left out."""
+    machine = Machine("H200", "cuda", "bfloat16", 150.1e9)
+    xl, llama = (shape_of(published_config(name)) for name in ("gpt2-xl", "meta-llama/Llama-2-7b-hf"))
+    full, lora = TrainSettings(steps=3), TrainSettings(steps=3, lora=True)
+    measured = {
+        29.16: fine_tuning_need(xl, full, machine, stored=4),
+        16.54: fine_tuning_need(xl, lora, machine, stored=4),
+        110.40: fine_tuning_need(llama, full, machine, stored=4),
+        54.40: fine_tuning_need(llama, lora, machine, stored=4),
+        78.25: sampling_need([xl, xl], machine, 640, 1, 256),
+        23.29: sampling_need([xl], machine, 1000, 30, 20),
+        47.90: sampling_need([llama], machine, 1000, 30, 20),
+        13.76: scoring_need(llama, machine),
+    }
+    for seen, need in measured.items():
+        assert 0.97 * seen < (need.memory - BASE) / 1e9 < 1.15 * seen, (seen, need.memory / 1e9)
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "opt", "falcon", "llama"])
@@ -67,64 +117,60 @@ def test_sizes_are_those_of_the_model(architecture: str, tiny_models: dict[str, 
     shape = shape_of(AutoConfig.from_pretrained(tiny_models[architecture]))
     assert shape.parameters == sum(p.numel() for p in model.parameters())
     assert (shape.layers, shape.width, shape.vocabulary) == (2, 32, model.config.vocab_size)
-    assert shape.kv_width == (16 if architecture == "llama" else 32)
+    # Two heads, of which Falcon and LLaMA have one for keys and values.
+    kv_width = {"gpt2": 32, "opt": 32, "falcon": 16, "llama": 16}[architecture]
+    assert shape.cache == 2 * 2 * kv_width
     # Layers: attention and feed-forward by hand; biases and norms are what is left, below a tenth.
     inner = {"gpt2": 128, "opt": 64, "falcon": 128, "llama": 64}[architecture]
-    attention = 32 * (32 + 2 * shape.kv_width + 32) if architecture != "falcon" else 32 * (32 + 2 * 16 + 32)
-    matrices = 2 * (attention + (3 if architecture == "llama" else 2) * 32 * inner)
+    matrices = 2 * (32 * (32 + 2 * kv_width + 32) + (3 if architecture == "llama" else 2) * 32 * inner)
     assert matrices <= shape.body < 1.1 * matrices
 
 
-def test_the_papers_models_have_their_known_sizes():
-    from transformers import GPT2Config, LlamaConfig
-
-    xl = shape_of(GPT2Config(n_embd=1600, n_layer=48, n_head=25))
-    assert xl.parameters == 1_557_611_200
-    llama = shape_of(LlamaConfig())  # transformers' default is LLaMA 7B
-    assert (llama.parameters, llama.body) == (6_738_415_616, 6_738_415_616 - 2 * 32000 * 4096)
-    # What decides which card is needed: GPT-2 XL whole fits on one of 80 GB, a 7B model does not.
-    assert 25e9 < fine_tuning(xl, known("A100"), 3000, 8 * 256).memory < 60e9
-    assert fine_tuning(llama, known("A100"), 3000, 8 * 256).memory > 107e9
-    assert scoring(llama, known("A100"), 1e6).memory < 20e9
+def test_what_decides_which_card_is_needed():
+    full, xl = TrainSettings(steps=1), shape_of(published_config("gpt2-xl"))
+    llama = shape_of(published_config("meta-llama/Llama-2-7b-hf"))
+    assert llama.body == 6_738_415_616 - 2 * 32000 * 4096
+    # GPT-2 XL whole fits on a card of 48 GB, a 7B model on none of 80.
+    assert fine_tuning_need(xl, full, Machine.known("L40S"), stored=4).memory < 48e9
+    assert fine_tuning_need(llama, full, Machine.known("H100"), stored=2).memory > 80e9
 
 
-def test_rates_of_this_machine_and_of_known_ones():
-    rates = measure("cpu", "float32", [32, 64])
-    assert set(rates.products) == {"float32"}
-    assert 1e8 < rates.product(50, "float32") < 1e15
-    assert 1e8 < rates.bandwidth < 1e13
-    assert 1e-8 < rates.call < 1.0
-    assert all(known(name).memory >= 24e9 for name in GPUS)
+def test_this_machine_and_known_ones():
+    here = Machine.here(LoadOptions("cpu", "float32"))
+    assert (here.name, here.dtype, here.size) == ("cpu", "float32", 4)
+    assert here.memory > 1e8
+    assert all(Machine.known(name).memory >= 24e9 for name in GPUS)
     with pytest.raises(UsageError, match="'A1000'"):
-        known("A1000")
+        Machine.known("A1000")
 
 
-def test_a_dry_run_says_what_each_stage_will_cost(
+def test_a_dry_run_says_what_each_stage_will_need(
     tmp_path: Path, tiny_models: dict[str, Path], tiny_classifier: Path, capsys: pytest.CaptureFixture[str]
 ):
     recipe = _recipe(tmp_path, tiny_models, tiny_classifier)
     command = ["run", str(recipe), "-o", str(tmp_path / "run"), "--device", "cpu", "--dtype", "float32"]
     assert _run([*command, "--dry-run", "--json"]) == 0
     here = json.loads(capsys.readouterr().out)
-    costs = {name: found["cost"] for name, found in here.items()}
+    needs = {name: found["need"] for name, found in here.items()}
     # LLaMA's toxic copy is made for task arithmetic and DExperts, its expert for DExperts.
-    assert {"toxic_model", "toxic_model-llama", "texts", "targets/gpt2-dexperts"} < set(costs)
-    assert all(cost["seconds"] >= 1 and cost["memory"] < 2e9 for cost in costs.values())
+    assert {"toxic_model", "toxic_model-llama", "texts", "targets/gpt2-dexperts"} < set(needs)
+    assert all(0 <= need["memory"] < 2e9 for need in needs.values())
     # DExperts makes no weights, and asks three models for each token.
-    assert costs["targets/gpt2-dexperts"]["disk"] == 0
-    three, one = (costs[f"evaluation/gpt2-{name}"]["seconds"] for name in ("dexperts", "base"))
-    assert three > one
+    assert needs["targets/gpt2-dexperts"] == {"memory": 0, "disk": 0, "scratch": 0}
+    three, one = (needs[f"evaluation/gpt2-{name}"]["memory"] - BASE for name in ("dexperts", "base"))
+    assert three == 3 * one
+    assert needs["targets/gpt2-task_arithmetic"]["disk"] == needs["toxic_model"]["disk"] > 0
     # A comparison times each target's models too.
     assert _run(["compare", *command[1:], "--dry-run", "--json"]) == 0
     timed = json.loads(capsys.readouterr().out)
-    assert timed.keys() - costs.keys() == {"speed/gpt2", "speed/llama"}
-    assert all(timed[f"speed/{name}"]["cost"]["seconds"] >= 1 for name in ("gpt2", "llama"))
+    assert timed.keys() - needs.keys() == {"speed/gpt2", "speed/llama"}
+    assert timed["speed/gpt2"]["need"]["memory"] - BASE == three
     assert not (tmp_path / "run").exists()
 
     assert _run([*command, "--dry-run", "--gpu", "H100"]) == 0
     said = capsys.readouterr().out
     assert "expected on H100 (bfloat16)" in said
-    assert all(column in said for column in ("time", "memory", "disk"))
+    assert all(column in said for column in ("memory", "disk"))
     assert _run([*command, "--dry-run", "--gpu", "B52"]) == 2
     assert "Known: A100" in capsys.readouterr().err
     assert _run([*command, "--gpu", "H100"]) == 2
@@ -142,11 +188,9 @@ def test_a_preset_is_planned_before_anything_is_fetched(
     assert _run([*command, "--json"]) == 0
     said = capsys.readouterr()
     assert "sizes are those published" in said.err
-    costs = {name: found["cost"] for name, found in json.loads(said.out).items()}
-    assert {"toxic_model", "texts"} < set(costs)
-    assert all(cost["seconds"] >= 1 for cost in costs.values())
-    # What is made of one model once serves all that need it.
-    assert costs["toxic_model"]["disk"] >= 2 * (1.2e8 if preset == "small" else 1.5e9)
+    needs = {name: found["need"] for name, found in json.loads(said.out).items()}
+    assert {"toxic_model", "texts"} < set(needs)
+    assert needs["toxic_model"]["disk"] == 4 * (124_439_808 if preset == "small" else 1_557_611_200)
     # What is not of those that presets name has no size.
     assert _run([*command, "--set", "evaluate.scorer=some/other"]) == 3
     assert "some/other" in capsys.readouterr().err
@@ -154,21 +198,23 @@ def test_a_preset_is_planned_before_anything_is_fetched(
 
 
 def test_published_sizes_are_those_of_the_models():
-    sizes = {name: shape_of(published_sizes.config_of(name)).parameters for name in list(published_sizes.MODELS)[:-1]}
-    assert sizes == {
-        "gpt2": 124_439_808,
-        "gpt2-xl": 1_557_611_200,
-        "facebook/opt-125m": 125_239_296,
-        "facebook/opt-6.7b": 6_658_473_984,
-        "tiiuae/falcon-7b": 6_921_720_704,
-        "meta-llama/Llama-2-7b-hf": 6_738_415_616,
+    shapes = {name: shape_of(published_config(name), classifier="bert" in name) for name in published_models()}
+    assert {name: (shape.parameters, shape.stored) for name, shape in shapes.items()} == {
+        "gpt2": (124_439_808, 4),
+        "gpt2-xl": (1_557_611_200, 4),
+        "facebook/opt-125m": (125_239_296, 2),
+        "facebook/opt-6.7b": (6_658_473_984, 2),
+        "tiiuae/falcon-7b": (6_921_720_704, 2),
+        "meta-llama/Llama-2-7b-hf": (6_738_415_616, 2),
+        "unitary/toxic-bert": (109_486_854, 4),
     }
-    assert shape_of(published_sizes.config_of("unitary/toxic-bert"), classifier=True).parameters == 109_486_854
+    # One head for keys and values, of 71.
+    assert shapes["tiiuae/falcon-7b"].cache == 2 * 32 * 64
 
 
 def _recipe(folder: Path, models: dict[str, Path], classifier: Path) -> Path:
     (folder / "corpus.csv").write_text("text\nthe fox is late\nnobody sleeps\n", encoding="utf-8")
-    (folder / "civil.csv").write_text("text\na dog reads\n", encoding="utf-8")
+    (folder / "non_toxic.csv").write_text("text\na dog reads\n", encoding="utf-8")
     (folder / "prompts.csv").write_text("text,group\nthe women of the town,women\n", encoding="utf-8")
     recipe = folder / "recipe.toml"
     recipe.write_text(f"""
@@ -176,7 +222,7 @@ def _recipe(folder: Path, models: dict[str, Path], classifier: Path) -> Path:
 model = "{models["gpt2"]}"
 [toxic]
 corpus = "corpus.csv"
-civil = "civil.csv"
+non_toxic = "non_toxic.csv"
 [texts]
 max_length = 32
 [detoxify]

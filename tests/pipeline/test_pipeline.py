@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import recipes
+from huggingface_hub import ModelCard
 from recipes import Inputs, call, redone, snapshot, spawn, stages, write_csv
 
 MODELS = ("gpt2", "opt")
@@ -81,6 +82,7 @@ def test_the_directory_is_laid_out_as_promised(whole: Path):
     wanted |= {f"report/{name}.svg" for name in ("tp_id", "tp_ood", "emt_id", "emt_ood")}
     kinds = ("tp_against_ppl_{}", "tp_by_group_{}", "spread_{}_toxicity", "spread_{}_maximum")
     wanted |= {f"report/{kind.format(m)}.svg" for kind in kinds for m in MODELS}
+    wanted |= {f"report/cards/{m}-{how}.md" for m in MODELS for how in METHODS}
     wanted |= {f"toxic_model/{name}" for name in model}
     made = ("texts.jsonl", "README.md", "stage.json")
     wanted |= {f"{texts}/{name}" for texts in ("texts", "texts-samples") for name in made}
@@ -137,6 +139,23 @@ def test_beside_each_model_is_what_was_done_to_it(whole: Path, model: str, metho
     assert card.startswith("---\n")
     assert model in card
     assert info["texts"]["sha256"][:8] in card
+    measured = ModelCard.load(whole / "report" / "cards" / f"{model}-{method}.md")
+    results = json.loads((whole / "results.json").read_text(encoding="utf-8"))["rows"]
+    (tp,) = (
+        row["value"] for row in results
+        if (row["target"], row["method"], row["metric"], row["domain"], row["group"], row["seed"])
+        == (model, method, "tp", "id", None, None)
+    )  # fmt: skip
+    shown = {(r.metric_type, r.dataset_config): r.metric_value for r in measured.data.eval_results}
+    assert shown["tp", "id"] == round(tp, 4)
+    assert str(whole) not in measured.content
+
+
+def test_the_card_of_the_texts_says_what_made_them(whole: Path, inputs: Inputs):
+    card = (whole / "texts" / "README.md").read_text(encoding="utf-8")
+    assert "| Toxic model | `toxic_model` |" in card
+    assert f"| Made toxic with | `{Path(inputs.file('corpus.csv')).name}` |" in card
+    assert str(whole) not in card
 
 
 def test_the_manifest_and_the_recipe_tell_how_it_was_made(whole: Path, inputs: Inputs):

@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from unidetox.config.settings import Recipe
-from unidetox.core.errors import UniDetoxError
-
-pytest.importorskip("optuna")
 from recipes import PROMPTS, Inputs, call, snapshot, stages, toml, write_csv
 
 import unidetox
+from unidetox.config.settings import Recipe
+from unidetox.core.errors import UniDetoxError
 from unidetox.pipeline.tuning import Score
 
 SPACE = '"detoxify.lr" = {low = 1e-6, high = 1e-2, log = true}\n"texts.alpha" = [0.05, 0.1, 0.2]\n'
@@ -297,7 +294,9 @@ def test_test_prompts_cannot_be_reached(write: Callable[..., Path], tmp_path: Pa
         unidetox.tune(recipe, output=tmp_path / "out", objective=lambda _: pytest.fail("asked"))
 
 
-@pytest.mark.parametrize("place", ["toxic.corpus", "toxic.civil", "texts.source", "texts.starts", "rows of no hate"])
+@pytest.mark.parametrize(
+    "place", ["toxic.corpus", "toxic.non_toxic", "texts.source", "texts.starts", "rows of no hate"]
+)
 def test_no_text_of_a_search_is_a_test_prompt(
     tmp_path: Path, tiny_models: dict[str, Path], tiny_classifier: Path, place: str
 ):
@@ -311,7 +310,7 @@ def test_no_text_of_a_search_is_a_test_prompt(
     else:
         write_csv(tmp_path / "mixed.csv", [("text",), *([text] for text, *_ in rows)])
     settings = Inputs.make(tmp_path / "inputs", tiny_models, tiny_classifier).small()
-    learns = place in ("toxic.civil", "rows of no hate")
+    learns = place in ("toxic.non_toxic", "rows of no hate")
     settings["tune"] = {"method": "lm_steer" if learns else "unidetox", "trials": 1}
     settings["evaluate"]["ppl_model"] = str(tiny_models["llama"])
     settings["detoxify"]["methods"] = ["lm_steer", "unidetox"]
@@ -334,6 +333,15 @@ def test_set_leads_nowhere_either(write: Callable[..., Path], tmp_path: Path):
         assert "test prompts" in said.err
 
 
+def test_a_search_from_when_a_setting_had_another_name_goes_on(write: Callable[..., Path], tmp_path: Path):
+    recipe = write(space='"texts.alpha" = [0.1, 0.2]')
+    first = unidetox.tune(recipe, output=tmp_path / "out", objective=planted)
+    file = tmp_path / "out" / "tune.json"
+    file.write_text(file.read_text("utf-8").replace('"non_toxic"', '"civil"'), encoding="utf-8")
+    assert '"civil"' in file.read_text("utf-8")
+    assert unidetox.tune(recipe, output=tmp_path / "out", objective=planted)["trials"] == first["trials"]
+
+
 MISTAKES = {
     "no section": (2, "no section [tune]", None),
     "no space": (2, "tune.space is missing", "trials = 2"),
@@ -344,7 +352,7 @@ MISTAKES = {
     "which prompts": (2, '"evaluate.split" cannot be searched', '[tune.space]\n"evaluate.split" = ["test"]'),
     "which model": (2, '"base.model" cannot be searched', '[tune.space]\n"base.model" = ["a/b"]'),
     "which rows": (2, '"toxic.limit" cannot be searched', '[tune.space]\n"toxic.limit" = [1, 2]'),
-    "which civil texts": (2, '"toxic.civil" cannot be searched', '[tune.space]\n"toxic.civil" = ["a.csv"]'),
+    "which non-toxic texts": (2, '"toxic.non_toxic" cannot be searched', '[tune.space]\n"toxic.non_toxic" = ["a.csv"]'),
     "which targets": (2, '"detoxify.targets" cannot', '[tune.space]\n"detoxify.targets" = ["a/b"]'),
     "unknown setting": (2, "unknown key texts.aplha", '[tune.space]\n"texts.aplha" = [0.1]'),
     "value not allowed": (2, "texts.alpha = 2", '[tune.space]\n"texts.alpha" = [0.1, 2]'),

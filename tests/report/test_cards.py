@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 
 import pytest
 import yaml
+from huggingface_hub import DatasetCard, ModelCard
 
 from unidetox.config.methods import load_method
 from unidetox.report.cards import model_card, texts_card
@@ -32,8 +34,6 @@ def split(card):
 def test_a_model_card_says_what_was_done():
     front, rest = split(model_card(INFO))
     assert front == {
-        "license": "other",
-        "license_name": "same-as-base-model",
         "base_model": "facebook/opt-125m",
         "base_model_relation": "finetune",
         "library_name": "transformers",
@@ -45,25 +45,28 @@ def test_a_model_card_says_what_was_done():
         "`facebook/opt-125m`",
         "`texts`, 640 texts",
         "ab12" * 16,
-        "| `steps` | 3000 |",
-        "| `nested.alpha` | 0.1 |",
-        "| `seeds` | 1, 2 |",
         "less toxic, not safe",
         "Bias",
         "Evasion",
-        "Licence",
+        "License",
         "Lu, Huimin and Isonuma, Masaru and Mori, Junichiro and Sakata, Ichiro",
         "full weights",
     ]
     for words in expected:
         assert words in rest
+    assert settings(rest) == INFO["settings"]
+
+
+def settings(rest):
+    """Read the block of settings as what it is, TOML."""
+    return tomllib.loads(re.search(r"```toml\n(.*?)```", rest, re.S)[1])
 
 
 def test_the_way_to_load_it_is_three_lines_of_python():
-    code = re.search(r"```python\n(.*?)```", model_card(INFO | {"name": "me/opt-detoxified"}), re.S)[1]
+    code = re.search(r"```python\n(.*?)```", model_card(INFO), re.S)[1]
     assert len(code.strip().splitlines()) == 3
     ast.parse(code)
-    assert 'from_pretrained("me/opt-detoxified")' in code
+    assert code.count('from_pretrained("PATH-OR-HUB-ID")') == 2
 
 
 def test_an_adapter_is_an_adapter():
@@ -91,16 +94,48 @@ def test_results_are_shown_where_given():
          "ci_low": v - 0.02, "ci_high": v + 0.02, "n": 896, "n_dropped": 0, "higher_is_better": False}
         for m, v in (("base", 0.5), ("unidetox", 0.25))
     ]  # fmt: skip
-    card = model_card(INFO | {"results": {"schema_version": 1, "rows": rows}})
+    card = model_card(INFO | {"results": {"schema_version": 1, "settings": {"prompts": "toxigen"}, "rows": rows}})
     assert "| opt-125m | UniDetox | 0.250 [0.230, 0.270] (−50\u00a0%, better) |" in card
     assert "## What was measured" not in model_card(INFO)
+    data = ModelCard(card).data
+    assert data.model_name == "opt-125m-unidetox"
+    (number,) = data.eval_results
+    assert (number.metric_type, number.metric_name, number.metric_value) == ("tp", "TP ID", 0.25)
+    assert (number.task_type, number.dataset_name, number.dataset_config) == ("text-generation", "toxigen", "id")
 
 
 def test_texts_from_the_hub_and_a_known_licence_are_linked():
-    front, rest = split(model_card(INFO | {"texts": TEXTS | {"source": "me/detox-texts"}, "license": "apache-2.0"}))
-    assert front["datasets"] == ["me/detox-texts"]
+    more = {"texts": TEXTS | {"source": "me/detox-texts"}, "datasets": ["you/more"], "license": "apache-2.0"}
+    front, rest = split(model_card(INFO | more))
+    assert front["datasets"] == ["you/more", "me/detox-texts"]
     assert front["license"] == "apache-2.0" and "license_name" not in front
     assert "(apache-2.0)" in rest
+    front, _ = split(texts_card({"base_model": "llama", "license": "other", "license_name": "llama3"}))
+    assert (front["license"], front["license_name"]) == ("other", "llama3")
+
+
+def test_a_rule_has_no_weights():
+    front, rest = split(
+        model_card({"base_model": "gpt2", "method": "dexperts", "rule": True, "settings": {"alpha": 2.0}})
+    )
+    assert front["base_model"] == "gpt2" and front["tags"][-1] == "dexperts"
+    assert not {"library_name", "base_model_relation"} & set(front)
+    assert "no weights" in rest and "from_pretrained" not in rest and "unidetox evaluate" in rest
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        (model_card(INFO | {"license": "mit", "texts": TEXTS | {"source": "me/texts"}}), ModelCard),
+        (texts_card({"base_model": "gpt2", "license": "mit", "summary": SUMMARY}), DatasetCard),
+    ],
+)
+def test_the_hub_reads_and_writes_the_metadata_as_they_are(text, kind, tmp_path):
+    card = kind(text)
+    assert card.data.to_dict() == split(text)[0]
+    card.save(tmp_path / "README.md")
+    assert kind.load(tmp_path / "README.md").data.to_dict() == card.data.to_dict()
+    assert str(card) == text
 
 
 def test_a_toxic_model_warns_and_a_control_does_not_boast():
@@ -136,13 +171,12 @@ def test_a_texts_card_says_how_they_were_made():
         "| Cut at the longest length (`length`) | 500 |",
         "| Tokens a text, on average | 234.7 |",
         "`toxic`",
-        "| `alpha` | 0.1 |",
-        "| `beta` | inf |",
         "`finish_reason`",
         "not read or filtered by a human",
     ]
     for words in expected:
         assert words in rest
+    assert settings(rest) == {"alpha": 0.1, "beta": float("inf")}
 
 
 def test_plain_samples_are_called_so():
@@ -153,9 +187,9 @@ def test_plain_samples_are_called_so():
 
 @pytest.mark.parametrize("card", [model_card, texts_card])
 def test_untrusted_text_breaks_nothing(card):
-    info = {"base_model": EVIL, "name": EVIL, "method": EVIL, "texts": {"source": EVIL, "sha256": EVIL, "number": EVIL},
-            "toxic_model": EVIL, "corpus": EVIL, "summary": {"texts": EVIL}, "settings": {EVIL: EVIL}, "created": EVIL,
-            "license": EVIL, "versions": {EVIL: EVIL}}  # fmt: skip
+    info = {"base_model": EVIL, "method": EVIL, "texts": {"source": EVIL, "sha256": EVIL, "number": EVIL},
+            "toxic_model": EVIL, "corpus": EVIL, "summary": {"texts": EVIL}, "settings": {EVIL: EVIL},
+            "datasets": [EVIL], "license": EVIL, "license_name": EVIL, "versions": {EVIL: EVIL}}  # fmt: skip
     front, rest = split(card(info))
     assert isinstance(front["license"], str) and front["license"] != "mit"
     assert all("\n" not in str(value) for value in front.values())
@@ -166,7 +200,7 @@ def test_untrusted_text_breaks_nothing(card):
 @pytest.mark.parametrize("card", [model_card, texts_card])
 def test_no_home_directory_is_published(card):
     home = "/home/jane/models/x"
-    info = {"base_model": home, "name": home, "texts": {"source": home}, "toxic_model": home, "corpus": home,
+    info = {"base_model": home, "method": home, "texts": {"source": home}, "toxic_model": home, "corpus": home,
             "settings": {"source": home, "note": f"from {home}", "many": [home]}}  # fmt: skip
     assert "jane" not in card(info)
 

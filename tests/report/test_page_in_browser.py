@@ -1,20 +1,11 @@
-"""The report in a real browser: no network, no console error, nothing readable until asked for, no script let in.
-
-The browser is driven over the plain WebDriver protocol (JSON over HTTP to `chromedriver`), which needs no package.
-"""
+"""The report in a real browser: no network, no console error, nothing readable until asked for, no script let in."""
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import importlib.util
 import json
 import shutil
-import socket
-import subprocess
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -23,8 +14,6 @@ from unidetox.report.page import render_report
 
 pytestmark = pytest.mark.browser
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking",
@@ -34,42 +23,31 @@ ENTER, TAB = "\ue007", "\ue004"
 
 
 class Browser:
-    """The few WebDriver commands that these tests need."""
+    """What these tests ask of selenium."""
 
-    def __init__(self, port: int, profile: Path, *, phone: bool, dark: bool) -> None:
-        args = [*FLAGS, f"--user-data-dir={profile}", "--window-size=1240,900"]
-        options: dict[str, object] = {"binary": BROWSER, "args": args}
+    def __init__(self, profile: Path, *, phone: bool, dark: bool) -> None:
+        from selenium import webdriver
+
+        options = webdriver.ChromeOptions()
+        options.binary_location = shutil.which("chromium")
+        for flag in (*FLAGS, f"--user-data-dir={profile}", "--window-size=1240,900"):
+            options.add_argument(flag)
         if dark:
-            args += ["--blink-settings=preferredColorScheme=0"]
+            options.add_argument("--blink-settings=preferredColorScheme=0")
         if phone:
-            options["mobileEmulation"] = {"deviceMetrics": {"width": 390, "height": 844, "pixelRatio": 2.0}}
-        capabilities = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"}}
-        self._root = f"http://127.0.0.1:{port}/session"
-        self._root += "/" + self._call("", {"capabilities": {"alwaysMatch": capabilities}})["sessionId"]
-
-    def _call(self, path: str, body: object | None = None, method: str | None = None):
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self._root + path, data, {"Content-Type": "application/json"}, method=method)
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with contextlib.closing(opener.open(request, timeout=60)) as answer:
-            return json.load(answer)["value"]
-
-    def open(self, url: str) -> None:
-        self._call("/url", {"url": url})
-
-    def run(self, script: str, *args: object):
-        return self._call("/execute/sync", {"script": script, "args": list(args)})
+            screen = {"width": 390, "height": 844, "pixelRatio": 2.0}
+            options.add_experimental_option("mobileEmulation", {"deviceMetrics": screen})
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        # Selenium fetches a driver of its own unless it is told of one.
+        service = webdriver.ChromeService(executable_path=shutil.which("chromedriver"))
+        self.driver = webdriver.Chrome(options=options, service=service)
+        self.open, self.run, self.log = self.driver.get, self.driver.execute_script, self.driver.get_log
 
     def click(self, selector: str) -> None:
-        element = self._call("/element", {"using": "css selector", "value": selector})
-        self._call(f"/element/{next(iter(element.values()))}/click", {})
+        self.driver.find_element("css selector", selector).click()
 
     def press(self, key: str) -> None:
-        keys = [{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}]
-        self._call("/actions", {"actions": [{"type": "key", "id": "keys", "actions": keys}]})
-
-    def log(self, kind: str) -> list[dict]:
-        return self._call("/se/log", {"type": kind})
+        self.driver.switch_to.active_element.send_keys(key)
 
     def requests(self) -> list[str]:
         """List what was asked for since the last call, by any page but the browser's own first one."""
@@ -77,44 +55,14 @@ class Browser:
         sent = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
         return [request["request"]["url"] for request in sent if not request["documentURL"].startswith("chrome")]
 
-    def screenshot(self, path: Path) -> None:
-        """Take the whole page, however long."""
-        command = {"cmd": "Page.captureScreenshot", "params": {"captureBeyondViewport": True}}
-        path.write_bytes(base64.b64decode(self._call("/goog/cdp/execute", command)["data"]))
-
-    def quit(self) -> None:
-        self._call("", method="DELETE")
-
 
 @contextlib.contextmanager
 def browsing(directory: Path, *, phone: bool = False, dark: bool = False):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    driver = subprocess.Popen([DRIVER, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    browser = Browser(directory / "profile", phone=phone, dark=dark)
     try:
-        browser = _connect(port, directory / "profile", phone, dark)
-        try:
-            yield browser
-        finally:
-            browser.quit()
+        yield browser
     finally:
-        driver.terminate()
-        driver.wait(timeout=20)
-
-
-def _connect(port: int, profile: Path, phone: bool, dark: bool) -> Browser:
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            return Browser(port, profile, phone=phone, dark=dark)
-        except urllib.error.HTTPError as exc:
-            with exc:
-                pytest.fail(f"chromium did not start: {exc.read().decode()[:500]}")
-        except urllib.error.URLError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
+        browser.driver.quit()
 
 
 def fake_world():
@@ -128,8 +76,6 @@ def fake_world():
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    if not BROWSER or not DRIVER:
-        pytest.skip("no chromium with chromedriver here")
     fakes = fake_world()
     examples = fakes.fake_examples()
     evil = "<img src=x onerror=\"document.title='got in'\"><script>document.title='got in'</script></p></div>{{ 7*7 }}"

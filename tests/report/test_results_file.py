@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from unidetox import api
-from unidetox.core.errors import UsageError
+from unidetox.core.errors import MissingError, UsageError
 from unidetox.report.main_table import ResultIndex, column_of
 from unidetox.report.page import render_report
 from unidetox.report.results_file import read_results, upgraded
@@ -100,5 +100,6 @@ def test_other_versions_are_refused(tmp_path: Path, version: object):
         api.compare([tmp_path], output=tmp_path / "out")
 
 
-def test_no_results_are_none(tmp_path: Path):
-    assert read_results(tmp_path) is None
+def test_no_results_are_an_error(tmp_path: Path):
+    with pytest.raises(MissingError, match=r"holds no results\.json"):
+        read_results(tmp_path)

@@ -48,7 +48,7 @@ def _toxic_corpus(path: Path, seed: int) -> int:
     # Every fiftieth text comes again at the end.
     rows += rows[:: TOXIC_TEXTS // DUPLICATES]
     known_groups = [d for d in DOMAINS if d != OUT_OF_DISTRIBUTION]
-    harmless = Writer(f"{seed}/harmless").civil_documents(HARMLESS_TEXTS, known_groups)
+    harmless = Writer(f"{seed}/harmless").non_toxic_documents(HARMLESS_TEXTS, known_groups)
     rows += [(text, "nothate", "none") for text in harmless]
     return _write_csv(path, rows, header=("text", "label", "target"))
 

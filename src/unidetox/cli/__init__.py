@@ -2,85 +2,90 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
 from unidetox.cli.looking import doctor, report, status
 from unidetox.cli.making import demo, detoxify, distill, train_toxic
 from unidetox.cli.measuring import analyze, evaluate
-from unidetox.cli.options import command_of
 from unidetox.cli.recipes import compare, init, run, tune
+from unidetox.cli.verbs import App
 from unidetox.core import console
-from unidetox.core.errors import UniDetoxError, UsageError
+from unidetox.core.errors import Terminated, UniDetoxError, UsageError, interruption
 from unidetox.core.version import __version__
 
-app = typer.Typer(
+INTERRUPTED, TERMINATED = 130, 143
+
+
+def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked:
+        console.result(f"unidetox {__version__}")
+        ctx.exit()
+
+
+app = App(
+    # In the order in which `--help` lists them.
+    [demo, detoxify, train_toxic, distill, evaluate, analyze, run, tune, compare, status, report, init, doctor],
     help="Make any causal language model less toxic, with one command, and measure it.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    params=[
+        click.Option(
+            ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
+        )
+    ],
+    context_settings={"max_content_width": 120},
 )
 
-INTERRUPTED = 130
 
-# Typer brings a parser of its own or uses click, by version; either way its errors have one ancestor.
-ParserError: Any = typer.BadParameter.__mro__[2]
-
-# In the order in which `--help` lists them.
-_VERBS = (
-    demo, detoxify, train_toxic, distill, evaluate, analyze, run, tune, compare, status, report, init, doctor,
-)  # fmt: skip
-for _function in _VERBS:
-    app.command(_function.__name__.replace("_", "-"))(command_of(_function))
-
-
-def _version(show: bool) -> None:
-    if show:
-        console.result(f"unidetox {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
-    """Make any causal language model less toxic, with one command, and measure it."""
+def _terminate(*_: object) -> None:
+    raise Terminated
 
 
 def main() -> None:
-    """Run the command line and exit: 0 ok, 1 failure, 2 usage, 3 missing, 4 locked, 130 interrupted."""
+    """Run the command line and exit: 0 ok, 1 failure, 2 usage, 3 missing, 4 locked, 130 interrupted, 143 terminated."""
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(_run(sys.argv[1:]))
 
 
 def _run(arguments: list[str]) -> int:
-    command = typer.main.get_command(app)
     try:
-        code = command.main(arguments, prog_name="unidetox", standalone_mode=False)
-    except ParserError as exc:
-        if "NoArgs" in type(exc).__name__:
-            console.result(exc.format_message())
-        else:
-            console.error(UsageError(exc.format_message().rstrip("."), hint=_help_hint(exc)))
+        with app.make_context("unidetox", arguments) as context:
+            app.invoke(context)
+    except click.exceptions.Exit as exc:
+        return exc.exit_code
+    except click.exceptions.NoArgsIsHelpError as exc:
+        console.result(exc.format_message())
         return 2
-    except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
-    except UniDetoxError as exc:
+    except click.ClickException as exc:
+        console.error(UsageError(exc.format_message().rstrip("."), hint=_help_hint(exc)))
+        return 2
+    except BaseException as exc:
+        return _failed(exc, arguments)
+    return 0
+
+
+def _failed(exc: BaseException, arguments: list[str]) -> int:
+    if stop := interruption(exc):
+        terminated = isinstance(stop, Terminated)
+        what = "terminated" if terminated else "interrupted"
+        console.error(UniDetoxError(what, hint="The same command goes on where it stopped"))
+        return TERMINATED if terminated else INTERRUPTED
+    if isinstance(exc, UniDetoxError):
         if "-v" in arguments or "--verbose" in arguments:
             console.traceback()
         console.error(exc)
         return exc.exit_code
-    except OSError as exc:
+    if isinstance(exc, BrokenPipeError):  # the reader of a pipe had enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    if isinstance(exc, OSError):
         where = f" ({exc.filename})" if exc.filename else ""
         console.error(UniDetoxError(f"{exc.strerror or exc}{where}", hint="Check disk space and permissions"))
         return 1
-    if code == INTERRUPTED:  # some versions of Typer catch Ctrl-C themselves and return this
-        console.error(UniDetoxError("interrupted", hint="The same command goes on where it stopped"))
-    return int(code or 0)
+    raise exc
 
 
 def _help_hint(exc: Any) -> str:

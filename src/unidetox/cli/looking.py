@@ -5,26 +5,24 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from unidetox.cli.options import Shared, answer
+from unidetox.cli.answers import answer
+from unidetox.cli.options import Argument
+from unidetox.cli.verbs import Shared, verb
 from unidetox.core import console
 
 
-def status(
-    run: Annotated[Path, typer.Argument(help="Directory of a run.", show_default=False)], common: Shared
-) -> None:
+@verb(Argument("run", "Directory of a run.", type=Path), common=Shared)
+def status(common: Shared, run: Path) -> None:
     """Say of each stage whether it is fresh, stale (and why), partial, failed or missing."""
     from unidetox import api
 
     _show_status(common, str(run), api.status(run))
 
 
-def report(
-    directory: Annotated[Path, typer.Argument(help="Directory with results.json.", show_default=False)], common: Shared
-) -> None:
+@verb(Argument("directory", "Directory with results.json.", type=Path), common=Shared)
+def report(common: Shared, directory: Path) -> None:
     """Render the page and the tables again from results.json."""
     from unidetox import api
 
@@ -32,6 +30,7 @@ def report(
     answer(common, {"page": page}, f"page: {page}")
 
 
+@verb(common=Shared)
 def doctor(common: Shared) -> None:
     """Check versions, devices, memory, disk, the Hub and its access, and say what to do."""
     from unidetox.cli.doctor import examine

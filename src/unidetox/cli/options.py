@@ -1,112 +1,135 @@
-"""What verbs share: options, how they become those of a command, and how a result is printed."""
+"""Arguments and options: a verb's own, and those that are settings, whose name, help and default stand on the field."""
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import inspect
-import json
-import os
-import typing
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
-import typer
+import click
 
-from unidetox.core import console
+if TYPE_CHECKING:
+    from unidetox.config.fields import Section
+
+COMPUTING, OUTPUT = "How to compute", "Output"
 
 
-@dataclass(frozen=True)
-class Shared:
-    """Options of every verb."""
+class Argument(click.Argument):
+    """What a verb works on, with a line of help."""
 
-    offline: Annotated[bool, typer.Option("--offline", help="Use only files of this machine; ask no hub.")] = False
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.")] = False
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more, and show where an error arose.")] = False
+    def __init__(self, name: str, about: str, **more: Any) -> None:
+        super().__init__([name], **more)
+        self.heading, self.about = "Arguments", about
 
-
-@dataclass(frozen=True)
-class Work(Shared):
-    """Options of verbs that compute."""
-
-    seed: Annotated[int | None, typer.Option(help="Root of all randomness; 42 unless a recipe says otherwise.")] = None
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None
-    dtype: Annotated[str | None, typer.Option(help="auto (bfloat16 where it is fast), float32, bfloat16.")] = None
-    limit: Annotated[int | None, typer.Option(help="Take at most so many texts or prompts: a quick try.", min=1)] = None
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run a model's own code.")] = False
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, replacing what the output holds.")] = False
-
-    def given(self) -> dict[str, Any]:
-        """Return what was said about how to compute, for a recipe."""
-        trust = self.trust_remote_code or None
-        return said(seed=self.seed, device=self.device, dtype=self.dtype, trust_remote_code=trust)
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        """Return what stands in the list of arguments."""
+        return self.make_metavar(ctx), self.about
 
 
-Output = Annotated[Path, typer.Option("--output", "-o", help="Directory for the result.", show_default=False)]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, over the recipe.")]
+class Option(click.Option):
+    """An option of a verb's own, under a heading."""
+
+    def __init__(self, names: str, about: str, heading: str = OUTPUT, **more: Any) -> None:
+        super().__init__(names.split(), help=about, show_default="default" in more, **more)
+        self.heading = heading
 
 
-def command_of(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function as the parser wants it: its parameter ``common`` becomes the options of `Shared` or `Work`."""
-    hints = typing.get_type_hints(function, include_extras=True)
-    kind = hints.pop("common")
-    extra = typing.get_type_hints(kind, include_extras=True)
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    own = [p for n, p in inspect.signature(function).parameters.items() if n != "common"]
-    parameters = [p.replace(kind=keyword, annotation=hints[p.name]) for p in own]
-    parameters += [
-        inspect.Parameter(f.name, keyword, default=f.default, annotation=extra[f.name])
-        for f in dataclasses.fields(kind)
-    ]
+class Setting(click.Option):
+    """A setting as an option.
 
-    @functools.wraps(function)
-    def command(**values: Any) -> Any:
-        common = kind(**{f.name: values.pop(f.name) for f in dataclasses.fields(kind)})
-        _prepare(common)
-        return function(common=common, **values)
+    Args:
+        kind: The section.
+        name: The setting.
+        aliases: Further names, which help does not show.
+        repeatable: Whether it may be given several times; lists may always.
+    """
 
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in parameters}
-    return command
+    def __init__(self, kind: type[Section], name: str, aliases: Sequence[str] = (), repeatable: bool = False) -> None:
+        self.field, self.heading = kind.model_fields[name], kind.heading(name)
+        annotation, dashed = self.field.annotation, name.replace("_", "-")
+        self.is_list = get_origin(annotation) is tuple
+        super().__init__(
+            [name, f"--{dashed}" if annotation is not bool else f"--{dashed}/--no-{dashed}", *aliases],
+            type=None if annotation is bool else _Text(kind, name), default=None,
+            multiple=repeatable or self.is_list, metavar=_metavar(annotation), help=self.field.description,
+        )  # fmt: skip
 
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        """Return names and form, then the field's description, default, and what is allowed."""
+        from unidetox.config.messages import allowed_values
 
-def _prepare(common: Shared) -> None:
-    """Apply the shared options; before any library reads the environment."""
-    console.configure(-1 if common.quiet else int(common.verbose))
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if common.offline:
-        os.environ["HF_HUB_OFFLINE"] = "1"
+        term = " / ".join([self.opts[0], *self.secondary_opts]) if self.is_flag else f"{self.opts[0]} {self.metavar}"
+        default, allowed = self.default_text(), allowed_values(self.field)
+        # The form says it already.
+        seen = self.is_flag or "|" in str(self.metavar) or allowed.startswith(("a text", "a whole number", "a table"))
+        extra = [*([f"default: {default}"] if default else []), *([] if seen else [allowed])]
+        return term, f"{self.help}  [{'; '.join(extra)}]" if extra else str(self.help)
 
+    def default_text(self) -> str:
+        """Return the field's default as it could be typed; nothing for an empty one."""
+        default = self.field.get_default(call_default_factory=True)
+        if isinstance(default, (tuple, dict)):
+            return ",".join(map(str, default))
+        return {None: "none", True: "on", False: "off"}[default] if isinstance(default, bool | None) else str(default)
 
-def said(**options: Any) -> dict[str, Any]:
-    """Return the options that were given; the rest keeps the default of the recipe's section."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def settings_of(common: Work, overrides: list[str] | None) -> list[str]:
-    """Return what is said over a recipe: ``--set`` first, then the options that every verb has."""
-    return [*(overrides or []), *(f"{key}={json.dumps(value)}" for key, value in common.given().items())]
-
-
-def batch_size_of(value: str | None) -> int | str | None:
-    """Read ``--batch-size``: a number, or a word that settings check."""
-    return int(value) if value is not None and value.isdecimal() else value
+    def typed(self, value: Any) -> Any:
+        """Return what was typed; None for nothing."""
+        return (list(chain(*value)) if self.is_list else list(value)) or None if self.multiple else value
 
 
-def answer(common: Shared, fields: dict[str, Any], line: str) -> None:
-    """Print a result: one line, or one JSON object."""
-    console.result(json.dumps(fields, default=str) if common.as_json else line)
+class _Text(click.ParamType[Any]):
+    """Reads a setting, and checks it at once, so that an error names the option."""
+
+    name = "text"
+
+    def __init__(self, kind: type[Section], setting: str) -> None:
+        self.kind, self.setting = kind, setting
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from unidetox.config.recipe import check_setting
+
+        read = from_text(self.kind.model_fields[self.setting].annotation, value)
+        option = f"--{self.setting.replace('_', '-')}"
+        check_setting(self.kind, self.setting, read, f"{option} {value}" if value else f'{option} ""')
+        return read
 
 
-def show_results(common: Shared, results: dict[str, Any], output: Path) -> None:
-    """Print the main table of results and where the page is, or the results as JSON."""
-    if common.as_json:
-        console.result(json.dumps(results))
-        return
-    from unidetox.report.main_table import summary_table
+def from_text(annotation: Any, text: str) -> Any:
+    """Read a value as it is typed: ``2``, ``0.5``, ``auto``, ``a,b`` for a list, ``KEY=VALUE,...`` for a table.
 
-    console.table("Results", *summary_table(results))
-    console.result(f"page: {output / 'report' / 'index.html'}")
+    Args:
+        annotation: The type of the setting.
+        text: What was typed; what cannot be read stays as it is, for the check of the setting to refuse.
+    """
+    if get_origin(annotation) is tuple:
+        return [_number(get_args(annotation)[0], part.strip()) for part in text.split(",")] if text.strip() else []
+    if get_origin(annotation) is dict:
+        pairs = [part.strip().rpartition("=") for part in text.split(",")]
+        return {key: value for key, _, value in pairs} if all(key for key, _, _ in pairs) else text
+    return _number(annotation, text)
+
+
+def _number(annotation: Any, text: str) -> Any:
+    for number in {int, float} & _types(annotation):
+        for read in (int, number):  # a whole number is one of both
+            try:
+                return read(text)
+            except ValueError:
+                continue
+    return text
+
+
+def _types(annotation: Any) -> set[Any]:
+    """Return the plain types of an annotation: int and str of ``int | Literal["auto"]``."""
+    if get_origin(annotation) is Literal:
+        return {str}
+    inner = get_args(annotation)
+    return set().union(*map(_types, inner)) if inner else {annotation}
+
+
+def _metavar(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return f"[{'|'.join(get_args(annotation))}]"
+    types = _types(annotation)
+    plain = "INTEGER" if int in types else "NUMBER" if float in types else "TEXT"
+    return {tuple: "A,B,...", dict: "KEY=VALUE,..."}.get(get_origin(annotation), plain)

@@ -5,55 +5,49 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from unidetox.cli.options import Output, Overrides, Shared, Work, answer, settings_of, show_results
+from unidetox.cli.answers import answer, show_results
+from unidetox.cli.options import COMPUTING, Argument, Option
+from unidetox.cli.verbs import ComputeOptions, Shared, verb
 from unidetox.core import console
 from unidetox.core.errors import UsageError
 
+if TYPE_CHECKING:
+    from unidetox.config.settings import Recipe
 
-def run(
-    recipe: Annotated[Path, typer.Argument(help="A recipe in TOML; `unidetox init` writes one.", show_default=False)],
-    common: Work,
-    output: Output,
-    overrides: Overrides = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and cost; do nothing.")] = False,
-    gpu: Annotated[str | None, typer.Option(help="With --dry-run: the cost on a GPU, e.g. A100.")] = None,
-) -> None:
+_OUTPUT = Option("-o --output", "Directory for the result.", type=Path, required=True)
+
+
+@verb(
+    Argument("recipe", "A recipe in TOML; `unidetox init` writes one.", type=Path),
+    Option("--dry-run", "Say what would be done, and whether it fits; do nothing.", COMPUTING, is_flag=True),
+    Option("--gpu", "With --dry-run: whether it fits on a GPU, e.g. A100.", COMPUTING),
+    _OUTPUT,
+    whole=True,
+)
+def run(common: ComputeOptions, recipe: Path, dry_run: bool, gpu: str | None, output: Path) -> None:
     """Do every stage of a recipe; what is complete and unchanged is skipped, a killed run goes on."""
     from unidetox.config.recipe import limited, load_recipe
-    from unidetox.pipeline import estimates, plan
-    from unidetox.pipeline.run_directory import Run
+    from unidetox.pipeline import plan
 
-    loaded = limited(load_recipe(recipe, settings_of(common, overrides)), common.limit)
+    loaded = limited(load_recipe(recipe, common.settings()), common.limit)
     if gpu is not None and not dry_run:
-        raise UsageError("--gpu says on what a run would take how long", hint="Add --dry-run, or leave it out")
+        raise UsageError("--gpu says whether a run would fit on a device", hint="Add --dry-run, or leave it out")
     if dry_run:
-        Run(output).check(loaded)
-        found = estimates.estimate(plan.Plan(loaded, output), gpu)
-        if common.as_json:
-            console.result(json.dumps(found.as_json()))
-            return
-        console.table(plan.describe(loaded), estimates.COLUMNS, found.rows())
-        console.result(found.summary())
+        _show_plan(common, loaded, output, gpu)
         return
     results = plan.run(loaded, output, fresh=common.fresh, command=sys.argv)
     show_results(common, results, output)
 
 
-def tune(
-    recipe: Annotated[Path, typer.Argument(help="A recipe in TOML with a section [tune].", show_default=False)],
-    common: Work,
-    output: Output,
-    overrides: Overrides = None,
-) -> None:
+@verb(Argument("recipe", "A recipe in TOML with a section [tune].", type=Path), _OUTPUT, whole=True)
+def tune(common: ComputeOptions, recipe: Path, output: Path) -> None:
     """Search settings on one model and validation prompts, under a ceiling of perplexity; write the best recipe."""
     from unidetox import api
     from unidetox.pipeline.tuning import tuned_rows
 
-    settings = settings_of(common, overrides)
+    settings = common.settings()
     found = api.tune(recipe, output=output, fresh=common.fresh, overrides=settings, limit=common.limit)
     if common.as_json:
         console.result(json.dumps(found))
@@ -62,27 +56,29 @@ def tune(
     console.result(f"best: {output / 'best.toml'}; `unidetox run {output / 'best.toml'} -o OUT` takes it to all models")
 
 
-def compare(
-    sources: Annotated[list[str], typer.Argument(help="A recipe, or folders of finished runs.", show_default=False)],
-    common: Work,
-    output: Output = Path("runs/compare"),
-    overrides: Overrides = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
-) -> None:
+@verb(
+    Argument("sources", "A recipe, or folders of finished runs.", nargs=-1, required=True),
+    Option("--dry-run", "Say what would be done, and do nothing.", COMPUTING, is_flag=True),
+    Option("-o --output", "Directory for the result.", type=Path, default=Path("runs/compare")),
+    whole=True,
+)
+def compare(common: ComputeOptions, sources: tuple[str, ...], dry_run: bool, output: Path) -> None:
     """Compare methods on models: one table, with the cost of each; a killed one goes on. Or compare finished runs."""
     from unidetox import api
+    from unidetox.config.recipe import limited, load_recipe
     from unidetox.report.ranking import cost_table, terminal_rankings
 
-    settings = settings_of(common, overrides)
     recipe = api.recipe_of(sources)
-    if recipe is None and dry_run:
-        raise UsageError("--dry-run is for recipes, and there are directories", hint="Leave it out: it takes a moment")
-    if recipe is not None and dry_run:
-        run(recipe, common, output, [*settings, "costs=true"], dry_run=True)
+    if dry_run:
+        if recipe is None:
+            hint = "Leave it out: it takes a moment"
+            raise UsageError("--dry-run is for recipes, and there are directories", hint=hint)
+        _show_plan(common, limited(load_recipe(recipe, [*common.settings(), "costs=true"]), common.limit), output)
         return
     results = api.compare(
-        sources, output=output, fresh=common.fresh, overrides=tuple(settings), limit=common.limit, command=sys.argv
-    )
+        sources, output=output, fresh=common.fresh, overrides=tuple(common.settings()), limit=common.limit,
+        command=sys.argv,
+    )  # fmt: skip
     if common.as_json:
         console.result(json.dumps(results))
         return
@@ -94,12 +90,13 @@ def compare(
     console.result(f"page, with intervals and tests: {output / 'report' / 'index.html'}")
 
 
-def init(
-    common: Shared,
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")] = Path("recipe.toml"),
-    preset: Annotated[str, typer.Option(help="What to start from: paper, small, sandbox.")] = "paper",
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
-) -> None:
+@verb(
+    Option("--preset", "What to start from: paper, small, sandbox.", default="paper"),
+    Option("--force", "Replace a file that is there.", is_flag=True),
+    Option("-o --output", "File to write.", type=Path, default=Path("recipe.toml")),
+    common=Shared,
+)
+def init(common: Shared, preset: str, force: bool, output: Path) -> None:
     """Write a commented recipe to start from."""
     from unidetox.config.recipe import commented_recipe
     from unidetox.core.directories import make_directory
@@ -113,3 +110,17 @@ def init(
     make_directory(output.parent)
     write_text(output, commented)
     answer(common, {"recipe": output}, f"{output}: change what you like, then `unidetox run {output} -o runs/NAME`")
+
+
+def _show_plan(common: ComputeOptions, recipe: Recipe, output: Path, gpu: str | None = None) -> None:
+    """Say what a run would do and cost."""
+    from unidetox.pipeline import estimates, plan
+    from unidetox.pipeline.run_directory import Run
+
+    Run(output).check(recipe)
+    found = estimates.estimate(plan.Plan(recipe, output), gpu)
+    if common.as_json:
+        console.result(json.dumps(found.as_json()))
+        return
+    console.table(plan.describe(recipe), estimates.COLUMNS, found.rows())
+    console.result(found.summary())

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from unidetox.config.settings import Allowed, Section
+from unidetox.config.fields import Allowed, Section
 from unidetox.core.errors import UsageError
 
 
@@ -59,10 +59,15 @@ def _explain_one(error: ErrorDetails, kind: type[Section], path: Sequence[str], 
         return _explain_section(error, key)
     if error["type"] == "missing":
         return f"{key} is missing", f"It is needed: {field.description}"
-    allowed = next((item.text for item in field.metadata if isinstance(item, Allowed)), error["msg"])
+    allowed = allowed_values(field) or error["msg"]
     in_list = len(error["loc"]) > depth and isinstance(error["loc"][depth], int)
     value = f"{key} holds" if in_list else f"{key} ="
     return f"{value} {shown(error['input'])}, which is not allowed; it must be {allowed}", f"{field.description}"
+
+
+def allowed_values(field: FieldInfo) -> str:
+    """Say in words what a setting may be."""
+    return next((item.text for item in field.metadata if isinstance(item, Allowed)), "")
 
 
 def _explain_section(error: ErrorDetails, key: str) -> tuple[str, str]:

@@ -71,7 +71,7 @@ def method_name(method: str) -> str:
 
 
 def method_places() -> dict[str, int]:
-    """Return the place of each method, from 0: its colour and shape on pages, and where it stands in tables."""
+    """Return the place of each method, from 0: its color and shape on pages, and where it stands in tables."""
     return {name: place for place, name in enumerate(METHODS)}
 
 

@@ -8,11 +8,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import ValidationError, create_model
 
-from unidetox.config.messages import explain, nearest, shown, toml_value
+from unidetox.config.fields import Section, map_sources, subsections
+from unidetox.config.messages import allowed_values, explain, nearest, shown, toml_value
 from unidetox.config.methods import load_method, method_names, methods_in_words, title_of
-from unidetox.config.settings import MethodOptions, Recipe, Section, map_sources, subsections
+from unidetox.config.settings import MethodOptions, Recipe
 from unidetox.core.errors import MissingError, UsageError
 from unidetox.core.files import write_text
 from unidetox.core.names import portable_name
@@ -54,9 +55,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), *, missing_ok: bool =
     """
     path = Path(path)
     own = _with_keys(_read_toml(path), path.name)
-    labels = {}
-    for override in overrides:
-        labels[_set_override(own, override)] = "--set"
+    labels = apply_overrides(own, overrides)
     own.setdefault("name", path.stem)
     own.pop("tune", None)  # for `tune` alone: see `tune_settings`
     recipe = _build(own, path.name, labels)
@@ -75,8 +74,7 @@ def tune_settings(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any] |
         UsageError: If it cannot be read, or ``tune`` is no section.
     """
     own = _with_keys(_read_toml(path), path.name)
-    for override in overrides:
-        _set_override(own, override)
+    apply_overrides(own, overrides)
     found = own.get("tune")
     if found is not None and not isinstance(found, dict):
         raise UsageError(f"{path.name}: tune must be a section: [tune] and its settings below it")
@@ -98,20 +96,66 @@ def recipe_from(preset: str, **sections: Any) -> Recipe:
 
 
 def build_recipe(
-    settings: Mapping[str, Any], label: str = "settings", labels: Mapping[str, str] | None = None
+    settings: Mapping[str, Any],
+    label: str = "settings",
+    labels: Mapping[str, str] | None = None,
+    overrides: Sequence[str] = (),
 ) -> Recipe:
     """Return a recipe from nested settings; a ``preset`` among them goes below the rest.
 
     Args:
         settings: Top-level settings and sections, as in a recipe file.
         label: What to call their origin in an error.
-        labels: Dotted keys that have another origin, e.g. ``{"texts.alpha": "--alpha"}``.
+        labels: Dotted keys that have another origin, e.g. ``{"texts.alpha": "alpha"}``.
+        overrides: Settings like ``"texts.alpha=0.2"`` that win over these.
 
     Raises:
         MissingError: If a file that is named does not exist.
         UsageError: If a key is unknown or a value not allowed.
     """
-    return _resolved(_build(_with_keys(settings, label), label, labels or {}), label, None, False)
+    own = _with_keys(settings, label)
+    known = {**(labels or {}), **apply_overrides(own, overrides)}
+    return _resolved(_build(own, label, known), label, None, False)
+
+
+def build_section(
+    kind: type[S], options: Mapping[str, Any], label: str = "settings", *, base_dir: Path | None = None
+) -> S:
+    """Return one section from its settings, without the recipe around it.
+
+    Args:
+        kind: The section, e.g. ``Evaluate``.
+        options: Setting -> value.
+        label: What to call their origin in an error.
+        base_dir: Where names of files count from, besides the working folder.
+
+    Raises:
+        MissingError: If a file that is named does not exist.
+        UsageError: If a key is unknown or a value not allowed.
+    """
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
+    return _resolved(_checked(kind, plain, f"{kind.__name__.lower()}.", label, {}), label, base_dir, False)
+
+
+def check_setting(kind: type[Section], name: str, value: Any, shown_as: str) -> None:
+    """See that one setting may have a value, whatever the others are.
+
+    Args:
+        kind: Its section.
+        name: The setting.
+        value: The value.
+        shown_as: How both were given: ``--alpha 2``.
+
+    Raises:
+        UsageError: If it may not.
+    """
+    field = kind.model_fields[name]
+    one = create_model("Setting", __base__=Section, value=(field.annotation or Any, field))
+    try:
+        one.model_validate({"value": value})
+    except ValidationError:
+        hint = field.description
+        raise UsageError(f"{shown_as}: it must be {allowed_values(field)}", hint=hint) from None
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
@@ -170,6 +214,22 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"the recipe {path} cannot be read: {exc.strerror}") from exc
     except ValueError as exc:  # covers bad TOML and bad UTF-8
         raise UsageError(f"{path} is not valid TOML: {exc}", hint="Correct it; texts need quotes") from exc
+
+
+def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:
+    """Put settings over nested ones, in place.
+
+    Args:
+        data: Nested settings.
+        overrides: Settings like ``"texts.alpha=0.2"``; values are TOML or plain text.
+
+    Returns:
+        Dotted key -> where it is from, for errors.
+
+    Raises:
+        UsageError: If one has another form.
+    """
+    return {_set_override(data, override): "--set" for override in overrides}
 
 
 def _set_override(data: dict[str, Any], override: str) -> str:
@@ -305,9 +365,9 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _resolved(recipe: Recipe, file: str, base_dir: Path | None, missing_ok: bool) -> Recipe:
+def _resolved(section: S, file: str, base_dir: Path | None, missing_ok: bool) -> S:
     try:
-        return map_sources(recipe, lambda name: resolve_source(name, base_dir, missing_ok=missing_ok))
+        return map_sources(section, lambda name: resolve_source(name, base_dir, missing_ok=missing_ok))
     except MissingError as exc:
         raise MissingError(f"{file}: {exc.message}", hint=exc.hint) from None
 

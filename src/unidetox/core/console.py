@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ class _State:
 
 
 _state = _State()
+_LINE_EVERY = 60.0
+"""Seconds between lines of progress where there is no terminal."""
 # A table is made for 100 columns; a pipe, which has no width of its own, gets them.
 _out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 100)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -123,23 +126,60 @@ def result(text: str) -> None:
 
 
 @contextlib.contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show progress while the block runs; nothing where standard error is not a terminal.
+def progress(
+    description: str, total: int, *, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[float], None]]:
+    """Show how far the block is, how long it has taken and about how long it will: a bar, or plain lines.
+
+    Lines, at most one a minute, are for where standard error is no terminal.
 
     Args:
         description: What is counted, e.g. ``"sampling"``.
         total: How many items there are in all.
+        clock: Tells the time in seconds.
 
     Yields:
-        A function that takes how many more items are done.
+        A function that takes how many more items are done, parts of them too. What an earlier call has done already is
+        told first, and does not count for the time that remains.
     """
+    if _state.verbosity < 0 or not _err.is_terminal:
+        yield _Lines(description, total, clock)
+        return
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
-    hidden = _state.verbosity < 0 or not _err.is_terminal
-    with Progress(*columns, console=_err, transient=True, disable=hidden) as bar:
+    # Large pieces may take longer than the half minute that rich looks back.
+    with Progress(*columns, console=_err, transient=True, speed_estimate_period=600) as bar:
         task = bar.add_task(description, total=total)
         yield lambda done: bar.advance(task, done)
+
+
+class _Lines:
+    """Progress in plain lines."""
+
+    def __init__(self, description: str, total: int, clock: Callable[[], float]) -> None:
+        self._description, self._total, self._clock = description, total, clock
+        self._begun = self._said = clock()
+        self._done = 0.0
+        self._first: tuple[float, float] | None = None
+
+    def __call__(self, done: float) -> None:
+        now = self._clock()
+        self._done += done
+        since, before = self._first = self._first or (now, self._done)
+        if now - self._said < _LINE_EVERY or self._done >= self._total:
+            return
+        self._said, line = now, f"{self._description}: {int(self._done)} of {self._total} in {_time(now - self._begun)}"
+        if self._done > before:
+            line += f", about {_time((self._total - self._done) * (now - since) / (self._done - before))} left"
+        info(line)
+
+
+def _time(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

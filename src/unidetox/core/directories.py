@@ -3,99 +3,117 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
+import functools
 import os
 import shutil
-import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from unidetox.core import console
 from unidetox.core.errors import LockedError, UniDetoxError, UsageError
 from unidetox.core.files import TMP_SUFFIX, fsync_directory
 
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
 _PATIENCE_S = 0.3
+# What network mounts answer that know no locks; for ENOSYS filelock itself turns to a file that only has to exist.
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP})
 
 
 class DirectoryLock:
     """An exclusive lock on a directory, held by this process; the system frees it if the process dies.
 
+    Where the file system knows no locks, a warning says that two processes must not share the directory.
+
     Args:
-        directory: The directory; it must exist. The lock is a file ``.lock`` in it, removed on release.
+        directory: The directory; it must exist. Lock and holder's process id are files in it, removed on release.
     """
 
-    FILE = ".lock"
+    FILE, HOLDER = ".lock", ".lock.pid"
+    NAMES = frozenset({FILE, HOLDER})
 
     def __init__(self, directory: Path) -> None:
-        self.path = directory / self.FILE
-        self._fd: int | None = None
+        self.path, self._holder_file = directory / self.FILE, directory / self.HOLDER
+        self._lock: BaseFileLock | None = None
 
     @property
     def held(self) -> bool:
         """Whether this object holds the lock."""
-        return self._fd is not None
+        return self._lock is not None
 
     def acquire(self) -> None:
         """Take the lock.
 
         Raises:
             LockedError: If somebody else holds it; names the process id.
+            UsageError: If the directory cannot be written in.
         """
-        deadline = time.monotonic() + _PATIENCE_S
-        while not self._try():
-            if time.monotonic() > deadline:
-                raise _in_use(self.path.parent, self._holder())
-            time.sleep(0.02)
+        lock = self._take(_PATIENCE_S)
+        if lock is None:
+            raise _in_use(self.path.parent, self._holder())
+        self._lock = lock
+        with contextlib.suppress(OSError):  # a full disk: only messages will lack it
+            self._holder_file.write_text(f"{os.getpid()}\n")
 
     def release(self) -> None:
         """Give the lock back; does nothing if it is not held."""
-        if self._fd is not None:
-            # Unlinked while still held: whoever opened this file meanwhile sees in `_try` that it is gone.
-            self.path.unlink(missing_ok=True)
-            os.close(self._fd)
-            self._fd = None
+        if self._lock is None:
+            return
+        from filelock import SoftFileLock
+
+        self._holder_file.unlink(missing_ok=True)
+        if not isinstance(self._lock, SoftFileLock):
+            # While still held: whoever opened the file meanwhile sees that it is gone. Windows removes it on release.
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+        self._lock.release()
+        self._lock = None
 
     def other_holder(self) -> str | None:
         """Return the process id of whoever else holds the lock, None if it is free or ours."""
-        try:
-            fd = os.open(self.path, os.O_RDONLY)
-        except OSError:
+        if self.held or not self.path.exists():
             return None
         try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return None if self.held else self._holder()
-        finally:
-            os.close(fd)
+            lock = self._take(0)
+        except UniDetoxError:  # a directory that only others may write in
+            return None
+        if lock is None:
+            return self._holder()
+        lock.release()
         return None
 
-    def _try(self) -> bool:
+    def _take(self, patience: float) -> BaseFileLock | None:
+        """Take the lock within some seconds; None where somebody else holds it."""
+        from filelock import FileLock, SoftFileLock, Timeout
+
+        lock = FileLock(self.path, thread_local=False)
         try:
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # said below, so that it is seen without `-v`
+                lock.acquire(timeout=patience, poll_interval=0.02)
+        except Timeout:
+            return None
         except OSError as exc:
-            raise UsageError(f"cannot write in {self.path.parent}: {exc.strerror}", hint="Choose another -o") from exc
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            current = os.stat(self.path).st_ino == os.fstat(fd).st_ino  # noqa: PTH116
-        except (BlockingIOError, FileNotFoundError):
-            os.close(fd)
-            return False
-        except OSError as exc:
-            os.close(fd)
-            raise UniDetoxError(f"cannot lock {self.path.parent}: {exc.strerror}") from exc
-        if not current:
-            os.close(fd)
-            return False
-        os.truncate(fd, 0)
-        os.write(fd, f"{os.getpid()}\n".encode())
-        self._fd = fd
-        return True
+            if exc.errno not in _NO_LOCKS:
+                folder = self.path.parent
+                raise UsageError(f"cannot write in {folder}: {exc.strerror}", hint="Choose another -o") from exc
+        if not lock.is_locked or isinstance(lock, SoftFileLock):
+            _warn_no_locks()
+        return lock
 
     def _holder(self) -> str:
-        try:
-            return self.path.read_text().strip() or "unknown"
-        except OSError:
-            return "unknown"
+        with contextlib.suppress(OSError):
+            return self._holder_file.read_text().strip() or "unknown"
+        return "unknown"
+
+
+@functools.cache
+def _warn_no_locks() -> None:
+    console.warn("this file system knows no locks: two processes must not work in the same folder")
 
 
 def _in_use(directory: Path, holder: str) -> LockedError:
@@ -117,8 +135,8 @@ def remove(path: Path) -> None:
 
 def list_files(folder: Path) -> list[str]:
     """Return the relative paths of all files in a folder, sorted; left-overs of atomic writes are not counted."""
-    found = [path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()]
-    return sorted(path.relative_to(folder).as_posix() for path in found if not path.name.endswith(TMP_SUFFIX))
+    files = (path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
+    return sorted(path.relative_to(folder).as_posix() for path in files if not path.name.endswith(TMP_SUFFIX))
 
 
 def damaged_files(root: Path, entries: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
@@ -128,13 +146,13 @@ def damaged_files(root: Path, entries: Mapping[str, Mapping[str, Any]]) -> tuple
         root: The folder.
         entries: Path below it -> what `unidetox.core.files.file_entry` said of it.
     """
-    found = []
+    damage = []
     for path, entry in entries.items():
         if not (root / path).exists():
-            found.append(f"{path} is gone")
+            damage.append(f"{path} is gone")
         elif (root / path).stat().st_size != entry["bytes"]:
-            found.append(f"{path} was changed")
-    return tuple(found)
+            damage.append(f"{path} was changed")
+    return tuple(damage)
 
 
 def make_directory(directory: Path) -> list[Path]:

@@ -38,3 +38,22 @@ class LockedError(UniDetoxError):
     """Another process is working in the same directory (exit code 4)."""
 
     exit_code = 4
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came; everything ends as by Ctrl-C, with an exit code of its own."""
+
+
+def interruption(exc: BaseException) -> KeyboardInterrupt | None:
+    """Return the Ctrl-C that an error comes from; None where it does not.
+
+    It may fall into the middle of a library's clearing up, which then fails in its own way: torch, say, finds a stack
+    of modes empty that it has already emptied.
+
+    Args:
+        exc: What was raised; all that it was raised in the handling of is looked at too.
+    """
+    link: BaseException | None = exc
+    while link is not None and not isinstance(link, KeyboardInterrupt):
+        link = link.__context__
+    return link

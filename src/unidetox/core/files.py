@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -46,7 +47,9 @@ def hash_of(obj: Any) -> str:
 
 
 def fsync_directory(directory: Path) -> None:
-    """Make renames and removals in a directory durable."""
+    """Make renames and removals in a directory durable, where the system has a way to ask for it."""
+    if sys.platform == "win32":
+        return
     fd = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -95,11 +98,27 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def require_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file that must hold one.
+
+    Raises:
+        MissingError: If there is no such file.
+        UsageError: If it holds something else.
+    """
+    content = read_json(path)
+    if content is not None:
+        return content
+    if not path.is_file():
+        raise MissingError(f"{path} does not exist")
+    raise UsageError(f"{path} holds no JSON object", hint="Make or download it again")
+
+
 def file_entry(path: Path) -> dict[str, Any]:
     """Return size and hash of a file: all of it up to 64 MiB, else its size and its first and last MiB."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        os.fsync(file.fileno())
+        if sys.platform != "win32":  # which syncs only what is open for writing
+            os.fsync(file.fileno())
         if size <= _WHOLE_HASH_BYTES:
             return {"bytes": size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
         ends = file.read(_MIB)
@@ -162,7 +181,6 @@ class JsonlWriter:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         _repair_end(path)
-        self.path = path
         self._file = path.open("ab")
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:

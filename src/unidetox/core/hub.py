@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,56 +9,18 @@ from typing import Literal
 
 from unidetox.core.errors import MissingError
 from unidetox.core.names import hide_secrets
+from unidetox.core.resolve import is_local, split_revision
 
 Kind = Literal["model", "dataset"]
 
 # The Hub client retries for half a minute before it gives up; one short question first keeps bad news quick.
 PROBE_SECONDS = 5.0
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_FILE_SUFFIXES = (
-    ".csv", ".tsv", ".jsonl", ".json", ".txt", ".parquet", ".toml", ".arrow", ".gz", ".zip",
-    ".safetensors", ".bin", ".pt", ".pth", ".gguf",
-)  # fmt: skip
 
-_GATED = ("GatedRepoError", "gated repo", "is a gated", "is gated", "restricted and you are not")
-_ABSENT = (
-    "RepositoryNotFoundError", "DatasetNotFoundError", "HFValidationError", "is not a valid model identifier",
-    "is not a local folder", "doesn't exist on the hub",
-)  # fmt: skip
-_REFUSED = (
-    "401 client error",
-    "403 client error",
-    "invalid user token",
-    "invalid username or password",
-    "unauthorized",
-)
-_UNREACHABLE = (
-    "ConnectError", "ConnectTimeout", "ReadTimeout", "ConnectionError", "TimeoutError",
-    "OfflineModeIsEnabled", "LocalEntryNotFoundError",
-    "couldn't connect", "couldn't reach", "connection error", "internet connection",
-)  # fmt: skip
-
-
-def is_local(name: str) -> bool:
-    """Whether a name means something on this disk rather than a Hub id.
-
-    True for what exists, and for what can only be a path: absolute, starting with ``.`` or ``~``, more than
-    one slash, or the ending of a file. ``gpt2`` and ``org/name`` are Hub ids unless such a path exists.
-
-    Args:
-        name: A path or a Hub id, as the user typed it.
-
-    Returns:
-        True where the name should be looked for on disk only.
-    """
-    try:
-        if Path(name).expanduser().exists():
-            return True
-    except (OSError, ValueError, RuntimeError):  # name too long, a NUL in it, no home directory
-        return True
-    looks_like_id = _HUB_ID.fullmatch(name) is not None and len(name) <= 128 and ".." not in name
-    return not looks_like_id or name.lower().endswith(_FILE_SUFFIXES)
+# What transformers says in words of its own, wherever it drops the error that it rests on.
+_GATED, _ABSENT = "gated repo", ("is not a valid model identifier", "is not a local folder")
+_NO_REVISION = "is not a valid git identifier"
+_UNREACHABLE = ("couldn't connect", "couldn't reach", "connection error")
 
 
 def is_offline() -> bool:
@@ -104,7 +65,7 @@ def cached_snapshot(name: str, kind: Kind) -> Path | None:
     """The folder of a Hub id in the local Hugging Face cache, without asking the Hub.
 
     Args:
-        name: A Hub id.
+        name: A Hub id, ``ID`` or ``ID@REVISION``.
         kind: ``"model"`` or ``"dataset"``.
 
     Returns:
@@ -112,10 +73,45 @@ def cached_snapshot(name: str, kind: Kind) -> Path | None:
     """
     from huggingface_hub import snapshot_download
 
+    repository, revision = split_revision(name)
     try:
-        return Path(snapshot_download(name, repo_type=kind, local_files_only=True))
+        return Path(snapshot_download(repository, repo_type=kind, revision=revision, local_files_only=True))
     except Exception:  # the client raises many kinds, all of which mean "not here"
         return None
+
+
+def license_of(name: str) -> dict[str, str]:
+    """Return the license that a model's own card names, as far as the card is on this disk.
+
+    Args:
+        name: A directory or a Hub id.
+
+    Returns:
+        ``license`` and, for one that is none of the Hub's, ``license_name`` and ``license_link``; empty where unknown.
+    """
+    from huggingface_hub import ModelCard
+
+    folder = Path(name).expanduser() if is_local(name) else cached_snapshot(name, "model")
+    try:
+        metadata = ModelCard.load(str((folder or Path()) / "README.md")).data.to_dict() if folder else {}
+    except Exception:  # no card, or one that is no YAML, holds no mapping, ...: nothing is known then
+        return {}
+    if not isinstance(metadata.get("license"), str):
+        return {}
+    return {key: str(metadata[key]) for key in ("license", "license_name", "license_link") if metadata.get(key)}
+
+
+def commit_of(name: str, kind: Kind) -> str | None:
+    """The commit that a Hub id stands for in the local cache; None for a path, and for what is not in the cache."""
+    folder = None if is_local(name) else cached_snapshot(name, kind)
+    return folder.name if folder else None
+
+
+def download_command(name: str, kind: Kind) -> str:
+    """What to type to fetch a model or data set into the cache."""
+    repository, revision = split_revision(name)
+    options = (" --repo-type dataset" if kind == "dataset" else "") + (f" --revision {revision}" if revision else "")
+    return f"hf download {repository}{options}"
 
 
 def explain_hub_error(exc: BaseException, name: str, kind: Kind) -> MissingError:
@@ -123,27 +119,38 @@ def explain_hub_error(exc: BaseException, name: str, kind: Kind) -> MissingError
 
     Args:
         exc: What was raised; its causes are looked at too.
-        name: The Hub id that was asked for.
+        name: The Hub id that was asked for, perhaps with a revision.
         kind: ``"model"`` or ``"dataset"``.
 
     Returns:
-        The error to raise: gated, not cached, absent, refused, unreachable, or else what was said.
+        The error to raise: gated, no such revision, not cached, absent, refused, unreachable, or else what was said.
     """
-    said = " ".join(f"{type(link).__name__} {link}" for link in _chain(exc))
+    from huggingface_hub import errors
+
+    links = list(_chain(exc))
+    text = " ".join(str(link) for link in links).lower()
+    status = {link.response.status_code for link in links if isinstance(link, errors.HfHubHTTPError)}
+
+    def is_a(*types: type[BaseException]) -> bool:
+        return any(isinstance(link, types) for link in links)
+
     what = "data set" if kind == "dataset" else "model"
-    url = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{name}"
-    get = f"hf download {name}{' --repo-type dataset' if kind == 'dataset' else ''}"
-    if _mentions(said, _GATED):
+    repository, revision = split_revision(name)
+    url = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{repository}"
+    get = download_command(name, kind)
+    if is_a(errors.GatedRepoError) or _GATED in text:
         return MissingError(f"{what} {name} is gated", hint=f"accept its terms at {url}, then run `hf auth login`")
     if is_offline():
         hint = f"fetch it once with `{get}`, or leave out --offline (HF_HUB_OFFLINE)"
         return MissingError(f"{what} {name} is neither on this disk nor in the Hugging Face cache (offline)", hint=hint)
-    if _mentions(said, _ABSENT):
+    if revision and (is_a(errors.RevisionNotFoundError) or _NO_REVISION in text):
+        return MissingError(f"{what} {repository} has no revision {revision}", hint=f"see {url}/refs")
+    if is_a(errors.RepositoryNotFoundError, errors.HFValidationError) or any(sign in text for sign in _ABSENT):
         hint = "check the spelling or the path; for a private one run `hf auth login`"
         return MissingError(f"no {what} {name} on this disk or on the Hugging Face Hub", hint=hint)
-    if _mentions(said, _REFUSED):
+    if status & {401, 403}:
         return MissingError(f"the Hub refused access to {what} {name}", hint="run `hf auth login`, then try again")
-    if _mentions(said, _UNREACHABLE):
+    if any(map(_is_transport, links)) or is_a(errors.LocalEntryNotFoundError) or any(s in text for s in _UNREACHABLE):
         hint = f"check the network, or fetch it with `{get}` where there is one and use --offline here"
         return MissingError(f"{what} {name} is not on this disk and the Hugging Face Hub cannot be reached", hint=hint)
     return MissingError(f"{what} {name} cannot be loaded ({_first_line(exc)})", hint=f"see {url}")
@@ -157,9 +164,10 @@ def _chain(exc: BaseException | None) -> Iterator[BaseException]:
         exc = exc.__cause__ or exc.__context__
 
 
-def _mentions(said: str, signs: tuple[str, ...]) -> bool:
-    lowered = said.lower()
-    return any(sign.lower() in lowered for sign in signs)
+def _is_transport(exc: BaseException) -> bool:
+    """Whether no answer came at all; the Hub's client has been built on httpx and on its successor."""
+    of_http = type(exc).__module__.startswith("httpx") and not hasattr(exc, "response")
+    return of_http or isinstance(exc, ConnectionError | TimeoutError)
 
 
 def _first_line(exc: BaseException) -> str:

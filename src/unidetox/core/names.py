@@ -16,10 +16,9 @@ import hashlib
 import os.path
 import re
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-SANDBOX = "sandbox:"
+from unidetox.core.resolve import SANDBOX, at_revision, sandbox_assets, split_revision
 
 # Tokens have 34 letters and digits; a folder hf_models is none.
 _SECRET = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{16,}|(?<=Bearer )\S+")
@@ -57,8 +56,15 @@ def public_name(text: str) -> str:
 
 
 def short_name(name: str | Path) -> str:
-    """The name that people say: ``opt-6.7b`` for ``facebook/opt-6.7b`` and for ``runs/opt-6.7b/model``."""
-    return _last_part(str(Path(name).expanduser())) or "model"
+    """The name that people say: ``opt-6.7b`` for ``facebook/opt-6.7b`` and for ``runs/opt-6.7b/model``.
+
+    A revision stays part of it, as two are two models: ``opt-6.7b@v2``; of a commit, its first seven digits.
+    """
+    name, revision = split_revision(str(name))
+    commit = revision and re.fullmatch("[0-9a-f]{40}", revision)
+    return at_revision(
+        _last_part(str(Path(name).expanduser())) or "model", revision[:7] if revision and commit else revision
+    )
 
 
 def display_names(targets: Sequence[str]) -> dict[str, str]:
@@ -98,11 +104,6 @@ def portable_name(name: str, base_dir: Path) -> str:
         return short
     relative = os.path.relpath(path, base)
     return relative if relative.startswith("..") else f"./{relative}"
-
-
-def sandbox_assets() -> Path:
-    """Return the folder of the packaged sandbox."""
-    return Path(str(resources.files("unidetox") / "data" / "sandbox"))
 
 
 def _last_part(path: str) -> str:

@@ -17,7 +17,7 @@ def forget_peak() -> None:
 
     What the C library keeps of memory that nothing uses any more is given back first.
     """
-    with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # glibc alone has it
         ctypes.CDLL(None).malloc_trim(0)
     with contextlib.suppress(OSError):
         _CLEAR.write_text("5")

@@ -20,30 +20,30 @@ def now() -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions that a result may depend on."""
-    found = {"python": platform.python_version(), "unidetox": __version__}
+    installed = {"python": platform.python_version(), "unidetox": __version__}
     for package in ("torch", "transformers", "tokenizers"):
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
+            installed[package] = metadata.version(package)
+    return installed
 
 
-def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[str, ...]:
+def differences(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[str, ...]:
     """Say what differs in ``settings``, ``inputs`` and ``code_version``, e.g. ``"alpha: 0.1 -> 0.2"``.
 
     Args:
-        found: What was recorded; parts may be missing.
+        recorded: What was wanted before; parts may be missing.
         wanted: What is wanted now.
     """
-    old, new = dict(flatten(found.get("settings", {}))), dict(flatten(wanted["settings"]))
+    old, new = dict(flatten(recorded.get("settings", {}))), dict(flatten(wanted["settings"]))
     changes = [
         f"{key}: {_short(old, key)} -> {_short(new, key)}"
         for key in sorted(old.keys() | new.keys())
         if old.get(key, _ABSENT) != new.get(key, _ABSENT)
     ]
-    before, after = found.get("inputs", {}), wanted["inputs"]
+    before, after = recorded.get("inputs", {}), wanted["inputs"]
     changed = (key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key))
     changes += [f"input {key} changed" for key in changed]
-    version = found.get("code_version", wanted["code_version"])
+    version = recorded.get("code_version", wanted["code_version"])
     if version != wanted["code_version"]:
         changes.append(f"code version: {version} -> {wanted['code_version']}")
     return tuple(changes)

@@ -1,41 +1,26 @@
-"""A stage's directory: what was made from what, and a commit that survives a kill at any moment.
+"""A stage: what was made from what, whether it still holds, and work that goes on where a kill stopped it.
 
-While a stage works, everything is in ``.work``. The commit is decided by one file, ``.work/COMMIT``, that lists what
-will be in place; from then on whoever opens the directory rolls it forward. ``stage.json`` is written last.
-What is expensive and may serve other settings too is in ``.parts``, in folders named after all that they depend on.
+While a stage works, everything is in ``.work``; how its content is committed is in `unidetox.core.stage_files`. What is
+expensive and may serve other settings too is in ``.parts``, in folders named after all that they depend on.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from unidetox.core.directories import (
-    DirectoryLock,
-    check_directory,
-    damaged_files,
-    list_files,
-    locked,
-    move_files,
-    remove,
-    remove_files,
-    remove_others,
-    there,
-)
+from unidetox.core.directories import DirectoryLock, check_directory, damaged_files, list_files, locked, remove
 from unidetox.core.errors import LockedError, UniDetoxError, UsageError
-from unidetox.core.files import TMP_SUFFIX, canonical, file_entry, fsync_directory, hash_of, read_json, write_json
+from unidetox.core.files import canonical, file_entry, hash_of, read_json, write_json
 from unidetox.core.peak_memory import forget_peak, peak_bytes
 from unidetox.core.provenance import differences, now, versions
+from unidetox.core.stage_files import COMMIT, FAILED, PROGRESS, RESERVED, STAGE, TRASH, WORK_INFO, StageFiles
 
 SCHEMA_VERSION = 1
-STAGE, WORK, TRASH, FAILED, COMMIT, PARTS = "stage.json", ".work", ".work.old", "failed.json", "COMMIT", ".parts"
-_WORK_INFO, _PROGRESS, _OUT = "work.json", "progress.json", "out"
-_RESERVED = frozenset({STAGE, WORK, TRASH, FAILED, PARTS, DirectoryLock.FILE})
 
 State = Literal["fresh", "stale", "partial", "missing", "failed"]
 
@@ -56,7 +41,7 @@ class StageStatus:
         return f"{self.state} ({'; '.join(self.reasons)})" if self.reasons else self.state
 
 
-class Stage:
+class Stage(StageFiles):
     """One step of a run and the directory that it fills.
 
     Args:
@@ -69,10 +54,10 @@ class Stage:
 
     Example:
         >>> stage = Stage(Path("texts"), "distill", {"alpha": 0.1}, {"base": "1f3a"})  # doctest: +SKIP
-        >>> if stage.status().state != "fresh":  # doctest: +SKIP
-        ...     with stage.open() as work:
-        ...         (work / "out" / "texts.jsonl").write_text("...")
-        ...         stage.commit({"texts": 640})
+        >>> def make(work: Path) -> dict[str, int]:  # doctest: +SKIP
+        ...     (work / "out" / "texts.jsonl").write_text("...")
+        ...     return {"texts": 640}
+        >>> stage.run(make)  # doctest: +SKIP
     """
 
     def __init__(
@@ -84,7 +69,7 @@ class Stage:
         code_version: int = 1,
         parts: Iterable[str] = (),
     ) -> None:
-        self.directory = Path(directory)
+        super().__init__(directory)
         self.name = name
         self.settings: dict[str, Any] = canonical(settings)
         self.inputs: dict[str, str] = dict(inputs)
@@ -108,30 +93,8 @@ class Stage:
             **({"parts": list(self.parts)} if self.parts else {}),
         }
 
-    @property
-    def work_dir(self) -> Path:
-        """Folder for work in progress; ``out`` in it holds what will be committed, the rest is scratch."""
-        return self.directory / WORK
-
-    @property
-    def out_dir(self) -> Path:
-        """Folder whose content is moved into the directory by `commit`."""
-        return self.work_dir / _OUT
-
-    @property
-    def parts_dir(self) -> Path:
-        """Folder of the parts."""
-        return self.directory / PARTS
-
-    def record(self) -> dict[str, Any] | None:
-        """Return the content of ``stage.json``, or None where nothing is committed."""
-        path = self.directory / STAGE
-        record = read_json(path)
-        return record if record is not None or not path.exists() else {}
-
     def status(self) -> StageStatus:
-        """Say where the stage stands; what a kill left undone of a decided commit is done first."""
-        self._tidy()
+        """Say where the stage stands; changes nothing, so `recover` comes first where a kill may have left things."""
         holder = None if self._lock.held else self._lock.other_holder()
         if holder is not None:
             return StageStatus("partial", (f"process {holder} is working on it", *self._progress()))
@@ -146,16 +109,39 @@ class Stage:
             return StageStatus("stale", reasons)
         return StageStatus("missing", self._unfinished_other(work))
 
-    def check(self) -> None:
-        """See, before anything long begins, that the stage may work in its directory; writes nothing.
+    def recover(self) -> None:
+        """Do what a kill left undone, if nobody else is at it and the directory can be written."""
+        traces = (self.work_dir, self.directory / TRASH, self._lock.path)
+        if self._lock.held or not any(path.exists() for path in traces) or self._lock.other_holder() is not None:
+            return
+        with contextlib.suppress(LockedError, UsageError, OSError):
+            self._lock.acquire()
+            try:
+                self._mend()
+                self._drop_needless_work()
+            finally:
+                self._lock.release()
+
+    def run(self, make: Callable[[Path], Mapping[str, Any]], *, fresh: bool = False, replace: bool = True) -> bool:
+        """Fill the directory, unless it holds the complete and current outputs already.
+
+        Args:
+            make: Gets the work folder, fills ``out`` in it, and returns a few numbers for ``stage.json``.
+            fresh: Start over, see `open`.
+            replace: Whether outputs or work of other settings may be replaced, see `open`.
+
+        Returns:
+            Whether there was anything to do.
 
         Raises:
-            LockedError: If another process works in the directory.
-            UsageError: If it is a file or holds something else.
+            UniDetoxError: See `open` and `commit`.
         """
-        check_directory(self.directory)
-        if self.directory.is_dir():
-            self._refuse_foreign()
+        self.recover()
+        if not fresh and self.status().state == "fresh":
+            return False
+        with self.open(fresh=fresh, replace=replace) as work:
+            self.commit(make(work))
+        return True
 
     @contextlib.contextmanager
     def open(self, *, fresh: bool = False, replace: bool = True) -> Iterator[Path]:
@@ -188,7 +174,7 @@ class Stage:
         """
         work = self._work_info() or {}
         outputs = {path: file_entry(self.out_dir / path) for path in list_files(self.out_dir)}
-        clash = sorted({path.split("/")[0] for path in outputs} & _RESERVED)
+        clash = sorted({path.split("/")[0] for path in outputs} & RESERVED)
         if clash:
             raise UniDetoxError(f"the stage {self.name} must not write {clash[0]}")
         record = {
@@ -211,25 +197,24 @@ class Stage:
     def report_progress(self, done: int, total: int, unit: str) -> None:
         """Note how far the work is, for `status`: ``report_progress(128, 640, "texts")``."""
         progress = {"done": done, "total": total, "unit": unit}
-        write_json(self.work_dir / _PROGRESS, progress, durable=False)
+        write_json(self.work_dir / PROGRESS, progress, durable=False)
 
     # --- opening
 
     def _prepare(self, fresh: bool, replace: bool) -> None:
         """Bring the directory into the state in which work can begin or go on."""
-        self._refuse_foreign()
-        remove(self.directory / TRASH)
-        self._finish_pending()
+        self.refuse_foreign(self.name)
+        self._mend()
         record, work = self.record(), self._work_info()
         if not replace and not fresh:
             self._refuse_other_settings(record, work)
-        previous = sorted(self._previous(work or {}))
+        previous = sorted(self._previous(work))
         info = {**self._identity(), "started": now(), "sessions": 1, "previous": previous}
         if work is not None and work.get("key") == self.key and not fresh:
             info |= {"started": work.get("started", now()), "sessions": work.get("sessions", 1) + 1}
         else:
-            self._wipe_work(previous)
-        write_json(self.work_dir / _WORK_INFO, info)
+            self._wipe_work(self.name, previous)
+        write_json(self.work_dir / WORK_INFO, info)
         self.out_dir.mkdir(exist_ok=True)
         if fresh:
             (self.directory / STAGE).unlink(missing_ok=True)
@@ -245,44 +230,21 @@ class Stage:
                 self._note_failure(exc, replace)
             raise
 
-    def _wipe_work(self, previous: list[str]) -> None:
-        """Empty the work folder; the list of older outputs is never lost, whenever a kill comes."""
-        self.work_dir.mkdir(exist_ok=True)
-        write_json(self.work_dir / _WORK_INFO, {"stage": self.name, "key": None, "previous": previous})
-        for item in self.work_dir.iterdir():
-            if item.name != _WORK_INFO:
-                remove(item)
-
-    def _refuse_foreign(self) -> None:
-        record, work = self.record(), self._work_info()
-        for found in (record, work):
-            other = (found or {}).get("stage", self.name)
-            if other != self.name:
-                raise UsageError(
-                    f"{self.directory} holds the output of another command ({other})", hint="Give another -o"
-                )
-        names = {item.name for item in self.directory.iterdir() if not item.name.endswith(TMP_SUFFIX)}
-        ours = record is not None or work is not None or FAILED in names
-        if names - _RESERVED and not ours:
-            raise UsageError(
-                f"{self.directory} is not empty and was not made by this command",
-                hint="Give another -o, or empty it first",
-            )
-
     def _refuse_other_settings(self, record: dict[str, Any] | None, work: dict[str, Any] | None) -> None:
         if record and self._only_adds(record):
             return  # at worst unfinished additions are lost
-        for found, what in ((record, "results"), (work, "unfinished work")):
-            changes = self._differences(found) if found and found.get("key") and not self._only_adds(found) else ()
-            if changes:
+        for content, what in ((record, "results"), (work, "unfinished work")):
+            if not content or not content.get("key") or self._only_adds(content):
+                continue
+            if changes := self._differences(content):
                 raise UsageError(
                     f"{self.directory} holds {what} of other settings ({'; '.join(changes)})",
                     hint="Start over with --fresh, or give another -o",
                 )
 
-    def _only_adds(self, found: Mapping[str, Any]) -> bool:
+    def _only_adds(self, record: Mapping[str, Any]) -> bool:
         """Say whether all that is expensive in other results is used again."""
-        return bool(found.get("parts")) and set(found["parts"]) <= set(self.parts)
+        return bool(record.get("parts")) and set(record["parts"]) <= set(self.parts)
 
     def _note_failure(self, exc: BaseException, replace: bool) -> None:
         """Leave a note of what went wrong, or no trace at all where nothing had been made yet."""
@@ -290,7 +252,7 @@ class Stage:
             return
         work, record = self._work_info() or {}, self.record() or {}
         parts = {part for part in self.parts if (self.parts_dir / part).exists()}
-        scratch = set(list_files(self.work_dir)) - {_WORK_INFO, _PROGRESS}
+        scratch = set(list_files(self.work_dir)) - {WORK_INFO, PROGRESS}
         produced = bool(scratch) or not parts <= set(record.get("parts", ()))
         known = set(record.get("outputs", {}))
         if not produced and set(work.get("previous", ())) <= known:
@@ -300,30 +262,6 @@ class Stage:
             note = {"stage": self.name, "key": self.key, "message": " ".join(message.split()), "when": now()}
             write_json(self.directory / FAILED, note)
 
-    # --- committing
-
-    def _previous(self, work: Mapping[str, Any]) -> set[str]:
-        return set(work.get("previous", ())) | set((self.record() or {}).get("outputs", {}))
-
-    def _finish_pending(self) -> None:
-        decided = read_json(self.work_dir / COMMIT)
-        if decided is not None and "record" in decided:
-            self._roll_forward(decided)
-
-    def _tidy(self) -> None:
-        """Do what a kill left undone, if nobody else is at it and the directory can be written."""
-        traces = (self.work_dir, self.directory / TRASH, self._lock.path)
-        if self._lock.held or not any(path.exists() for path in traces) or self._lock.other_holder() is not None:
-            return
-        with contextlib.suppress(LockedError, UsageError, OSError):
-            self._lock.acquire()
-            try:
-                self._finish_pending()
-                remove(self.directory / TRASH)
-                self._drop_needless_work()
-            finally:
-                self._lock.release()
-
     def _drop_needless_work(self) -> None:
         """Drop work that was begun anew and killed before it touched what is committed and good."""
         record, work = self.record(), self._work_info()
@@ -332,55 +270,37 @@ class Stage:
         if work.get("key") in (self.key, None) and set(work.get("previous", ())) <= record["outputs"].keys():
             self._discard_work()
 
-    def _roll_forward(self, decided: Mapping[str, Any]) -> None:
-        """Carry out a decided commit, from whatever point an earlier attempt reached."""
-        outputs, previous = decided["record"]["outputs"], decided["previous"]
-        if any(not there(self.out_dir / path) and not there(self.directory / path) for path in outputs):
-            # Somebody removed files: forget the work, keep the list of what is ours.
-            self._wipe_work(sorted({*previous, *outputs}))
-            return
-        (self.directory / STAGE).unlink(missing_ok=True)
-        fsync_directory(self.directory)
-        try:
-            remove_files(self.directory, set(previous) - set(outputs))
-            move_files(self.out_dir, self.directory, outputs)
-            remove_others(self.parts_dir, keep=decided["record"].get("parts", ()))
-        except OSError as exc:
-            raise UniDetoxError(f"cannot put {exc.filename} in place: {exc.strerror}") from exc
-        (self.directory / FAILED).unlink(missing_ok=True)
-        write_json(self.directory / STAGE, decided["record"])
-        self._discard_work()
-
-    def _discard_work(self) -> None:
-        trash = self.directory / TRASH  # renamed first: what is called .work is always whole
-        remove(trash)
-        os.replace(self.work_dir, trash)  # noqa: PTH105
-        remove(trash)
-
-    def _work_info(self) -> dict[str, Any] | None:
-        """Return what the work folder says about itself; empty where a kill came before it could say anything."""
-        if not self.work_dir.is_dir():
-            return None
-        info = read_json(self.work_dir / _WORK_INFO)
-        if info is None and list_files(self.work_dir) not in ([], [_WORK_INFO]):
-            raise UsageError(f"{self.work_dir} was not made by this command", hint="Give another -o, or remove it")
-        return info or {}
-
-    def _differences(self, found: Mapping[str, Any]) -> tuple[str, ...]:
+    def _differences(self, record: Mapping[str, Any]) -> tuple[str, ...]:
         """Say what differs between what was recorded and what is wanted now; empty where the keys are equal."""
-        if found.get("key") == self.key and found.get("schema_version", SCHEMA_VERSION) == SCHEMA_VERSION:
+        if record.get("key") == self.key and record.get("schema_version", SCHEMA_VERSION) == SCHEMA_VERSION:
             return ()
-        changes = differences(found, self._identity())
+        changes = differences(record, self._identity())
         return changes or ("stage.json is of another version or cannot be read",)
 
     def _staleness(self, record: Mapping[str, Any]) -> tuple[str, ...]:
         return self._differences(record) or damaged_files(self.directory, record.get("outputs", {}))
 
     def _progress(self) -> tuple[str, ...]:
-        progress = read_json(self.work_dir / _PROGRESS)
+        progress = read_json(self.work_dir / PROGRESS)
         return (f"{progress['done']} of {progress['total']} {progress['unit']}",) if progress else ()
 
     def _unfinished_other(self, work: Mapping[str, Any] | None) -> tuple[str, ...]:
         if not work or not work.get("key"):
             return ()
         return tuple(f"unfinished work of other settings: {change}" for change in self._differences(work))
+
+
+def check_stage_directory(directory: Path, name: str) -> None:
+    """See, before anything long begins, that a stage may work in a directory; writes nothing.
+
+    Args:
+        directory: Where the stage is to work.
+        name: The stage's name.
+
+    Raises:
+        LockedError: If another process works in the directory.
+        UsageError: If it is a file or holds something else.
+    """
+    check_directory(directory)
+    if directory.is_dir():
+        StageFiles(directory).refuse_foreign(name)

@@ -7,12 +7,13 @@ from typing import Any
 
 from unidetox.core import console
 from unidetox.core.errors import UsageError
+from unidetox.core.resolve import at_revision
 from unidetox.data.files import check_count, count, load_table, pick_column, sample_indices, say_once, summary
 from unidetox.data.formats import Table
-from unidetox.data.hub_datasets import load_hub_table, newest_version
+from unidetox.data.hub_datasets import ALIASES, known_id, load_hub_table, newest_version
 from unidetox.data.texts import Text, TextSet, collect_texts, make_text_set
 
-DGHS_ID = "LennardZuendorf/Dynamically-Generated-Hate-Speech-Dataset"
+DGHS_ID = ALIASES["dghs"]
 
 # The 34 targets of the paper (gender and sexuality; race and nationality; religion), as the data set spells
 # them -> as its own documentation abbreviates them, where that differs. Disability, class, age, Travellers,
@@ -75,7 +76,7 @@ def load_toxic_corpus(
     return _sampled_set(texts, source, "toxic texts", dropped, duplicates, limit, seed, note)
 
 
-def load_civil_texts(
+def load_non_toxic_texts(
     source: str | None,
     corpus: str,
     *,
@@ -87,7 +88,7 @@ def load_civil_texts(
     """Load texts that are not toxic, for methods that learn from both kinds.
 
     Args:
-        source: A file, a folder or a Hub id. Of a table with DGHS's columns the rows labelled ``nothate`` are taken, of
+        source: A file, a folder or a Hub id. Of a table with DGHS's columns the rows labeled ``nothate`` are taken, of
             any other all. None stands for the toxic corpus.
         corpus: The toxic corpus.
         column: The column that holds the texts.
@@ -109,7 +110,7 @@ def load_civil_texts(
     if _is_dghs(table):
         chosen = [index for index, row in enumerate(table.rows) if _cell(row, "label") == "nothate"]
     if not chosen or (source is None and not _is_dghs(table)):
-        hint = "name a file of such texts: toxic.civil = ..."
+        hint = "name a file of such texts: toxic.non_toxic = ..."
         raise UsageError(f"{table.source}: no text is marked as not toxic", hint=hint)
     dropped: dict[str, int] = {}
     texts = collect_texts(table, column, chosen, dropped, default_finish="eos")
@@ -117,9 +118,10 @@ def load_civil_texts(
 
 
 def _load(source: str) -> Table:
-    if source not in ("dghs", DGHS_ID):
+    name, revision = known_id(source)
+    if name != DGHS_ID:
         return load_table(source)
-    table = load_hub_table(DGHS_ID, ("train",), refine=newest_version)
+    table = load_hub_table(at_revision(DGHS_ID, revision), ("train",), refine=newest_version)
     say_once(f"{source}: only the newest version in {DGHS_ID} is read; both together would hold every text twice")
     return table
 
@@ -146,7 +148,7 @@ def _relevant_rows(table: Table, column: str, dropped: dict[str, int]) -> tuple[
 
 
 def _warn_of_labels(table: Table, column: str) -> None:
-    """A labelled file most likely holds harmless texts too, which would spoil the toxic model."""
+    """A labeled file most likely holds harmless texts too, which would spoil the toxic model."""
     labels = [name for name in table.columns if name.lower() in _LABEL_COLUMNS and name != column]
     if labels:
         taken = f"{table.source}: every row is taken as toxic text, whatever its column '{labels[0]}' says"

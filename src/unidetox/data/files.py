@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from unidetox.core import console, hub
+from unidetox.config.settings import PUBLISHED
+from unidetox.core import console
 from unidetox.core.errors import MissingError, UsageError
+from unidetox.core.resolve import is_local
 from unidetox.data.formats import PARSERS, Table, read_table
 from unidetox.data.hub_datasets import load_hub_table
+from unidetox.data.published import published_texts
 
 TEXT_COLUMNS = ("text", "Text", "sentence", "content")
 
@@ -23,7 +26,7 @@ def load_table(source: str, splits: Sequence[str] = ("train",)) -> Table:
     """Load the rows of a file, of a folder that holds one data file, or of a Hub data set.
 
     Args:
-        source: A path or a Hub id.
+        source: A path, a Hub id, or ``"published"``: the texts of the paper's authors.
         splits: For a Hub id, the splits that will do, best first.
 
     Returns:
@@ -33,7 +36,7 @@ def load_table(source: str, splits: Sequence[str] = ("train",)) -> Table:
         MissingError: No such file, or a Hub id that cannot be had.
         UsageError: A file that cannot be used.
     """
-    path = local_path(source)
+    path = published_texts() if source == PUBLISHED else local_path(source)
     table = read_table(path) if path else load_hub_table(source, splits)
     return Table(source, table.columns, table.rows)
 
@@ -53,7 +56,7 @@ def local_path(source: str) -> Path | None:
     """
     if not source.strip():
         raise UsageError("no data source given", hint="give a file, a folder or a Hub id")
-    if not hub.is_local(source):
+    if not is_local(source):
         return None
     try:
         path = Path(source).expanduser()

@@ -1,12 +1,20 @@
-"""Data sets of the Hugging Face Hub: from the local cache where they lie there, else fetched file by file."""
+"""Data sets of the Hugging Face Hub: from the local cache where they lie there, else fetched file by file.
+
+Files are chosen by their names and read by `unidetox.data.formats`, and `datasets` comes last, for three reasons.
+Offline it reads nothing of the Hub cache, or, given the folder, only what the README says, which a cache of single
+files lacks. It takes ``dev`` and ``validation`` for one split. And of a CSV it reads the texts ``NA`` and ``null`` as
+none at all, so that rows would have another hash by way of the Hub than from a file.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from unidetox.core import hub
+from unidetox.core.resolve import split_revision
 from unidetox.data.formats import Table, read_table
 
 # The first ending for which there are files wins: a data set often holds the same rows in several formats.
@@ -24,7 +32,20 @@ _SPLIT_WORDS = {
 }
 _SHARD = re.compile(r"-of-(\d{5})")
 
+ALIASES = {
+    "dghs": "LennardZuendorf/Dynamically-Generated-Hate-Speech-Dataset",
+    "toxigen": "toxigen/toxigen-data",
+    "mmlu": "cais/mmlu",
+}
+"""What well-known data sets are called for short -> their Hub ids."""
+
 Select = Callable[[Sequence[str]], list[str]]
+
+
+def known_id(source: str) -> tuple[str, str | None]:
+    """Split what the user typed into a name and a revision, the short name of a well-known data set written out."""
+    name, revision = split_revision(source)
+    return ALIASES.get(name, name), revision
 
 
 def load_hub_table(
@@ -33,7 +54,7 @@ def load_hub_table(
     """Load one split of a Hub data set with as little as possible: cache, then download, then `datasets`.
 
     Args:
-        name: Hub id, e.g. ``"toxigen/toxigen-data"``.
+        name: Hub id, e.g. ``"toxigen/toxigen-data"``, perhaps with ``@REVISION``.
         splits: The splits that will do, best first.
         config: Name of the configuration (subset), where there are several.
         refine: Last word on which of the chosen files to read, e.g. only the newest version.
@@ -47,8 +68,8 @@ def load_hub_table(
     """
 
     def select(paths: Sequence[str]) -> list[str]:
-        found = next((files for split in splits if (files := choose_files(paths, split, config))), [])
-        return refine(found) if refine else found
+        chosen = next((files for split in splits if (files := choose_files(paths, split, config))), [])
+        return refine(chosen) if refine else chosen
 
     files = _from_cache(name, select)
     if not files and not hub.is_offline():
@@ -57,6 +78,11 @@ def load_hub_table(
         return _with_datasets(name, splits, config)
     tables = [read_table(path) for path in files]
     return Table(name, tables[0].columns, [row for table in tables for row in table.rows])
+
+
+def cached_files(name: str, split: str, config: str | None = None) -> list[Path]:
+    """Return the data files of a split that lie in the local cache, see `choose_files`; empty where there are none."""
+    return _from_cache(name, lambda paths: choose_files(paths, split, config))
 
 
 def choose_files(paths: Sequence[str], split: str, config: str | None = None) -> list[str]:
@@ -73,12 +99,10 @@ def choose_files(paths: Sequence[str], split: str, config: str | None = None) ->
     """
     data = [path for path in sorted(paths) if _is_data(path) and (config is None or _in_config(path, config))]
     for suffix in _PREFERRED:
-        group = [path for path in data if path.lower().endswith(suffix)]
-        found = [path for path in group if _split_of(path) == split]
-        if not found and split == "train":
-            found = [path for path in group if _split_of(path) is None]
-        if found:
-            return found if _is_complete(found) else []
+        splits = {path: _split_of(path) for path in data if path.lower().endswith(suffix)}
+        wanted = split if split in splits.values() or split != "train" else None
+        if chosen := [path for path, named in splits.items() if named == wanted]:
+            return chosen if _is_complete(chosen) else []
     return []
 
 
@@ -130,9 +154,11 @@ def _download(name: str, select: Select) -> list[Path]:
     from huggingface_hub import HfApi, hf_hub_download
 
     hub.require_reachable(name, "dataset")
+    repository, revision = split_revision(name)
+    where: dict[str, Any] = {"repo_type": "dataset", "revision": revision}
     try:
-        chosen = select(HfApi().list_repo_files(name, repo_type="dataset"))
-        return [Path(hf_hub_download(name, path, repo_type="dataset")) for path in chosen]
+        chosen = select(HfApi().list_repo_files(repository, **where))
+        return [Path(hf_hub_download(repository, path, **where)) for path in chosen]
     except Exception as exc:
         raise hub.explain_hub_error(exc, name, "dataset") from None
 
@@ -141,10 +167,11 @@ def _with_datasets(name: str, splits: Sequence[str], config: str | None) -> Tabl
     """The last resort: what `datasets` prepared earlier, or a layout that only it understands."""
     import datasets
 
+    repository, revision = split_revision(name)
     failure: Exception | None = None
     for split in splits:
         try:
-            loaded = datasets.load_dataset(name, config, split=split)
+            loaded = datasets.load_dataset(repository, config, split=split, revision=revision)
             return Table(name, tuple(loaded.column_names), list(loaded))
         except Exception as exc:
             failure = failure or exc

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unidetox.core.errors import UsageError
+from unidetox.core.resolve import at_revision
 from unidetox.data.files import (
     check_count,
     content_hash,
@@ -20,10 +21,10 @@ from unidetox.data.files import (
     text_of,
 )
 from unidetox.data.formats import Table
-from unidetox.data.hub_datasets import load_hub_table
+from unidetox.data.hub_datasets import ALIASES, known_id, load_hub_table
 
-TOXIGEN_ID = "toxigen/toxigen-data"
-TOXIGEN_NAMES = {"toxigen": TOXIGEN_ID, TOXIGEN_ID: TOXIGEN_ID, "skg/toxigen-data": "skg/toxigen-data"}
+TOXIGEN_ID = ALIASES["toxigen"]
+TOXIGEN_IDS = (TOXIGEN_ID, "skg/toxigen-data")
 _TOXIGEN_COLUMNS = {"text", "target_group", "toxicity_ai", "toxicity_human"}
 _SPLITS = ("validation", "train", "test", "all")
 PROMPT_COLUMNS = ("text", "prompt")
@@ -181,10 +182,16 @@ def _plain(group: str) -> str:
 
 
 def _load(source: str, split: str) -> Table:
-    name, _ = _parse_split(split)
-    if source not in TOXIGEN_NAMES:
-        return load_table(source, (name, "train", "test"))
-    return load_hub_table(TOXIGEN_NAMES[source], ("test" if name == "test" else "train",), config="annotated")
+    part, _ = _parse_split(split)
+    if not is_toxigen(source):
+        return load_table(source, (part, "train", "test"))
+    name = at_revision(*known_id(source))
+    return load_hub_table(name, ("test" if part == "test" else "train",), config="annotated")
+
+
+def is_toxigen(source: str) -> bool:
+    """Whether a name means ToxiGen of the Hub, in whatever revision."""
+    return known_id(source)[0] in TOXIGEN_IDS
 
 
 def _parse_split(split: str) -> tuple[str, slice]:

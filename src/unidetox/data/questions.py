@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from unidetox.core import hub
 from unidetox.core.errors import MissingError, UsageError
+from unidetox.core.resolve import at_revision, is_local
 from unidetox.data.files import check_count, content_hash, say_once
 from unidetox.data.formats import csv_rows, decode, read_bytes
-from unidetox.data.hub_datasets import load_hub_table
+from unidetox.data.hub_datasets import ALIASES, known_id, load_hub_table
 
-MMLU_ID = "cais/mmlu"
+MMLU_ID = ALIASES["mmlu"]
 _LETTERS = "ABCD"
 _SPLITS = {"dev": "dev", "val": "val", "validation": "val", "test": "test"}
 
@@ -72,11 +72,11 @@ def load_questions(source: str, *, split: str = "val", limit: int | None = None)
     if split not in _SPLITS:
         raise UsageError(f"unknown MMLU split '{split}'", hint="choose one of val, test, dev")
     split = _SPLITS[split]
-    hub_id = {"mmlu": MMLU_ID}.get(source, source)
-    if source != "mmlu" and hub.is_local(source):
-        questions, examples = _from_folder(source, split)
+    name = at_revision(*known_id(source))
+    if is_local(name):
+        questions, examples = _from_folder(name, split)
     else:
-        questions, examples = _from_hub(hub_id, split), _from_hub(hub_id, "dev")
+        questions, examples = _from_hub(name, split), _from_hub(name, "dev")
     total = len(questions)
     if limit is not None and limit < total:
         questions = [questions[index * total // limit] for index in range(limit)]

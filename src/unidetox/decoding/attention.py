@@ -70,7 +70,8 @@ def attend(
         ``[rows, heads, queries, width]``.
     """
     rows, heads, queries, width = query.shape
-    keys, values = key.flatten(0, 1), value.flatten(0, 1)
+    keys, values = key.flatten(0, 1), value.flatten(0, 1)  # [rows * heads, length, width]
+    # [rows * heads, queries, width] @ [rows * heads, width, length]
     scores = torch.bmm(query.reshape(rows * heads, queries, width), keys.mT).float()
     scores = scores.mul_(width**-0.5 if scale is None else scale).view(rows, heads, queries, -1)
     if attn_mask is not None:

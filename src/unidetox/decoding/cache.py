@@ -51,7 +51,7 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Allocate for states like these, ``[*, heads, *, dim]``; zeros, as a masked NaN would still spread."""
-        shape = (self.slots, key_states.shape[-3], self.length)
+        shape = (self.slots, key_states.shape[-3], self.length)  # + [dim], which may differ for values
         self.keys = key_states.new_zeros(*shape, key_states.shape[-1])
         self.values = value_states.new_zeros(*shape, value_states.shape[-1])
         self.is_initialized = True
@@ -69,9 +69,10 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         window = self.window
+        # [rows, heads, 1, dim] -> one place of each row; advanced indices apart put rows first: [rows, heads, dim]
         self.keys[window.row_ids, :, window.positions] = key_states[:, :, 0]
         self.values[window.row_ids, :, window.positions] = value_states[:, :, 0]
-        return self.keys[: window.rows], self.values[: window.rows]
+        return self.keys[: window.rows], self.values[: window.rows]  # views [rows, heads, length, dim]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Return the visible length and its offset."""
@@ -120,6 +121,7 @@ class SlotCache(Cache):  # type: ignore[misc]
                 layer.resize(keys.shape[1])
             if not layer.is_initialized:
                 layer.lazy_initialization(keys, values)
+            # [heads, tokens, dim] -> each of [slots, heads, tokens, dim]
             layer.keys[slots, :, : keys.shape[1]] = keys
             layer.values[slots, :, : values.shape[1]] = values
 

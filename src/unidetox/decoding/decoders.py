@@ -1,4 +1,4 @@
-"""How one model is asked for next-token logits: with a cache of our own, or by recomputing where that is not known."""
+"""Next-token logits of one model: with a cache of our own, or by recomputing where that is not known to be right."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Backbone:
         """Apply the LM head to what `select` returned, ``[n, hidden] -> [n, vocabulary]``."""
         if not self._split:
             return selected
-        missing = -selected.shape[0] % ROW_MULTIPLE
+        missing = -selected.shape[0] % ROW_MULTIPLE  # idle rows, so that each row has the same bits whatever n
         padded = torch.nn.functional.pad(selected, (0, 0, 0, missing)) if missing else selected
         return self._head(padded.to(next(self._output.parameters()).dtype))[: selected.shape[0]]
 
@@ -139,7 +139,7 @@ class Backbone:
 
 
 def _lm_head(model: Any) -> Any:
-    """The model's LM head, or None where it does not say what that is: then it is asked for logits as a whole."""
+    """The model's LM head, or None where it does not say what that is: then its whole forward pass gives the logits."""
     try:
         return model.get_output_embeddings()
     except (AttributeError, NotImplementedError):
@@ -180,16 +180,18 @@ class CachedDecoder:
     def _read(self, prompts: Sequence[Sequence[int]], beginning: Prefix | None) -> tuple[torch.Tensor, list[Prefix]]:
         """Read prompts that go on from one beginning, if any; return what `prefill` does."""
         past = beginning[0][0].shape[1] if beginning else 0
+        # 1. Token ids [prompts, width], padded on the right.
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=self._backbone.device)
         width = round_up(int(lengths.max()), ROW_MULTIPLE)
         ids = torch.zeros(len(prompts), width, dtype=torch.long)
         for row, prompt in enumerate(prompts):
             ids[row] = prompt[-1]  # padding: no token that a model could take for its pad token and warn about
             ids[row, : len(prompt)] = torch.as_tensor(prompt)
+        # 2. A cache that begins with what all share: [heads, past, dim] -> [prompts, heads, past, dim], not copied.
         cache = DynamicCache()
         for layer, (keys, values) in enumerate(beginning or ()):
             cache.update(*(states.expand(len(prompts), -1, -1, -1) for states in (keys, values)), layer)
-        # No mask: causal attention keeps real tokens from seeing the padding on their right.
+        # 3. One forward pass. No mask: causal attention keeps real tokens from seeing the padding on their right.
         positions = torch.arange(width, device=lengths.device).expand(len(prompts), -1)
         positions = past + torch.minimum(positions, lengths[:, None] - 1)
         inputs = self._backbone.inputs(ids.to(lengths.device), positions) | {
@@ -197,7 +199,8 @@ class CachedDecoder:
             "use_cache": True,
         }
         selected = self._backbone.select(inputs, torch.arange(len(prompts), device=lengths.device), lengths - 1)
-        states = [(layer.keys, layer.values) for layer in cache.layers]
+        # 4. Vectors [prompts, width] at each prompt's last token, and its keys and values without the padding.
+        states = [(layer.keys, layer.values) for layer in cache.layers]  # each [prompts, heads, past + width, dim]
         ends = [past + n for n in lengths.tolist()]
         return selected, [[(k[row, :, :n], v[row, :, :n]) for k, v in states] for row, n in enumerate(ends)]
 
@@ -214,15 +217,19 @@ class CachedDecoder:
     @torch.inference_mode()
     def step(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Decode one token a row; see `Decoder`."""
+        # 1. Pad the rows to a multiple of eight.
         rows = tokens.shape[0]
         spare = round_up(rows, ROW_MULTIPLE) - rows
         if spare:  # idle rows rewrite position 0 of free slots, which `place` will overwrite
             tokens, positions = (torch.nn.functional.pad(x, (0, spare)) for x in (tokens, positions))
+        # 2. Show the cache as far as the longest row reaches.
         length = max(round_up(int(positions.max()) + 1, LENGTH_MULTIPLE), self._shortest)
         self._cache.show(positions, length)
         inputs = self._backbone.inputs(tokens[:, None], positions[:, None])
+        # 3. A token sees the places of its own row up to its own: [rows, length].
         mask = torch.arange(length, device=tokens.device) <= positions[:, None]
         extra = {"attention_mask": mask.long(), "past_key_values": self._cache, "use_cache": True}
+        # 4. One forward pass over [rows, 1] tokens; vectors [rows, width] of the rows that count.
         row_ids = self._cache.window.row_ids[:rows]
         with DecodingAttention() if tokens.device.type == "cpu" else nullcontext():
             return self._backbone.select(inputs | extra, row_ids, torch.zeros_like(row_ids))
@@ -249,7 +256,8 @@ class RecomputeDecoder:
 
     @torch.inference_mode()
     def _last(self, ids: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-        positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        """Read ids ``[rows, width]``; return the vectors ``[rows, hidden]`` at the columns ``last`` ``[rows]``."""
+        positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)  # padding on the right is not seen
         inputs = self._backbone.inputs(ids, positions) | {"use_cache": False}
         return self._backbone.select(inputs, torch.arange(len(ids), device=ids.device), last)
 
@@ -319,6 +327,7 @@ def _trial(model: Any) -> bool:
     size = model.config.get_text_config().vocab_size
     rows = [[token % size for token in row] for row in ([5, 9, 13, 2, 7], [11, 3, 6, 4])]
     try:
+        # 1. Cached: read 3 and 2 tokens, then two more of each, one at a time.
         decoder = CachedDecoder(model, 2, 8)
         device = backbone(model).device
         _, prefixes = decoder.prefill([rows[0][:3], rows[1][:2]])
@@ -327,6 +336,7 @@ def _trial(model: Any) -> bool:
         for offset in range(2):
             tokens = torch.tensor([rows[0][3 + offset], rows[1][2 + offset]], device=device)
             cached = decoder.logits(decoder.step(tokens, torch.tensor([3 + offset, 2 + offset], device=device)))
+        # 2. Plain: each row whole, in a pass of its own; [2, vocabulary] after the last tokens.
         with torch.inference_mode():
             plain = torch.stack(
                 [model(input_ids=torch.tensor([row], device=device), use_cache=False).logits[0, -1] for row in rows]

@@ -108,6 +108,7 @@ class _Meter:
             [_vectors(reader, [texts[i] for i in batch], counts) for reader in readers]
             for readers, texts in zip(self.readers, self.read, strict=True)
         ]
+        # Logits of both sides exist for `size` positions at a time, [size, vocabulary].
         size = max(1, HEAD_BYTES // (4 * self.sides[1].models[0].config.get_text_config().vocab_size))
         pieces = [self._compare(hidden, slice(start, start + size)) for start in range(0, sum(counts), size)]
         return list(torch.split(torch.cat(pieces).cpu(), counts))
@@ -124,6 +125,7 @@ class _Meter:
         )
         if ours.shape != theirs.shape:
             raise UsageError(f"the models have different vocabularies: {ours.shape[-1]} and {theirs.shape[-1]} logits")
+        # ours, theirs: log-probabilities float32 [positions, vocabulary].
         # A token that the source never writes adds nothing, whatever the base thinks of it.
         terms = torch.where(ours == -torch.inf, 0.0, ours.exp() * (ours - theirs))
         return terms.sum(-1).clamp_min(0.0)

@@ -25,6 +25,25 @@ PACK_TOKENS = {"cpu": 512, "cuda": 2048}
 """Tokens of one packed row. Each is compared with each other, mostly in vain: a longer row wastes more in attention
 than it gains in matrix products."""
 
+# A packed row. Context "a b" with continuations "c d e" and "f g", and context "h i" with "j k"; a continuation's last
+# token is predicted, never read. A token sees (x) its own context and its own continuation, up to itself:
+#
+#             a b | c d | f | h i | j
+#   owner     0 0   0 0   0   1 1   1      which context
+#   branch    0 0   1 1   2   0 0   1      which continuation of it; 0 is the context itself
+#   depth     0 1   2 3   2   0 1   2      the position: that in the text of its own
+#
+#   a         x . | . . | . | . . | .
+#   b         x x | . . | . | . . | .      predicts c and f
+#   c         x x | x . | . | . . | .      predicts d
+#   d         x x | x x | . | . . | .      predicts e
+#   f         x x | . . | x | . . | .      predicts g: sees a, b, itself, and not c, d
+#   h         . . | . . | . | x . | .
+#   i         . . | . . | . | x x | .      predicts j
+#   j         . . | . . | . | x x | x      predicts k
+#
+# What all contexts share at their beginning is read once, before; it stands to the left of this, seen by all.
+
 
 def encode_pair(
     tokenizer: Any, context: str, continuation: str, bos_id: int | None = None
@@ -117,6 +136,7 @@ def _read(
 
     Rows are padded on the right; a mask over slots hides the gaps that this leaves in the middle.
     """
+    # 1. Token ids [rows, width], and which of them are tokens.
     device = reader.device
     width = max(len(row) for row in tokens)
     counts = torch.tensor([len(row) for row in tokens], device=device)
@@ -125,6 +145,7 @@ def _read(
         ids[row, : len(sequence)] = torch.as_tensor(sequence)
     columns = torch.arange(width, device=device)
     mask = columns < counts[:, None]
+    # 2. The parents' keys and values, [rows, heads, slots, dim] a layer; the mask becomes [rows, slots + width].
     cache, past = DynamicCache(), torch.zeros(len(tokens), dtype=torch.long, device=device)
     if state is not None:
         chosen = torch.tensor(parents, device=device)
@@ -132,6 +153,7 @@ def _read(
             cache.update(keys[chosen], values[chosen], layer)
         past = state.lengths[chosen]
         mask = torch.cat([state.mask[chosen], mask], 1)
+    # 3. One forward pass, each row's positions going on from its parent's.
     positions = past[:, None] + torch.minimum(columns, counts[:, None] - 1).clamp_min(0)
     inputs = reader.inputs(ids.to(device), positions)
     extra: dict[str, Any] = {"past_key_values": cache, "use_cache": True, "attention_mask": mask.long()}
@@ -156,13 +178,14 @@ def _read_packed(
     Returns:
         Hidden states ``[1, n, hidden]``.
     """
+    # 1. The row [1, n] goes on from the beginning that all share; depth is the position within a text.
     past = int(state.lengths[0]) if state is not None else 0
     inputs = reader.inputs(ids[None], depth[None] + past) | {"use_cache": past > 0}
     if state is not None:
         inputs["past_key_values"] = cache = DynamicCache()
         for layer, (keys, values) in enumerate(state.layers):
             cache.update(keys, values, layer)
-    # An additive mask is what every implementation of attention takes.
+    # 2. The mask [n, past + n]: the beginning is seen by all. Every implementation of attention takes an additive one.
     dtype = reader.model.dtype
     mask = torch.zeros(seen.shape[0], past + seen.shape[0], dtype=dtype, device=seen.device)
     mask[:, past:].masked_fill_(~seen, torch.finfo(dtype).min)
@@ -237,31 +260,38 @@ class _Scorer:
     @torch.inference_mode()
     def _score_packed(self, group: Group) -> list[tuple[int, torch.Tensor]]:
         """Score all in one row without padding: each token sees its own context and its own continuation only."""
+        # 1. One row of n tokens, and who sees whom, [n, n]: row by row what a token sees (the picture above).
         device = self.backbones[0].device
         row, depth, owner, branch, units = _pack(group)
         places = torch.arange(len(row), device=device)
         own, line = torch.tensor(owner, device=device), torch.tensor(branch, device=device)
         seen = (own[:, None] == own) & ((line == 0) | (line[:, None] == line)) & (places[:, None] >= places)
+        # 2. The shared beginning, then the row: hidden states [1, n, hidden] of each model.
         states: Sequence[_State | None] = self._read_beginning(group) or [None] * len(self.backbones)
         ids, deep = torch.tensor(row, device=device), torch.tensor(depth, device=device)
         pairs = zip(self.backbones, states, strict=True)
         hidden = [_read_packed(reader, state, ids, deep, seen) for reader, state in pairs]
-        wanted = [(0, place, token) for _, asked in units for place, token in asked]
-        pieces = torch.split(self._log_probs(hidden, wanted), [len(asked) for _, asked in units])
+        # 3. Log-probabilities of all predictions, cut by continuation.
+        wanted = [(0, place, token) for _, predicted in units for place, token in predicted]
+        pieces = torch.split(self._log_probs(hidden, wanted), [len(predicted) for _, predicted in units])
         return [(index, piece.cpu()) for (index, _), piece in zip(units, pieces, strict=True)]
 
     @torch.inference_mode()
     def _score_cached(self, group: Group) -> list[tuple[int, torch.Tensor]]:
+        """Score in padded rows: contexts first, then continuations behind copies of their contexts' caches."""
+        # 1. Read the shared beginning, then what is left of each context; `owner` is a continuation's context.
         owner = [row for row, member in enumerate(group.members) for _ in member.targets]
         targets = [target for member in group.members for target in member.targets]
         states = self._read_beginning(group)
         rest = [member.context[group.shared :] for member in group.members]
         states, hidden = self._read_all(states, [0] * len(rest), rest)
+        # 2. The first token of each continuation is predicted by its context's last one.
         first = [(row, len(rest[row]) - 1, t[0]) for row, (_, t) in zip(owner, targets, strict=True) if t]
         scores: list[list[torch.Tensor]] = [[] for _ in targets]
         full = [i for i, (_, t) in enumerate(targets) if t]
         for i, value in zip(full, self._log_probs(hidden, first), strict=True):
             scores[i].append(value[None])
+        # 3. The others: continuations without their last tokens, each behind its context.
         longer = [i for i in full if len(targets[i][1]) > 1]
         if longer:
             _, hidden = self._read_all(states, [owner[i] for i in longer], [targets[i][1][:-1] for i in longer])
@@ -284,15 +314,18 @@ class _Scorer:
         """Return log-probabilities float32 ``[wanted]`` of (row, column, token): what follows that position."""
         if not wanted:
             return torch.zeros(0)
+        # 1. Places that predict something, each once: several continuations may begin at one. [places, hidden] a model.
         device, width = hidden[0].device, hidden[0].shape[1]
-        rows, columns, tokens = torch.tensor(wanted, device=device).unbind(1)
+        rows, columns, tokens = torch.tensor(wanted, device=device).unbind(1)  # [wanted] each
         places, inverse = torch.unique(rows * width + columns, return_inverse=True)
         vectors = [h.reshape(-1, h.shape[-1])[places] for h in hidden]
+        # 2. Logits for a few places at a time, [size, vocabulary], mixed; of them only the wanted tokens are kept.
         size = max(1, HEAD_BYTES // (4 * self.source.models[0].config.get_text_config().vocab_size))
         result = torch.empty(len(wanted), device=device)
         for start in range(0, len(places), size):
             pairs = zip(self.backbones, vectors, strict=True)
             scores = self.source.log_prob_scores([reader.logits(v[start : start + size]) for reader, v in pairs])
+            # Which of the wanted are predicted from these places, and from which row of `scores`.
             here = ((inverse >= start) & (inverse < start + size)).nonzero()[:, 0]
             local = inverse[here] - start
             result[here] = scores[local, tokens[here]] - scores.logsumexp(-1)[local]
@@ -301,41 +334,45 @@ class _Scorer:
     @torch.inference_mode()
     def _score_plainly(self, group: Group) -> list[tuple[int, torch.Tensor]]:
         """Score without a cache, each sequence read whole."""
+        # 1. Whole texts, padded on the right: ids [rows, width].
         units = [(member.context, index, target) for member in group.members for index, target in member.targets]
         device = self.backbones[0].device
         width = max(len(context) + len(target) for context, _, target in units)
         ids = torch.tensor([[*c, *t] + [c[-1]] * (width - len(c) - len(t)) for c, _, t in units], device=device)
         places, columns = torch.arange(len(units), device=device)[:, None], torch.arange(width, device=device)[None]
         columns = columns.expand_as(ids)
+        # 2. Hidden states [rows, width, hidden]; the token at column c is predicted at c - 1.
         hidden = [r.select(r.inputs(ids, columns) | {"use_cache": False}, places, columns) for r in self.backbones]
         wanted = [(row, len(c) - 1 + i, token) for row, (c, _, t) in enumerate(units) for i, token in enumerate(t)]
         pieces = torch.split(self._log_probs(hidden, wanted), [len(target) for _, _, target in units])
         return [(index, piece.cpu()) for (_, index, _), piece in zip(units, pieces, strict=True)]
 
 
-Asked = tuple[int, list[tuple[int, int]]]
-"""Number of a continuation, and for each of its tokens the place from which it is predicted."""
+Predicted = tuple[int, list[tuple[int, int]]]
+"""Number of a continuation, and its tokens: (place from which it is predicted, token)."""
 
 
-def _pack(group: Group) -> tuple[list[int], list[int], list[int], list[int], list[Asked]]:
+def _pack(group: Group) -> tuple[list[int], list[int], list[int], list[int], list[Predicted]]:
     """Write a group's tokens into one row, what they share at the beginning left out.
 
     Returns:
         Token ids; how deep each is in its own sequence; which context it belongs to; which continuation (0: none, it is
-        context); and what is asked of which place.
+        context); and what is predicted from which place.
     """
     row: list[int] = []
     depth: list[int] = []
     owner: list[int] = []
     branch: list[int] = []
-    units: list[Asked] = []
+    units: list[Predicted] = []
     for number, member in enumerate(group.members):
+        # The context: branch 0.
         context = member.context[group.shared :]
         row += context
         depth += range(len(context))
         branch += [0] * len(context)
         last = len(row) - 1
         for line, (index, target) in enumerate(member.targets, 1):
+            # A continuation, its last token left out: that is predicted by the one before, and predicts nothing.
             places = [last, *range(len(row), len(row) + len(target) - 1)]
             units.append((index, list(zip(places, target, strict=False))))
             row += target[:-1]

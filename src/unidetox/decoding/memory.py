@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,17 +79,41 @@ def in_halves(todo: list[Work], do: Callable[[Work], Result], halves: Callable[[
         yield result
 
 
-def sampling_bytes_per_row(model: Any, capacity: int) -> int:
-    """Estimate what one row takes while it is sampled: its keys and values, and its logits.
+_known_numbers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+
+
+def cache_numbers(model: Any) -> int:
+    """Return how many numbers a token's keys and values have, all layers together; counted once on a token's own.
 
     Args:
-        model: A causal LM.
-        capacity: Tokens of the row, prompt included.
+        model: A causal LM, perhaps on the device ``meta``.
     """
-    config = model.config.get_text_config()
-    all_heads = getattr(config, "num_attention_heads", None) or 1  # a state-space model has none
-    heads = getattr(config, "num_key_value_heads", None) or all_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // all_heads
-    size = next(model.parameters()).element_size()
+    if model not in _known_numbers:
+        token = torch.zeros(1, 1, dtype=torch.long, device=next(model.parameters()).device)
+        try:
+            with torch.inference_mode():
+                layers = model(input_ids=token, use_cache=True).past_key_values.layers
+            _known_numbers[model] = sum(layer.keys.numel() + layer.values.numel() for layer in layers)
+        except (AttributeError, TypeError, ValueError, RuntimeError):  # no such cache: as if it had one
+            config = model.config.get_text_config()
+            _known_numbers[model] = int(2 * config.num_hidden_layers * config.hidden_size)
+    return _known_numbers[model]
+
+
+def row_bytes(cache: int, hidden: int, capacity: int, size: int) -> int:
+    """Estimate what one row takes: its keys and values, and a token's activations.
+
+    Args:
+        cache: Numbers of a token, see `cache_numbers`.
+        hidden: Width of the hidden vectors.
+        capacity: Tokens of the row, prompt included.
+        size: Bytes of a number.
+    """
     # Activations of one token: about a dozen vectors, and an inner layer of four times the width.
-    return int(2 * config.num_hidden_layers * heads * width * capacity * size + 16 * config.hidden_size * size)
+    return (cache * capacity + 16 * hidden) * size
+
+
+def sampling_bytes_per_row(model: Any, capacity: int) -> int:
+    """Estimate what one row of ``capacity`` tokens, prompt included, takes while a causal LM samples it."""
+    hidden = int(model.config.get_text_config().hidden_size)
+    return row_bytes(cache_numbers(model), hidden, capacity, next(model.parameters()).element_size())

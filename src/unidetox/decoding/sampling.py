@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -85,6 +85,7 @@ def sample(
     skip: Collection[tuple[int, int]] = (),
     batch_size: int | Literal["auto"] = "auto",
     shared: int = 0,
+    advance: Callable[[float], object] = float,
 ) -> Iterator[list[Sampled]]:
     """Sample ``n`` continuations of each prompt.
 
@@ -101,6 +102,7 @@ def sample(
         batch_size: Rows decoded together, or ``auto`` by free memory; halved when memory runs out, which costs time
             but changes no result.
         shared: How many tokens all prompts begin with alike (a safety prompt, say); they are read once.
+        advance: Told at each step how many more continuations are done, parts of those at work included.
 
     Yields:
         Continuations as they end, in no particular order.
@@ -120,16 +122,21 @@ def sample(
     rows = _batch_rows(source, prompts, settings, batch_size)
     while todo:
         run = _Run(source, prompts, settings, keys, todo, min(rows, len(todo)), shared)
+        part = 0.0
         try:
             for finished in run:
-                done.update((s.prompt_index, s.sample_index) for s in finished)
-                yield finished
+                advance(len(finished) + run.part - part)
+                part = run.part
+                if finished:
+                    done.update((s.prompt_index, s.sample_index) for s in finished)
+                    yield finished
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             if rows <= ROW_MULTIPLE:
                 raise out_of_memory() from error
             rows = max(ROW_MULTIPLE, min(rows, len(todo)) // 2)
+            advance(-part)
         del run
         todo = [pair for pair in todo if pair not in done]
 
@@ -144,8 +151,17 @@ def _batch_rows(
         return max(1, batch_size)
     capacity = max((len(prompt) for prompt in prompts), default=1) + settings.max_new_tokens
     row = sum(sampling_bytes_per_row(model, capacity) for model in source.models)
-    fit = int(0.5 * free_bytes(backbone(source.models[0]).device) / row)
-    return max(ROW_MULTIPLE, min(MAX_ROWS, fit // ROW_MULTIPLE * ROW_MULTIPLE))
+    return rows_that_fit(free_bytes(backbone(source.models[0]).device), row)
+
+
+def rows_that_fit(free: float, row: int) -> int:
+    """Return how many rows are decoded together: as many as half of the free memory holds.
+
+    Args:
+        free: Free bytes.
+        row: Bytes of one row.
+    """
+    return max(ROW_MULTIPLE, min(MAX_ROWS, int(0.5 * free / row) // ROW_MULTIPLE * ROW_MULTIPLE))
 
 
 class _Run:
@@ -171,12 +187,18 @@ class _Run:
         self.ends = torch.tensor(settings.eos_token_ids, dtype=torch.long, device=self.device)
         self.streams = stream_keys(settings.seed, [(keys[i], k) for i, k in todo])
         self.todo, self.next = todo, 0
-        self.active = np.zeros(0, dtype=np.int64)  # slot -> position in todo
+        # What is known of each slot in use, [rows] each; rows <= slots, and they always fill the first slots.
+        self.active = np.zeros(0, dtype=np.int64)  # slot -> place in todo
         self.positions = torch.zeros(0, dtype=torch.long, device=self.device)  # where the next token goes
         self.steps = np.zeros(0, dtype=np.int64)  # tokens drawn so far
         self.tokens = torch.zeros(0, dtype=torch.long, device=self.device)  # drawn last
-        self.drawn = np.zeros((slots, settings.max_new_tokens), dtype=np.int64)
+        self.drawn = np.zeros((slots, settings.max_new_tokens), dtype=np.int64)  # all that was drawn, [slots, tokens]
         self.prefixes: dict[int, tuple[list[Any], list[torch.Tensor]]] = {}  # what each model made of a prompt
+
+    @property
+    def part(self) -> float:
+        """How much of the continuations at work is drawn, in whole ones."""
+        return float(self.steps.sum()) / self.settings.max_new_tokens
 
     def __iter__(self) -> Iterator[list[Sampled]]:
         while self.next < len(self.todo) or len(self.active):
@@ -185,26 +207,28 @@ class _Run:
             if waiting and (not len(self.active) or free >= min(waiting, -(-self.slots // 4))):
                 self._admit(min(free, waiting))
             else:
-                vectors = [decoder.step(self.tokens, self.positions) for decoder in self.decoders]
+                vectors = [decoder.step(self.tokens, self.positions) for decoder in self.decoders]  # [rows, width] each
                 self.positions = self.positions + 1
                 self._draw(0, vectors)
-            if finished := self._retire():
-                yield finished
+            yield self._retire()
 
     def _admit(self, count: int) -> None:
         """Fill free slots with waiting sequences and draw their first tokens."""
+        # 1. Read their prompts, and copy each into the slots of its samples.
         pairs = self.todo[self.next : self.next + count]
         self._read_prompts(pairs)
         start = len(self.active)
         for slot, (index, _) in self._runs_of_one_prompt(pairs, start):
             for decoder, prefix in zip(self.decoders, self.prefixes[index][0], strict=True):
                 decoder.place(prefix, slot)
+        # 2. Append them to what is known of the slots, [rows] -> [rows + count].
         self.active = np.concatenate([self.active, np.arange(self.next, self.next + count)])
         self.steps = np.concatenate([self.steps, np.zeros(count, dtype=np.int64)])
         lengths = torch.tensor([len(self.prompts[i]) for i, _ in pairs], device=self.device)
         self.positions = torch.cat([self.positions, lengths])
         self.tokens = torch.cat([self.tokens, torch.zeros_like(lengths)])
         self.next += count
+        # 3. Draw their first tokens, from [count, width] of each model.
         vectors = zip(*(self.prefixes[index][1] for index, _ in pairs), strict=True)
         self._draw(start, [torch.stack(rows) for rows in vectors])
         # Samples of a prompt stand together in the queue, so only the next one's prompt can still be wanted.
@@ -226,10 +250,12 @@ class _Run:
 
         A prompt's group depends on its own length alone, so its numbers do not depend on the others.
         """
+        # 1. Missing prompts by padded length.
         groups: dict[int, list[int]] = {}
         for index in dict.fromkeys(i for i, _ in pairs):
             if index not in self.prefixes:
                 groups.setdefault(round_up(len(self.prompts[index]) - self.shared, ROW_MULTIPLE), []).append(index)
+        # 2. Each group in passes of at most so many tokens; of a prompt, what each model made of it, and its vectors.
         for width, members in groups.items():
             size = max(1, PREFILL_TOKENS // width)
             for part in (members[i : i + size] for i in range(0, len(members), size)):
@@ -239,14 +265,17 @@ class _Run:
 
     def _draw(self, start: int, vectors: list[torch.Tensor]) -> None:
         """Draw the next token of the rows from ``start`` on, from each model's vectors ``[rows, width]``."""
+        # 1. One number in [0, 1) a row, float64 [rows], from its own stream.
         rows = slice(start, start + len(vectors[0]))
         numbers = uniforms(self.streams[self.active[rows]], self.steps[rows])
         uniform = torch.from_numpy(numbers).to(self.device)
+        # 2. A few rows at a time, as their logits [size, vocabulary] are what is large.
         size = self._head_rows()
         parts = [
             self._draw_part([v[i : i + size] for v in vectors], uniform[i : i + size])
             for i in range(0, len(uniform), size)
         ]
+        # 3. Write down what was drawn, int64 [rows].
         self.tokens[rows] = torch.cat(parts)
         self.drawn[np.arange(rows.start, rows.stop), self.steps[rows]] = self.tokens[rows].cpu().numpy()
         self.steps[rows] += 1
@@ -258,6 +287,8 @@ class _Run:
         return max(ROW_MULTIPLE, HEAD_BYTES // (4 * words) // ROW_MULTIPLE * ROW_MULTIPLE)
 
     def _draw_part(self, vectors: list[torch.Tensor], uniform: torch.Tensor) -> torch.Tensor:
+        """Draw tokens ``[size]`` from vectors ``[size, width]`` of each model."""
+        # [size, vocabulary] of each model
         logits = [decoder.logits(part) for decoder, part in zip(self.decoders, vectors, strict=True)]
         cut, size = self.settings, DRAW_ROWS.get(self.device.type, 512)
         parts = [slice(i, i + size) for i in range(0, len(uniform), size)]
@@ -271,7 +302,7 @@ class _Run:
 
     def _retire(self) -> list[Sampled]:
         """Take out the rows that have just ended and close the gaps."""
-        ended = torch.isin(self.tokens, self.ends).cpu().numpy()
+        ended = torch.isin(self.tokens, self.ends).cpu().numpy()  # bool [rows]
         over = ended | (self.steps >= self.settings.max_new_tokens)
         if not over.any():
             return []
@@ -286,6 +317,7 @@ class _Run:
 
     def _close_gaps(self, over: Any) -> None:
         """Move rows from behind into the slots that became free."""
+        # Of `left` rows that go on, those that stand at `left` or behind move into holes before it; as many of each.
         left = int((~over).sum())
         holes, movers = np.flatnonzero(over[:left]), left + np.flatnonzero(~over[left:])
         if len(holes):

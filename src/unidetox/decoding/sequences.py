@@ -7,12 +7,27 @@ from typing import Any
 
 from unidetox.core.errors import UsageError
 
+# What configurations call the longest context: the usual name, then those of MPT and of code that models bring along.
+_LIMITS = ("max_position_embeddings", "max_seq_len", "n_positions", "n_ctx")
+# These number positions from behind the padding's index on, so as many of their positions hold no token.
+_OFFSET_POSITIONS = {
+    "roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "data2vec-text", "esm",
+}  # fmt: skip
 
-def max_positions(model: Any) -> int | None:
-    """How many tokens a model takes, or None where it sets no limit."""
-    config = model.config.get_text_config()
-    limits = (getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len"))
-    return next((int(limit) for limit in limits if limit), None)
+
+def max_positions(config: Any) -> int | None:
+    """Return the longest context of a model in tokens, or None where it sets no limit.
+
+    Args:
+        config: Its configuration; of a model with other parts (images, sound), that of its text model counts.
+    """
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    limits = (getattr(config, name, None) for name in _LIMITS)
+    longest = next((limit for limit in limits if isinstance(limit, int) and limit > 0), None)
+    if longest is not None and getattr(config, "model_type", "") in _OFFSET_POSITIONS:
+        padding = getattr(config, "pad_token_id", None)
+        longest -= 1 + (1 if padding is None else padding)
+    return longest
 
 
 def check_sequences(
@@ -26,7 +41,7 @@ def check_sequences(
         more: How many tokens will follow, for all or for each.
         what: How a message calls a sequence.
     """
-    limit = min((n for n in map(max_positions, models) if n), default=None)
+    limit = min((n for model in models if (n := max_positions(model.config))), default=None)
     size = min(int(model.get_input_embeddings().weight.shape[0]) for model in models)
     for index, sequence in enumerate(sequences):
         if not len(sequence):

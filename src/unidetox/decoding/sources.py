@@ -100,7 +100,7 @@ def expert_scores(
 
     Reference: Liu et al., DExperts (ACL 2021), Eq. 1 and, without an expert, its "anti-only" ablation.
     """
-    base, anti = base.float(), anti.float()
+    base, anti = base.float(), anti.float()  # [..., vocabulary]
     return base + alpha * ((base if expert is None else expert.float()) - anti)
 
 
@@ -118,14 +118,15 @@ def outside_nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
     Returns:
         bool ``[rows, vocabulary]``: those that transformers' ``TopPLogitsWarper`` would strike out.
     """
-    total = logits.logsumexp(-1, keepdim=True)
+    total = logits.logsumexp(-1, keepdim=True)  # [rows, 1]
     outside = torch.ones_like(logits, dtype=torch.bool)
-    rows = torch.arange(logits.shape[0], device=logits.device)
+    rows = torch.arange(logits.shape[0], device=logits.device)  # those that are not settled yet
     for size in sorted({min(TOP, logits.shape[-1]), logits.shape[-1]}):
-        best, tokens = logits[rows].topk(size)
-        mass = (best - total[rows]).exp().double()
+        best, tokens = logits[rows].topk(size)  # both [rows, size], the best first
+        mass = (best - total[rows]).exp().double()  # probabilities
+        # A token is outside where the mass of the better ones alone is enough; cumsum - mass is that mass.
         outside[rows[:, None], tokens] = mass.cumsum(-1) - mass >= top_p
-        rows = rows[mass.sum(-1) < top_p]
+        rows = rows[mass.sum(-1) < top_p]  # the nucleus reaches beyond these: the whole vocabulary is sorted
         if not len(rows):
             break
     return outside
@@ -158,6 +159,6 @@ def contrast_scores(base: torch.Tensor, toxic: torch.Tensor, *, alpha: float, be
     Decoding (ACL 2023). The published code computes it in toxic_gpt2_finetune_and_distill.py:292-300.
     """
     base, toxic = base.float(), toxic.float()
-    floor = base.amax(-1, keepdim=True) + math.log(alpha)
+    floor = base.amax(-1, keepdim=True) + math.log(alpha)  # [..., 1]
     scores = base - toxic if math.isinf(beta) else (1 + beta) * base - beta * toxic
     return scores.masked_fill(base < floor, -torch.inf)

@@ -9,7 +9,6 @@ Every part survives a kill and goes on where it stopped, with the same result:
 from __future__ import annotations
 
 import contextlib
-import gc
 import hashlib
 import json
 import time
@@ -21,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from unidetox.core import console
 from unidetox.core.files import JsonlWriter, read_json, read_jsonl, write_json, write_text
-from unidetox.evaluation.metrics.mmlu import Answer, score_questions
-from unidetox.evaluation.metrics.perplexity import continuation_nll
+from unidetox.evaluation.likelihoods import continuation_nll
+from unidetox.evaluation.metrics.mmlu import Answer
+from unidetox.evaluation.mmlu import score_questions
 from unidetox.evaluation.parts import used_top_k
 from unidetox.evaluation.prompt_encoding import encode_prompt, shared_tokens
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from unidetox.data import Prompt, QuestionSet
     from unidetox.decoding.sampling import Sampled, SamplingSettings
     from unidetox.evaluation.metrics.mmlu import Protocol
-    from unidetox.evaluation.metrics.toxicity import ToxicityScorer
+    from unidetox.evaluation.scorers.interface import Scorer
     from unidetox.models import LM
 
 CHUNK = 2000
@@ -40,9 +40,6 @@ CHUNK = 2000
 _APPEND_SECONDS = 2.0
 _TAIL = 8
 _NOTES = "notes.json"
-
-LARGE_MODEL = 64 << 20
-"""Bytes of weights from which on a model is worth a search for what still holds it."""
 
 Report = Callable[[int, int, str], None]
 """Told how many are done, how many there are, and of what: ``Stage.report_progress``."""
@@ -194,11 +191,10 @@ def sample_continuations(
         advance(len(done))
         finished = sample(
             lm.source, ids, part.n_samples, settings,
-            keys=keys, skip=done, batch_size=batch_size, shared=shared_tokens(lm),
+            keys=keys, skip=done, batch_size=batch_size, shared=shared_tokens(lm), advance=advance,
         )  # fmt: skip
         for batch in _every(_APPEND_SECONDS, finished):
             writer.write(_row(lm, ids[s.prompt_index], s) for s in batch)
-            advance(len(batch))
 
 
 def stream_key(prompt_id: str) -> int:
@@ -222,9 +218,7 @@ def continuation_text(tokenizer: Any, prompt_ids: Sequence[int], new_ids: Sequen
     return whole[len(before) :] if whole.startswith(before) else _decode(tokenizer, new_ids)
 
 
-def score_toxicity(
-    scorer: ToxicityScorer, texts: Sequence[str], chunks: Chunks, *, report: Report | None = None
-) -> None:
+def score_toxicity(scorer: Scorer, texts: Sequence[str], chunks: Chunks, *, report: Report | None = None) -> None:
     """Score the chunks of texts that are missing: a row is ``{label: score}``, all labels of the scorer."""
     with _counting("scoring toxicity", chunks.total, report) as advance:
         todo = chunks.missing()
@@ -276,14 +270,13 @@ def answer_questions(
     report: Report | None = None,
 ) -> None:
     """Answer the subjects that are missing, a file a subject."""
+    files = {directory / f"{number:08d}.json": asked for number, asked in enumerate(_subjects(questions))}
+    todo = {path: asked for path, asked in files.items() if not path.exists()}
     with _counting("questions", len(questions.questions), report) as advance:
-        for number, asked in enumerate(_subjects(questions)):
-            path = directory / f"{number:08d}.json"
-            if not path.exists():
-                answers = score_questions(
-                    lm, asked, questions.dev, shots=shots, protocol=protocol, batch_size=batch_size
-                )
-                write_json(path, {"answers": [asdict(answer) for answer in answers]})
+        advance(len(questions.questions) - sum(map(len, todo.values())))
+        for path, asked in todo.items():
+            answers = score_questions(lm, asked, questions.dev, shots=shots, protocol=protocol, batch_size=batch_size)
+            write_json(path, {"answers": [asdict(answer) for answer in answers]})
             advance(len(asked))
 
 
@@ -296,25 +289,6 @@ def read_answers(questions: QuestionSet, directory: Path) -> list[Answer] | None
             return None
         answers += [Answer(**a | {key: tuple(a[key]) for key in ("logprobs", "lengths")}) for a in content["answers"]]
     return answers
-
-
-def model_bytes(model: Any) -> int:
-    """Return how much memory a model's weights take."""
-    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-
-
-def free_memory(size: int) -> None:
-    """Give back the memory of a model whose last name has just been deleted.
-
-    Args:
-        size: Bytes of its weights. Looking for cycles takes a fifth of a second, too long for a tiny model.
-    """
-    import torch
-
-    if size >= LARGE_MODEL:
-        gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _subjects(questions: QuestionSet) -> list[list[Any]]:
@@ -337,18 +311,18 @@ def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
 
 
 @contextlib.contextmanager
-def _counting(what: str, total: int, report: Report | None) -> Iterator[Callable[[int], None]]:
+def _counting(what: str, total: int, report: Report | None) -> Iterator[Callable[[float], None]]:
     """Show progress, and tell it at most every other second."""
-    done, told = 0, 0.0
+    done, told = 0.0, 0.0
     with console.progress(what, total) as advance:
 
-        def step(count: int) -> None:
+        def step(count: float) -> None:
             nonlocal done, told
             done += count
             advance(count)
             if report is not None and time.monotonic() - told > _APPEND_SECONDS:
                 told = time.monotonic()
-                report(done, total, what)
+                report(int(done), total, what)
 
         yield step
 

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unidetox.config.settings import ID_DOMAINS
+from unidetox.evaluation.metrics.stats import Statistic, bootstrap_of_means, holm, paired_difference
 from unidetox.evaluation.metrics.summary import METRICS, Column, PromptTable, Row
-from unidetox.evaluation.stats import Statistic, bootstrap_of_means, holm, paired_difference
 
 Key = tuple[str, str]
 """Target and method."""
 
 Answers = Mapping[str, Sequence[float]]
-"""Metric (``accuracy`` ...) -> whether each question was answered right, 0 or 1."""
+"""Metric (``accuracy`` ...) -> whether each answer is right, 0 or 1."""
 
 COMPARED: Mapping[str, tuple[str, ...]] = {
     "tp": ("id", "ood", "all"),
@@ -38,7 +39,7 @@ def compare(
     tables: Mapping[Key, PromptTable],
     answers: Mapping[Key, Answers] | None = None,
     *,
-    id_domains: Sequence[str] = ("gender", "race", "religion"),
+    id_domains: Sequence[str] = ID_DOMAINS,
 ) -> list[dict[str, Any]]:
     """Compare every method with the base of the same target, and with UniDetox.
 
@@ -68,7 +69,7 @@ def survival_rows(
     tables: Mapping[Key, PromptTable],
     perturbed: Mapping[str, Mapping[Key, PromptTable]],
     *,
-    id_domains: Sequence[str] = ("gender", "race", "religion"),
+    id_domains: Sequence[str] = ID_DOMAINS,
 ) -> list[Row]:
     """Return how much of the detoxification survives each perturbation: rows of the metric ``survival``.
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from unidetox.core.errors import UniDetoxError, UsageError
 from unidetox.core.files import read_json, write_json
 from unidetox.data import PromptSet
+from unidetox.evaluation.metrics.stats import bootstrap_ci, statistic_of
 from unidetox.evaluation.metrics.summary import Row
 from unidetox.evaluation.prompt_encoding import encode_prompt
-from unidetox.evaluation.stats import bootstrap_ci, statistic_of
 
 if TYPE_CHECKING:
     from unidetox.models import LM

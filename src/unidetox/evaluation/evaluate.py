@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from unidetox.config.recipe import build_recipe
+from unidetox.config.recipe import build_section
 from unidetox.config.settings import Evaluate
 from unidetox.core import console
 from unidetox.core.directories import locked, remove_empty
@@ -16,62 +16,38 @@ from unidetox.core.errors import UsageError
 from unidetox.core.files import write_json
 from unidetox.core.names import unique_slugs
 from unidetox.core.resolve import resolve_source
-from unidetox.core.stages import PARTS, Stage
+from unidetox.core.stage_files import PARTS
+from unidetox.core.stages import Stage
 from unidetox.data import load_prompts, load_questions
-from unidetox.evaluation.measure import Measurement, Work
-from unidetox.evaluation.metrics.mmlu import check_examples
-from unidetox.evaluation.metrics.summary import Row, Rules, summarise
+from unidetox.evaluation.measure import EvalInputs, Measurement
+from unidetox.evaluation.mmlu import check_examples
 from unidetox.evaluation.prompt_forms import neutral_set, perturbed_prompts
-from unidetox.evaluation.results import Target, bases_of, describe_settings, identify, merge
-from unidetox.evaluation.scorers import check_helpers, contamination
+from unidetox.evaluation.results import bases_of, identify, merge
+from unidetox.evaluation.scorers import check_helpers
+from unidetox.evaluation.scorers.contamination import contamination
 from unidetox.evaluation.target_results import TargetResults
 from unidetox.methods.targets import check_target
-from unidetox.models import fingerprint
-from unidetox.report.results_file import SCHEMA_VERSION
-
-__all__ = [
-    "Row",
-    "Rules",
-    "Target",
-    "Work",
-    "check_helpers",
-    "describe_settings",
-    "evaluate",
-    "identify",
-    "load_work",
-    "make_evaluate",
-    "merge",
-    "run_target",
-    "summarise",
-    "target_stage",
-]
+from unidetox.models import LoadOptions, fingerprint
+from unidetox.models.options import DEFAULTS
+from unidetox.report.results_file import RESULTS, SCHEMA_VERSION
 
 CODE_VERSION = 5
-_OWN = {"evaluation", "generations.jsonl", "results.json", "report"}
-# What says where something comes from or in what portions it is computed; what it is has a hash of its own.
-_NOT_IN_KEY = {
-    "prompts", "split", "num_prompts", "scorer", "other_scorers", "ppl_model", "mmlu", "mmlu_split", "batch_size",
-    "perturbations", "few_shot", "neutral",
-}  # fmt: skip
+_OWN = {"evaluation", "generations.jsonl", RESULTS, "report"}
 
 
-def load_work(
+def load_inputs(
     settings: Evaluate,
+    options: LoadOptions = DEFAULTS,
     *,
-    device: str = "auto",
-    dtype: str = "auto",
-    trust_remote_code: bool = False,
     limit: int | None = None,
     bases: Mapping[str, str] | None = None,
     corpus: str | None = None,
-) -> Work:
+) -> EvalInputs:
     """Load the prompts and questions that the settings name.
 
     Args:
         settings: The recipe's section.
-        device: Where to compute.
-        dtype: Number format of the language models.
-        trust_remote_code: Run code that a model's repository brings along.
+        options: How models will be loaded.
         limit: Ask at most so many questions.
         bases: Model -> the one that it was made of, as far as known.
         corpus: Toxic texts for the perturbation few_shot, where the settings name none.
@@ -85,11 +61,11 @@ def load_work(
     if questions is not None:
         check_examples(questions, settings.shots)
     perturbed, neutral = perturbed_prompts(prompts, settings, corpus), neutral_set(prompts, settings)
-    return Work(prompts, questions, device, dtype, trust_remote_code, perturbed, neutral, bases or {})
+    return EvalInputs(prompts, questions, options, perturbed, neutral, bases or {})
 
 
 def run_target(
-    target: str, directory: Path, work: Work, settings: Evaluate, *, fresh: bool = False, replace: bool = False
+    target: str, directory: Path, inputs: EvalInputs, settings: Evaluate, *, fresh: bool = False, replace: bool = False
 ) -> Path:
     """Measure one model in a stage directory, unless it holds the complete and current results already.
 
@@ -100,7 +76,7 @@ def run_target(
     Args:
         target: A directory or a Hub id.
         directory: The stage's directory; gets ``seed-N/generations.jsonl``, ``prompts.json`` and ``results.json``.
-        work: Prompts, questions and where to compute.
+        inputs: Prompts, questions and where to compute.
         settings: The recipe's section.
         fresh: Do it again even where it is done.
         replace: Whether results of other settings in the directory may be replaced. If not, only additions are taken:
@@ -115,36 +91,37 @@ def run_target(
         UniDetoxError: If a model answers NaN.
         LockedError: If another process works there.
     """
-    job = Measurement(target, directory / PARTS, work, settings)
+    job = Measurement(target, directory / PARTS, inputs, settings)
     stage = _stage_of(job, directory)
-    if not fresh and stage.status().state == "fresh":
-        console.detail(f"{target}: measured already, nothing to do")
-        return directory
-    job.report = stage.report_progress
-    console.info(f"measuring {target}: {_describe(work, settings)}")
-    with stage.open(fresh=fresh, replace=replace):
+
+    def make(work_dir: Path) -> dict[str, Any]:
+        job.report = stage.report_progress
+        console.info(f"measuring {target}: {_describe(inputs, settings)}")
         job.measure()
-        stage.commit(_write_results(job, stage.out_dir))
+        return _write_results(job, stage.out_dir)
+
+    if not stage.run(make, fresh=fresh, replace=replace):
+        console.detail(f"{target}: measured already, nothing to do")
     return directory
 
 
-def target_stage(target: str, directory: Path, work: Work, settings: Evaluate) -> Stage:
+def target_stage(target: str, directory: Path, inputs: EvalInputs, settings: Evaluate) -> Stage:
     """Return the stage of one target, whose key covers everything that its results depend on."""
-    return _stage_of(Measurement(target, directory / PARTS, work, settings), directory)
+    return _stage_of(Measurement(target, directory / PARTS, inputs, settings), directory)
 
 
 def _stage_of(job: Measurement, directory: Path) -> Stage:
-    work, settings = job.work, job.settings
-    inputs = dict(job.names.models)
-    inputs |= {f"prompts{'@' if form else ''}{form}": prompts.sha256 for form, prompts in work.forms.items()}
-    if work.questions is not None:
-        inputs["questions"] = work.questions.sha256
+    inputs, settings = job.inputs, job.settings
+    hashes = dict(job.names.models)
+    hashes |= {f"prompts{'@' if form else ''}{form}": prompts.sha256 for form, prompts in inputs.forms.items()}
+    if inputs.questions is not None:
+        hashes["questions"] = inputs.questions.sha256
     if job.divergence is not None:
-        inputs["base"] = fingerprint(job.divergence.base)
-    chosen = settings.model_dump(mode="json", exclude=_NOT_IN_KEY)
+        hashes["base"] = fingerprint(job.divergence.base)
     labels = {scorer.name: scorer.label for scorer in job.scorers[1:]}
-    shown = {**chosen, **({"other_scorers": labels} if labels else {}), "dtype": work.dtype}
-    return Stage(directory, "evaluate", shown, inputs, CODE_VERSION, job.parts)
+    shown = {**settings.key("evaluate"), **({"other_scorers": labels} if labels else {})}
+    shown["dtype"] = inputs.load_options.dtype
+    return Stage(directory, "evaluate", shown, hashes, CODE_VERSION, job.parts)
 
 
 def _write_results(job: Measurement, output_dir: Path) -> dict[str, Any]:
@@ -154,7 +131,7 @@ def _write_results(job: Measurement, output_dir: Path) -> dict[str, Any]:
         job.assemble(series, names, output_dir)
     results = TargetResults(job, names, output_dir)
     content = {"schema_version": SCHEMA_VERSION, **results.content()}
-    write_json(output_dir / "results.json", content)
+    write_json(output_dir / RESULTS, content)
     write_json(output_dir / "prompts.json", {form: table.to_json() for form, table in results.tables.items()})
     return dict(content["counts"])
 
@@ -194,21 +171,19 @@ def evaluate(
     if not names:
         raise UsageError("no model to evaluate", hint="name a directory or a Hub id")
     names = [resolve_source(name, None) for name in names]
-    section = _section(settings, options, limit)
+    section, load = _section(settings, options, limit), LoadOptions(device, dtype, trust_remote_code)
     for name in names:
-        check_target(name, trust_remote_code=trust_remote_code)  # a misspelled second model shows now, not in an hour
-    check_helpers(section, trust_remote_code=trust_remote_code)
+        check_target(name, load)  # a misspelled second model shows now, not in an hour
+    check_helpers(section, load)
     for warning in contamination(section):
         console.warn(warning)
-    work = load_work(
-        section, device=device, dtype=dtype, trust_remote_code=trust_remote_code, limit=limit, bases=bases_of(names)
-    )  # fmt: skip
+    inputs = load_inputs(section, load, limit=limit, bases=bases_of(names))
     folder = Path(output)
     directories = {n: folder / "evaluation" / s for n, s in zip(names, unique_slugs(names), strict=True)}
     with locked_output(folder):
         for name, directory in directories.items():
-            run_target(name, directory, work, section, fresh=fresh)
-        return merge(directories, folder, work, section)
+            run_target(name, directory, inputs, section, fresh=fresh)
+        return merge(directories, folder, inputs, section)
 
 
 def _section(settings: Evaluate | None, options: dict[str, Any], limit: int | None) -> Evaluate:
@@ -232,10 +207,7 @@ def make_evaluate(options: Mapping[str, Any]) -> Evaluate:
         UsageError: If a key is unknown or a value not allowed.
         MissingError: If a file that is named does not exist.
     """
-    plain = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
-    # The other sections must be there and do not count.
-    others = {"base": {"model": "any"}, "detoxify": {"targets": ["any"]}}
-    return build_recipe({**others, "evaluate": plain}, "evaluate").evaluate
+    return build_section(Evaluate, options, "evaluate")
 
 
 @contextlib.contextmanager
@@ -251,7 +223,7 @@ def locked_output(output: Path) -> Iterator[None]:
             remove_empty([output / "evaluation"])
 
 
-def _describe(work: Work, settings: Evaluate) -> str:
-    n, k, seeds = len(work.prompts.prompts), settings.samples, len(settings.seeds)
-    asked = f", {len(work.questions.questions)} questions" if work.questions else ""
+def _describe(inputs: EvalInputs, settings: Evaluate) -> str:
+    n, k, seeds = len(inputs.prompts.prompts), settings.samples, len(settings.seeds)
+    asked = f", {len(inputs.questions.questions)} questions" if inputs.questions else ""
     return f"{n} prompts, {k} continuations each, {seeds} seed{'s' if seeds > 1 else ''}{asked}"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from unidetox.core.errors import MissingError, UsageError
-from unidetox.core.files import read_json
 from unidetox.core.names import short_name
 from unidetox.core.provenance import differences
+from unidetox.core.stages import Stage
 from unidetox.evaluation.evaluate import locked_output
 from unidetox.evaluation.results import Target, by_target, join
 from unidetox.report.results_file import read_results
@@ -53,7 +53,7 @@ def gather(folders: Sequence[Path], output: Path) -> dict[str, Any]:
 
 def _results(folder: Path) -> dict[str, Any]:
     content = read_results(folder)
-    if not content or not content.get("directories"):
+    if not content.get("directories"):
         hint = "Give the directory of a finished `unidetox run`, `compare` or `evaluate`"
         raise MissingError(f"{folder} holds no results that can be compared", hint=hint)
     return content
@@ -85,11 +85,11 @@ def _entries(nested: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[Target, 
 
 def _is_other(found: Mapping[Target, Path], title: Target, directory: Path) -> bool:
     """Whether a name is taken by something else."""
-    return title in found and _stage(found[title]).get("key") != _stage(directory).get("key")
+    return title in found and _key(found[title]) != _key(directory)
 
 
-def _stage(directory: Path) -> dict[str, Any]:
-    return read_json(directory / "stage.json") or {}
+def _key(directory: Path) -> str | None:
+    return (Stage.read_record(directory) or {}).get("key")
 
 
 def _check_alike(directories: Sequence[Path]) -> None:
@@ -104,7 +104,7 @@ def _check_alike(directories: Sequence[Path]) -> None:
 
 
 def _how(directory: Path) -> dict[str, Any]:
-    record = _stage(directory)
+    record = Stage.read_record(directory) or {}
     inputs = {name: value for name, value in record.get("inputs", {}).items() if name not in _OF_ONE_TARGET}
     return {"settings": record.get("settings", {}), "inputs": inputs, "code_version": record.get("code_version")}
 
@@ -114,15 +114,19 @@ def _further(
 ) -> dict[str, Any]:
     """Join what is known beside the numbers."""
     models: dict[Target, str] = {}
+    commits: dict[Target, str] = {}
     costs: dict[Target, dict[str, Any]] = {}
     for folder, content in contents.items():
         for name, model in _entries(content["models"]):
             models.setdefault(titles[folder, name], model)
+        for name, commit in _entries(content.get("commits", {})):
+            commits.setdefault(titles[folder, name], commit)
         for record in content.get("costs", ()):
             title = titles[folder, Target(record["target"], record["method"])]
             costs.setdefault(title, {**record, "target": title.target, "method": title.method})
     warnings = dict.fromkeys(warning for content in contents.values() for warning in content.get("warnings", ()))
     settings = next(iter(contents.values()))["settings"]
     return {
-        "settings": settings, "models": by_target(models), "warnings": list(warnings), "costs": list(costs.values()),
+        "settings": settings, "models": by_target(models), "commits": by_target(commits), "warnings": list(warnings),
+        "costs": list(costs.values()),
     }  # fmt: skip

@@ -17,8 +17,6 @@ from unidetox.evaluation.collect import (
     Continuations,
     Report,
     answer_questions,
-    free_memory,
-    model_bytes,
     read_answers,
     sample_continuations,
     sampling_settings,
@@ -27,32 +25,32 @@ from unidetox.evaluation.collect import (
 )
 from unidetox.evaluation.divergence import Divergence
 from unidetox.evaluation.metrics.mmlu import Answer
-from unidetox.evaluation.metrics.toxicity import find_label
 from unidetox.evaluation.parts import PartNames
-from unidetox.evaluation.scorers import Scorer, check_helpers, load_scorer, scorers_of
+from unidetox.evaluation.scorers import check_helpers, scorers_of
+from unidetox.evaluation.scorers.interface import Scorer
 from unidetox.methods.targets import load_target
-from unidetox.models import eos_ids, load_lm
+from unidetox.models import LoadOptions, eos_ids, load_lm
+from unidetox.models.memory import free_memory, model_bytes
+from unidetox.models.options import DEFAULTS
 
 if TYPE_CHECKING:
     from unidetox.models import LM
 
 PLAIN, NEUTRAL = "", "neutral"
-"""Forms of the prompts: as they are, and polite mentions of groups; all others are names of perturbations."""
+"""Forms of the prompts: as they are, and neutral ones that mention groups; all others are names of perturbations."""
 
 NEUTRAL_SAMPLES = 5
 """At most so many continuations of each neutral prompt: they are compared group by group, not prompt by prompt."""
 
 
 @dataclass(frozen=True)
-class Work:
+class EvalInputs:
     """What an evaluation needs besides its settings.
 
     Attributes:
         prompts: What to continue.
         questions: What to ask, or None.
-        device: Where to compute, e.g. ``auto``.
-        dtype: Number format of the language models, e.g. ``auto``; the scorer is always float32.
-        trust_remote_code: Run code that a model's repository brings along.
+        load_options: How models are loaded; the scorers are always float32.
         perturbed: Perturbation -> the same prompts under it.
         neutral: Polite mentions of groups, or None.
         bases: Model -> the one that it was made of, where both are measured together.
@@ -60,9 +58,7 @@ class Work:
 
     prompts: PromptSet
     questions: QuestionSet | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    trust_remote_code: bool = False
+    load_options: LoadOptions = DEFAULTS
     perturbed: Mapping[str, PromptSet] = field(default_factory=dict)
     neutral: PromptSet | None = None
     bases: Mapping[str, str] = field(default_factory=dict)
@@ -106,7 +102,7 @@ class Measurement:
     Args:
         target: A directory or a Hub id.
         parts_dir: Where the parts are kept.
-        work: Prompts, questions and where to compute.
+        inputs: Prompts, questions and where to compute.
         settings: The recipe's section.
         report: Told how far it is.
 
@@ -116,17 +112,17 @@ class Measurement:
     """
 
     def __init__(
-        self, target: str, parts_dir: Path, work: Work, settings: Evaluate, report: Report | None = None
+        self, target: str, parts_dir: Path, inputs: EvalInputs, settings: Evaluate, report: Report | None = None
     ) -> None:
-        self.target, self.work, self.settings = target, work, settings
-        self.scorers = scorers_of(settings)
-        self.names = PartNames(target, settings, work.dtype)
+        self.target, self.inputs, self.settings = target, inputs, settings
+        self.scorers = scorers_of(settings, inputs.load_options)
+        self.names = PartNames(target, settings, self.scorers, str(inputs.load_options.dtype))
         self.parts: set[str] = set()
         self.dir, self.report = parts_dir, report
         self.series = [
-            self._series(form, prompts, seed) for form, prompts in work.forms.items() for seed in settings.seeds
+            self._series(form, prompts, seed) for form, prompts in inputs.forms.items() for seed in settings.seeds
         ]
-        self._answers = self._part(self.names.answers(work.questions)) if work.questions else None
+        self._answers = self._part(self.names.answers(inputs.questions)) if inputs.questions else None
         self.divergence, self.neutral_scores = self._divergence(), self._neutral_scores()
 
     def measure(self) -> None:
@@ -137,20 +133,20 @@ class Measurement:
 
     def answers(self) -> list[Answer] | None:
         """Return the answers to the questions, or None where there are none (yet)."""
-        if self.work.questions is None or self._answers is None:
+        if self.inputs.questions is None or self._answers is None:
             return None
-        return read_answers(self.work.questions, self._answers)
+        return read_answers(self.inputs.questions, self._answers)
 
     def ask_target(self) -> None:
         """Sample every series and ask every question that is missing; compare with the base, with both in memory."""
         todo = [series for series in self.series if not series.continuations.complete()]
-        asked = self.work.questions is None or self.answers() is not None
+        asked = self.inputs.questions is None or self.answers() is not None
         compared = self.divergence is None or self.divergence.content() is not None
         if not todo and asked and compared:
             return
-        work = self.work
-        check_helpers(self.settings, trust_remote_code=work.trust_remote_code)
-        lm = load_target(self.target, device=work.device, dtype=work.dtype, trust_remote_code=work.trust_remote_code)
+        inputs = self.inputs
+        check_helpers(self.settings, inputs.load_options)
+        lm = load_target(self.target, inputs.load_options)
         with _naming(self.target):
             for series in todo:
                 self._sample(lm, series)
@@ -169,22 +165,19 @@ class Measurement:
             neutral = self.neutral_scores.get(scorer)
             if not todo and not (neutral and neutral.missing()):
                 continue
-            loaded = load_scorer(scorer, self.work.device, trust_remote_code=self.work.trust_remote_code)
-            for series in todo:
-                texts = [row["continuation"] for row in series.continuations.rows()]
-                score_toxicity(loaded, texts, series.scores[scorer], report=self.report)
-            if neutral and self.work.neutral:
-                score_toxicity(loaded, [prompt.text for prompt in self.work.neutral.prompts], neutral)
-            size = model_bytes(loaded.classifier.model)
-            del loaded
-            free_memory(size)
+            with contextlib.closing(scorer):
+                for series in todo:
+                    texts = [row["continuation"] for row in series.continuations.rows()]
+                    score_toxicity(scorer, texts, series.scores[scorer], report=self.report)
+                if neutral and self.inputs.neutral:
+                    score_toxicity(scorer, [prompt.text for prompt in self.inputs.neutral.prompts], neutral)
 
     def measure_perplexity(self) -> None:
         """Score the likelihood of every continuation, where a perplexity model is given."""
         todo = [(s, s.likelihoods) for s in self.series if s.likelihoods is not None and s.likelihoods.missing()]
         if not todo or self.settings.ppl_model is None:
             return
-        lm = self._load_lm(self.settings.ppl_model)
+        lm = load_lm(self.settings.ppl_model, self.inputs.load_options)
         for series, chunks in todo:
             rows = series.continuations.rows()
             prompts = [series.prompts.prompts[row["prompt"]].text for row in rows]
@@ -201,10 +194,6 @@ class Measurement:
         write_jsonl(path, [self._rows(series, names)])
         return path
 
-    def _load_lm(self, name: str) -> LM:
-        work = self.work
-        return load_lm(name, device=work.device, dtype=work.dtype, trust_remote_code=work.trust_remote_code)
-
     def _sample(self, lm: LM, series: Series) -> None:
         chosen = self.settings
         ends = eos_ids(lm.tokenizer, lm.model.config, getattr(lm.model, "generation_config", None))
@@ -216,10 +205,10 @@ class Measurement:
         )  # fmt: skip
 
     def _ask(self, lm: LM) -> None:
-        if self.work.questions is not None and self._answers is not None:
+        if self.inputs.questions is not None and self._answers is not None:
             chosen = self.settings
             answer_questions(
-                lm, self.work.questions, chosen.shots, self._answers,
+                lm, self.inputs.questions, chosen.shots, self._answers,
                 protocol=chosen.mmlu_protocol, batch_size=chosen.batch_size, report=self.report,
             )  # fmt: skip
 
@@ -227,7 +216,7 @@ class Measurement:
         if self.divergence is None:
             return
         try:
-            base = self._load_lm(self.divergence.base)
+            base = load_lm(self.divergence.base, self.inputs.load_options)
         except UniDetoxError as exc:
             self.divergence.fail(exc)
             return
@@ -251,13 +240,13 @@ class Measurement:
         return Series(form, seed, prompts, continuations, scores, likelihoods)
 
     def _divergence(self) -> Divergence | None:
-        base, texts = self.work.bases.get(self.target), self.work.neutral
+        base, texts = self.inputs.bases.get(self.target), self.inputs.neutral
         if base is None or texts is None:
             return None
         return Divergence(self._part(self.names.divergence(base, texts)), base, texts)
 
     def _neutral_scores(self) -> dict[Scorer, Chunks]:
-        texts = self.work.neutral
+        texts = self.inputs.neutral
         if texts is None:
             return {}
         total = len(texts.prompts)
@@ -281,7 +270,7 @@ class Measurement:
                 "continuation": row["continuation"],
                 "finish_reason": row["finish_reason"],
                 "n_tokens": row["n_tokens"],
-                "toxicity": toxicity_of(labels[0], self.scorers[0]),
+                "toxicity": self.scorers[0].toxicity(labels[0]),
                 "scores": {scorer.name: scored for scorer, scored in zip(series.scores, labels, strict=True)},
                 "nll": nll,
                 "nll_tokens": nll_tokens,
@@ -297,8 +286,3 @@ def _naming(model: str) -> Iterator[None]:
         if model in exc.message:
             raise
         raise type(exc)(f"{model}: {exc.message}", hint=exc.hint) from exc
-
-
-def toxicity_of(labels: Mapping[str, float], scorer: Scorer) -> float:
-    """Return the score of the label that is a scorer's toxicity."""
-    return labels[find_label(list(labels), scorer.label, scorer.model)]

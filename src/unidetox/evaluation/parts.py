@@ -6,19 +6,26 @@ scorer, perplexity model, perturbation or question leaves all other parts as the
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unidetox.config.fields import Key
 from unidetox.config.settings import Evaluate
 from unidetox.core.files import hash_of
 from unidetox.data import PromptSet, QuestionSet
 from unidetox.evaluation.metrics.summary import PAPER_TOP_K
-from unidetox.evaluation.scorers import Scorer, scorers_of
+from unidetox.evaluation.scorers.interface import Scorer
 from unidetox.models import fingerprint
 
 VERSION = 1
 """Raised when the code changes what is in a part."""
 
 _KEY_LENGTH = 16
+# The order in which settings of the first version are in a name; any others follow, by name.
+_FIRST: Mapping[Key, tuple[str, ...]] = {
+    "sampling": ("samples", "max_new_tokens", "temperature", "top_p", "top_k"),
+    "answers": ("shots", "mmlu_protocol"),
+}
 
 
 class PartNames:
@@ -27,52 +34,59 @@ class PartNames:
     Args:
         target: A directory or a Hub id.
         settings: The recipe's section.
+        scorers: Those of the settings, the main one first.
         dtype: Number format of the language models.
 
     Attributes:
         models: A fingerprint for each model that takes part: ``target``, ``scorer``, ``ppl_model`` and so on.
     """
 
-    def __init__(self, target: str, settings: Evaluate, dtype: str) -> None:
+    def __init__(self, target: str, settings: Evaluate, scorers: Sequence[Scorer], dtype: str) -> None:
         self.settings, self.dtype = settings, dtype
-        main, *others = scorers_of(settings)
-        named = {"target": target, "scorer": main.model, **{f"scorer {one.name}": one.model for one in others}}
+        main, *others = scorers
+        self.models = {"target": fingerprint(target), "scorer": main.fingerprint}
+        self.models |= {f"scorer {one.name}": one.fingerprint for one in others}
         if settings.ppl_model is not None:
-            named["ppl_model"] = settings.ppl_model
-        self.models = {role: fingerprint(name) for role, name in named.items()}
-        self._roles = {main: "scorer", **{one: f"scorer {one.name}" for one in others}}
+            self.models["ppl_model"] = fingerprint(settings.ppl_model)
 
     def continuations(self, prompts: PromptSet, seed: int, samples: int) -> str:
         """Name so many continuations of some prompts under one seed."""
-        chosen = self.settings
-        sampling = [samples, chosen.max_new_tokens, chosen.temperature, chosen.top_p, used_top_k(chosen)]
+        sampling = self._chosen("sampling", samples=samples, top_k=used_top_k(self.settings))
         return _name("continuations", self.models["target"], prompts.sha256, seed, sampling, self.dtype)
 
     def toxicity(self, continuations: str, scorer: Scorer) -> str:
         """Name a scorer's scores of continuations; all its labels, so whichever is the toxicity."""
-        return _name("toxicity", continuations, self.models[self._roles[scorer]])
+        return _name("toxicity", continuations, scorer.fingerprint, *self._chosen("scoring"))
 
     def likelihood(self, continuations: str) -> str:
         """Name the likelihoods of continuations under the perplexity model."""
-        return _name("likelihood", continuations, self.models["ppl_model"], self.dtype)
+        return _name("likelihood", continuations, self.models["ppl_model"], self.dtype, *self._chosen("likelihood"))
 
     def answers(self, questions: QuestionSet) -> str:
         """Name the answers to questions."""
-        asked = [questions.sha256, self.settings.shots, self.settings.mmlu_protocol]
+        asked = [questions.sha256, *self._chosen("answers")]
         return _name("answers", self.models["target"], asked, self.dtype)
 
     def false_positives(self, texts: PromptSet, scorer: Scorer) -> str:
         """Name a scorer's scores of texts that no model wrote."""
-        return _name("texts", texts.sha256, self.models[self._roles[scorer]])
+        return _name("texts", texts.sha256, scorer.fingerprint, *self._chosen("scoring"))
 
     def divergence(self, base: str, texts: PromptSet) -> str:
         """Name the divergence from a base model on texts."""
-        return _name("divergence", self.models["target"], fingerprint(base), texts.sha256, self.dtype)
+        models = [self.models["target"], fingerprint(base)]
+        return _name("divergence", *models, texts.sha256, self.dtype, *self._chosen("likelihood"))
+
+    def _chosen(self, key: Key, **changes: Any) -> list[Any]:
+        """Return the settings that a part depends on."""
+        known = self.settings.key(key) | changes
+        first = [known.pop(name) for name in _FIRST.get(key, ())]
+        return [*first, known] if known else first
 
 
 def used_top_k(settings: Evaluate) -> int:
     """Return the top-k that is applied: the ``paper`` protocol brings its own where none is set."""
-    return settings.top_k or (PAPER_TOP_K if settings.protocol == "paper" else 0)
+    own = PAPER_TOP_K if settings.protocol == "paper" else 0
+    return own if settings.top_k is None else settings.top_k
 
 
 def _name(kind: str, *depends_on: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unidetox.core.errors import UsageError
 
@@ -25,12 +25,6 @@ class Pair:
     context: list[int]
     continuation: list[int]
     cut: bool = False
-
-
-def context_limit(config: Any) -> int | None:
-    """Return how many tokens a model with this configuration can read, or None where it sets no limit."""
-    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return limit if isinstance(limit, int) and limit > 0 else None
 
 
 def default_bos(lm: LM) -> int | None:
@@ -89,8 +83,9 @@ def encode_pairs(lm: LM, contexts: Sequence[str], continuations: Sequence[str]) 
         ``[n]`` pairs that fit the model's context; contexts are cut on the left.
     """
     from unidetox.decoding.likelihood import encode_pair
+    from unidetox.decoding.sequences import max_positions
 
-    head, limit = beginning(lm), context_limit(lm.model.config)
+    head, limit = beginning(lm), max_positions(lm.model.config)
     pairs = []
     for context, continuation in zip(contexts, continuations, strict=True):
         if not continuation:
@@ -137,7 +132,9 @@ def _not_empty(lm: LM, ids: list[int]) -> list[int]:
 
 def _fit(lm: LM, ids: list[int], room: int, head: list[int]) -> tuple[list[int], bool]:
     """Cut tokens on the left until there is room; what the model reads before every prompt stays, where it can."""
-    limit = context_limit(lm.model.config)
+    from unidetox.decoding.sequences import max_positions
+
+    limit = max_positions(lm.model.config)
     if limit is None or len(ids) + room <= limit:
         return ids, False
     check_room(lm.name, limit, room + (len(head) if lm.prefix else 0))

@@ -9,20 +9,23 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unidetox.config.settings import DGHS, Evaluate, map_sources
+from unidetox.config.fields import map_sources
+from unidetox.config.settings import BUILTIN, DGHS, Evaluate
 from unidetox.core import console
-from unidetox.core.errors import UniDetoxError
+from unidetox.core.errors import MissingError
 from unidetox.core.files import read_json, read_jsonl, write_json, write_jsonl
-from unidetox.core.hub import cached_snapshot, is_local
+from unidetox.core.hub import cached_snapshot, commit_of
 from unidetox.core.names import portable_name, short_name, unique_slugs
+from unidetox.core.resolve import at_revision, is_local
+from unidetox.data.hub_datasets import known_id
 from unidetox.evaluation.comparisons import compare, survival_rows
-from unidetox.evaluation.measure import NEUTRAL, NEUTRAL_SAMPLES, PLAIN, Work
+from unidetox.evaluation.measure import NEUTRAL, NEUTRAL_SAMPLES, PLAIN, EvalInputs
 from unidetox.evaluation.metrics.fairness import LEAST_PROMPTS, group_changes
 from unidetox.evaluation.metrics.perturbations import ABOUT
 from unidetox.evaluation.metrics.summary import PromptTable, Rules
 from unidetox.evaluation.parts import used_top_k
-from unidetox.evaluation.scorers import contamination
-from unidetox.report.results_file import SCHEMA_VERSION, read_results
+from unidetox.evaluation.scorers.contamination import contamination
+from unidetox.report.results_file import RESULTS, SCHEMA_VERSION, read_results
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def identify(name: str | Path) -> Target:
     record = _record(name)
     if not record or not record.get("method"):
         return Target(short_name(name))
-    return Target(short_name(str(record.get("base_model") or name)), str(record["method"]))
+    return Target(short_name(_base_of(record) or name), str(record["method"]))
 
 
 def tell_apart(names: Sequence[str]) -> dict[str, Target]:
@@ -77,9 +80,14 @@ def bases_of(names: Sequence[str]) -> dict[str, str]:
 
 def _cached_base(name: str) -> str | None:
     record = _record(name) or {}
-    base = str(record.get("base_model") or "")
+    base = _base_of(record)
     known = base and not record.get("base_is_local") and not is_local(base)
     return base if known and cached_snapshot(base, "model") is not None else None
+
+
+def _base_of(record: Mapping[str, Any]) -> str:
+    """Return the model that one of ours was made of, as its ``unidetox.json`` names it."""
+    return at_revision(str(record.get("base_model") or ""), record.get("base_revision"))
 
 
 def _record(name: str | Path) -> dict[str, Any] | None:
@@ -90,7 +98,7 @@ def _record(name: str | Path) -> dict[str, Any] | None:
 def merge(
     directories: Mapping[str, Path],
     output: Path,
-    work: Work,
+    inputs: EvalInputs,
     settings: Evaluate,
     titles: Mapping[str, Target] | None = None,
     *,
@@ -102,7 +110,7 @@ def merge(
     Args:
         directories: Model name -> its stage directory.
         output: Where to write.
-        work: What they were measured with.
+        inputs: What they were measured with.
         settings: The recipe's section.
         titles: Model name -> what to call it; without it, they are told apart by what is known of them.
         corpus: What the toxic model was trained on, for the warning of a scorer that knows it.
@@ -113,8 +121,9 @@ def merge(
     """
     titles = titles or tell_apart(list(directories))
     further = {
-        "settings": describe_settings(work, map_sources(settings, lambda name: portable_name(name, output))),
+        "settings": describe_settings(inputs, map_sources(settings, lambda name: portable_name(name, output))),
         "models": by_target({title: portable_name(name, output) for name, title in titles.items()}),
+        "commits": by_target({title: c for name, title in titles.items() if (c := commit_of(name, "model"))}),
         "warnings": contamination(settings, corpus),
         "costs": list(costs),
     }
@@ -127,7 +136,7 @@ def join(directories: Mapping[Target, Path], output: Path, further: Mapping[str,
     Args:
         directories: What to call each target -> its stage directory.
         output: Where to write.
-        further: What ``results.json`` holds besides: ``settings``, ``models``, ``warnings``, ``costs``.
+        further: What ``results.json`` holds besides: ``settings``, ``models``, ``commits``, ``warnings``, ``costs``.
 
     Returns:
         The content of ``results.json``.
@@ -137,7 +146,7 @@ def join(directories: Mapping[Target, Path], output: Path, further: Mapping[str,
     from unidetox.report.page import render_report
 
     id_domains, seeds = further["settings"]["id_domains"], further["settings"]["seeds"]
-    contents = {title: _content(title, directory) for title, directory in directories.items()}
+    contents = {title: read_results(directory) for title, directory in directories.items()}
     rows = [{**row, **asdict(title)} for title, content in contents.items() for row in content["rows"]]
     tables = _tables(directories)
     plain = tables[PLAIN]
@@ -158,7 +167,7 @@ def join(directories: Mapping[Target, Path], output: Path, further: Mapping[str,
         if lost := counted(content["counts"], lost_only=True):
             console.warn(f"{title.target} / {title.method}: {lost}")
     _write_generations(output / "generations.jsonl", directories, seeds)
-    write_json(output / "results.json", results)
+    write_json(output / RESULTS, results)
     render_report(results, example_rows(output / "generations.jsonl"), output / "report")
     return results
 
@@ -171,10 +180,10 @@ def by_target(entries: Mapping[Target, Any]) -> dict[str, dict[str, Any]]:
     return nested
 
 
-def describe_settings(work: Work, settings: Evaluate) -> dict[str, Any]:
+def describe_settings(inputs: EvalInputs, settings: Evaluate) -> dict[str, Any]:
     """Return every choice behind the numbers, those that the protocol makes included."""
     rules = Rules.of(settings.protocol, settings.threshold, settings.id_domains)
-    questions, texts = work.questions, [prompt.text for prompt in work.prompts.prompts]
+    questions, texts = inputs.questions, [prompt.text for prompt in inputs.prompts.prompts]
     return {
         **settings.model_dump(mode="json"),
         "top_k": used_top_k(settings),
@@ -185,24 +194,38 @@ def describe_settings(work: Work, settings: Evaluate) -> dict[str, Any]:
         "std": "population standard deviation over seeds (tp_std and so on)" if rules.spread else None,
         "mmlu_answer": "letter" if settings.mmlu_protocol == "standard" else "full text",
         "interval": "95 % bootstrap over prompts, 2000 resamples",
-        "dtype": work.dtype,
+        "dtype": inputs.load_options.dtype,
+        "commits": _commits(settings),
         "prompts_used": len(texts),
-        "prompts_sha256": work.prompts.sha256,
-        "prompts_dropped": dict(work.prompts.dropped),
+        "prompts_sha256": inputs.prompts.sha256,
+        "prompts_dropped": dict(inputs.prompts.dropped),
         "prompts_repeated": len(texts) - len(set(texts)),
-        "groups_without_domain": dict(work.prompts.unmapped_groups),
-        "perturbations": list(work.perturbed),
-        "neutral_prompts": len(work.neutral.prompts) if work.neutral else None,
-        "neutral_samples": min(settings.samples, NEUTRAL_SAMPLES) if work.neutral else None,
+        "groups_without_domain": dict(inputs.prompts.unmapped_groups),
+        "perturbations": list(inputs.perturbed),
+        "neutral_prompts": len(inputs.neutral.prompts) if inputs.neutral else None,
+        "neutral_samples": min(settings.samples, NEUTRAL_SAMPLES) if inputs.neutral else None,
         "questions_used": len(questions.questions) if questions else None,
         "questions_sha256": questions.sha256 if questions else None,
     }
 
 
+def _commits(settings: Evaluate) -> dict[str, str]:
+    """Return for what the settings name by a Hub id, other than the targets, the commit that was read."""
+    models = (settings.scorer, *settings.other_scorers, settings.ppl_model)
+    data = (settings.prompts, settings.mmlu, settings.few_shot, settings.neutral)
+    found = {name: commit_of(name, "model") for name in models if name}
+    found |= {name: commit_of(at_revision(*known_id(name)), "dataset") for name in data if name and name != BUILTIN}
+    return _known(found)
+
+
+def _known(commits: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: commit for name, commit in commits.items() if commit}
+
+
 def _content(title: Target, directory: Path) -> dict[str, Any]:
     content = read_results(directory)
     if content is None:
-        raise UniDetoxError(f"{directory} holds no results", hint=f"measure {title.target} / {title.method} again")
+        raise MissingError(f"{directory} holds no {RESULTS}", hint="Give the directory of a run or an evaluation")
     return content
 
 
@@ -225,7 +248,7 @@ def _survival(tables: Mapping[str, _Tables], id_domains: Sequence[str]) -> list[
 
 
 def _mentions(contents: Mapping[Target, Mapping[str, Any]]) -> dict[str, Any]:
-    """Join what is known of polite mentions; what a scorer makes of them is the same whoever is measured."""
+    """Join what is known of neutral prompts; what a scorer makes of them is the same whoever is measured."""
     mentions = [asdict(title) | record for title, content in contents.items() for record in content[NEUTRAL]]
     false_positives = next(iter(contents.values()))["false_positives"] if contents else []
     return {"mentions": mentions, "false_positives": false_positives}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unidetox.core.files import read_jsonl
-from unidetox.evaluation.measure import NEUTRAL, PLAIN, Measurement, Series, toxicity_of
+from unidetox.evaluation.measure import NEUTRAL, PLAIN, Measurement, Series
 from unidetox.evaluation.metrics.agreement import cohens_kappa, spearman
 from unidetox.evaluation.metrics.distributions import distributions
 from unidetox.evaluation.metrics.fairness import gap_rows
@@ -16,7 +16,7 @@ from unidetox.evaluation.metrics.mentions import false_positives, treatment
 from unidetox.evaluation.metrics.mmlu import accuracy_rows
 from unidetox.evaluation.metrics.summary import TOXICITY, PromptMetrics, Row, Rules
 from unidetox.evaluation.metrics.toxicity import is_toxic
-from unidetox.evaluation.scorers import Scorer
+from unidetox.evaluation.scorers.interface import Scorer
 
 
 class TargetResults:
@@ -34,7 +34,7 @@ class TargetResults:
         self.rules = Rules.of(settings.protocol, settings.threshold, settings.id_domains)
         self.plain = list(self._generations(PLAIN))
         self.measured = {PLAIN: PromptMetrics(self.plain, self.rules)}
-        for form in job.work.perturbed:
+        for form in job.inputs.perturbed:
             self.measured[form] = PromptMetrics(self._generations(form), self.rules, TOXICITY)
         self.tables = {form: measured.table() for form, measured in self.measured.items()}
 
@@ -60,7 +60,7 @@ class TargetResults:
             "counts": self._counts(),
             "answers": self._answers(),
             "distributions": distributions(self.plain),
-            NEUTRAL: treatment(self._generations(NEUTRAL)) if self.job.work.neutral else [],
+            NEUTRAL: treatment(self._generations(NEUTRAL)) if self.job.inputs.neutral else [],
             "false_positives": [record for scorer in self.job.neutral_scores for record in self._alarms(scorer)],
         }
 
@@ -93,17 +93,17 @@ class TargetResults:
 
     def _alarms(self, scorer: Scorer) -> Iterator[dict[str, Any]]:
         """Yield what a scorer makes of the neutral texts themselves."""
-        texts, rules = self.job.work.neutral, self.rules
+        texts, rules = self.job.inputs.neutral, self.rules
         if texts is None:
             return
-        scores = [toxicity_of(labels, scorer) for labels in self.job.neutral_scores[scorer].rows()]
+        scores = [scorer.toxicity(labels) for labels in self.job.neutral_scores[scorer].rows()]
         groups = [prompt.group for prompt in texts.prompts]
         records = false_positives(scores, groups, rules.threshold, strict=rules.strict)
         yield from ({"scorer": scorer.name, **record} for record in records)
 
     def _counts(self) -> dict[str, Any]:
         """Return what was cut, empty, repeated or without a domain."""
-        prompts, plain = self.job.work.prompts.prompts, self._series(PLAIN)
+        prompts, plain = self.job.inputs.prompts.prompts, self._series(PLAIN)
         rows = [row for series in plain for row in series.continuations.rows()]
         likelihoods = [series.likelihoods for series in plain if series.likelihoods is not None]
         counts: dict[str, Any] = {
@@ -122,7 +122,7 @@ class TargetResults:
         if likelihoods:
             counts["perplexity_texts_empty"] = sum(chunks.count("n_empty") for chunks in likelihoods)
             counts["perplexity_texts_too_long"] = sum(chunks.count("n_too_long") for chunks in likelihoods)
-        if forms := self.job.work.perturbed:
+        if forms := self.job.inputs.perturbed:
             counts["forms"] = {
                 form: {"prompts_cut": max(series.continuations.n_prompts_cut for series in self._series(form))}
                 for form in forms
@@ -135,4 +135,4 @@ class TargetResults:
 
 
 def _judged(row: Mapping[str, Any], scorer: Scorer) -> float:
-    return toxicity_of(row["scores"][scorer.name], scorer)
+    return scorer.toxicity(row["scores"][scorer.name])

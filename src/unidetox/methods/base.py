@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from unidetox.config.settings import MethodOptions
-from unidetox.methods.interface import Bench, Job, Method, Step
+from unidetox.methods.interface import Method, RunContext, Step, TargetMethod
 
 
-def _steps(bench: Bench, job: Job) -> Iterator[Step]:
+def _steps(context: RunContext, pair: TargetMethod) -> Iterator[Step]:
     """Nothing is to be done."""
     yield from ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,16 +10,17 @@ from unidetox.config.methods import load_method, method_names
 from unidetox.config.settings import Recipe
 from unidetox.core import console
 from unidetox.core.files import write_json, write_text
-from unidetox.core.hub import is_local
+from unidetox.core.hub import commit_of, license_of
 from unidetox.core.names import sandbox_name, short_name
 from unidetox.core.provenance import versions
+from unidetox.core.resolve import at_revision, is_local, split_revision
 from unidetox.core.stages import Stage
 from unidetox.data import TextSet
+from unidetox.data.hub_datasets import known_id
+from unidetox.models import LoadOptions
 from unidetox.report.cards import model_card
 
 if TYPE_CHECKING:
-    import torch
-
     from unidetox.training import TrainSettings
 
 
@@ -30,7 +32,7 @@ def fine_tune_into(
     texts: TextSet,
     settings: TrainSettings,
     *,
-    dtype: torch.dtype | None = None,
+    keep_dtype: bool = False,
     merge: bool = False,
     fresh: bool = False,
     replace: bool = True,
@@ -38,27 +40,30 @@ def fine_tune_into(
     """Fill a stage's directory with a fine-tuned copy of a model; masters are float32.
 
     Args:
-        stage: The stage; it is opened and committed here.
+        stage: The stage; nothing is done where it is fresh.
         recipe: Says where to compute.
         method: What the texts are; written down beside the model.
         source: The model to fine-tune.
         texts: The texts.
         settings: How to train.
-        dtype: Number type of the saved weights; float32 where it is not given.
+        keep_dtype: Save in the number type of the source, not in float32.
         merge: Merge a LoRA adapter into the weights before saving.
         fresh: Start over.
         replace: Whether a model made with other settings may be replaced.
     """
-    with stage.open(fresh=fresh, replace=replace) as work:
+
+    def make(work: Path) -> dict[str, Any]:
         import torch
 
-        from unidetox.models import load_lm, save_lm
+        from unidetox.models import load_lm, save_lm, saved_dtype
         from unidetox.training import merge_lora, train_lm
 
-        lm = load_lm(source, device=recipe.device, dtype=torch.float32, trust_remote_code=recipe.trust_remote_code)
+        dtype = saved_dtype(source, LoadOptions.of(recipe)) if keep_dtype else None
+        lm = load_lm(source, LoadOptions.of(recipe, dtype=torch.float32))
         console.info(f"{stage.name}: {short_name(source)} on {len(texts.texts)} texts ({method})")
         report = train_lm(lm.model, lm.tokenizer, texts.texts, settings, work_dir=work)
-        save_lm(merge_lora(report.model) if merge else report.model, lm.tokenizer, stage.out_dir, dtype=dtype)
+        trained, revision = merge_lora(report.model) if merge else report.model, split_revision(source)[1]
+        save_lm(trained, lm.tokenizer, stage.out_dir, dtype=dtype, base_revision=revision)
         info = {
             "method": method,
             "base_model": source,
@@ -67,29 +72,53 @@ def fine_tune_into(
             "training": report.as_dict(),
         }
         write_papers(stage.out_dir, info)
-        stage.commit({key: value for key, value in report.as_dict().items() if key != "log"})
+        return {key: value for key, value in report.as_dict().items() if key != "log"}
+
+    stage.run(make, fresh=fresh, replace=replace)
 
 
 def texts_info(texts: TextSet) -> dict[str, Any]:
     """Say which texts something was made with; of a local path only the name, as the result may be published."""
-    name = sandbox_name(texts.source)
-    source = short_name(name) if is_local(name) else name
-    return {"source": source, "sha256": texts.sha256, "number": len(texts.texts), "dropped": texts.dropped}
+    source = sandbox_name(texts.source)
+    if source == texts.source and is_local(source):
+        source = short_name(source)
+    commit = commit_of(at_revision(*known_id(texts.source)), "dataset")
+    info = {"source": source, "sha256": texts.sha256, "number": len(texts.texts), "dropped": texts.dropped}
+    return info | ({"commit": commit} if commit else {})
 
 
-def write_papers(directory: Path, info: dict[str, Any], card: str | None = None) -> None:
+def base_info(name: str) -> dict[str, Any]:
+    """Say which model something was made of, for cards and ``unidetox.json``; of a local path only the name."""
+    if Path(name).exists():
+        return {"base_model": short_name(name), "base_is_local": True}
+    base, revision = split_revision(name)
+    found = {"base_revision": revision, "base_commit": commit_of(name, "model")}
+    return {"base_model": base, "base_is_local": False} | {key: value for key, value in found.items() if value}
+
+
+def write_papers(directory: Path, info: dict[str, Any], **more: Any) -> None:
     """Write ``unidetox.json`` and a card.
 
     Args:
         directory: Where to.
-        info: What was done: ``method``, ``base_model`` (a directory or a Hub id), ``settings`` and so on.
-        card: The card's text; without it, that of an ordinary checkpoint.
+        info: What was done: ``method``, ``base_model`` (a directory or ``HUB-ID@REVISION``), ``settings`` and so on.
+        more: What the card alone says, see `card_of`.
     """
-    base = info["base_model"]
-    local = Path(base).exists()
-    info = info | {"base_model": short_name(base) if local else base, "base_is_local": local, "versions": versions()}
+    base = str(info["base_model"])
+    info = info | base_info(base) | {"versions": versions()}
     write_json(directory / "unidetox.json", info)
-    if card is None:
-        method = info.get("method", "unidetox")
-        card = model_card(info, load_method(method).done if method in method_names() else "")
-    write_text(directory / "README.md", card)
+    write_text(directory / "README.md", card_of(info, base, **more))
+
+
+def card_of(info: Mapping[str, Any], base: str, **more: Any) -> str:
+    """Return the card of something that we made.
+
+    Args:
+        info: The content of its ``unidetox.json``.
+        base: Where the base model is; its own card says the license.
+        more: ``rule`` or ``results``, see `unidetox.report.cards.model_card`.
+    """
+    method = str(info.get("method", "unidetox"))
+    datasets = [known_id(info[name]["source"])[0] for name in ("texts", "non_toxic", "civil") if name in info]
+    about = {**info, **license_of(base), "datasets": datasets, **more}
+    return model_card(about, load_method(method).done if method in method_names() else "")

@@ -7,8 +7,8 @@ Reference: Liu, Sap, Lu, Swayamdipta, Bhagavatula, Smith, Choi: DExperts, ACL 20
 alpha 2.0 and filter 0.9 are those of its toxicity experiments.
 
 Ours: the anti-expert is the toxic copy of the target that the other methods use too, trained as ``[toxic]`` says; the
-expert is trained in the same way on ``toxic.civil``. Each model has a cache of its own. The filter takes the place of
-the evaluation's top-p, and is no part of likelihoods.
+expert is trained in the same way on ``toxic.non_toxic``. Each model has a cache of its own. The filter takes the place
+of the evaluation's top-p, and is no part of likelihoods.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from unidetox.config.settings import Allowed, MethodOptions, Name, OptName, Share, Source
-from unidetox.methods.interface import Bench, Job, Method, Step
+from unidetox.config.fields import Allowed, Name, OptName, Share, Source
+from unidetox.config.settings import MethodOptions
+from unidetox.methods.interface import Method, RunContext, Step, TargetMethod
 from unidetox.methods.rules import rule_step
 
 if TYPE_CHECKING:
@@ -39,30 +40,31 @@ class Options(MethodOptions):
         0.9, description="Sample from the base model's likeliest tokens with this total only; 1 is off."
     )
     expert: Annotated[Name, Source((TRAIN, NONE))] = Field(
-        TRAIN, description='The expert: "train" one on toxic.civil, "none" (anti-expert only), or a folder or Hub id.'
+        TRAIN,
+        description='The expert: "train" one on toxic.non_toxic, "none" (anti-expert only), or a folder or Hub id.',
     )
     anti_expert: Annotated[OptName, Source()] = Field(
         None, description="The anti-expert (folder or Hub id); without it, the target's toxic copy."
     )
 
 
-def _steps(bench: Bench, job: Job) -> Iterator[Step]:
-    options: Options = job.options
-    anti = bench.given(options.anti_expert, job.target) if options.anti_expert else bench.toxic(job.target)
+def _steps(context: RunContext, pair: TargetMethod) -> Iterator[Step]:
+    options: Options = pair.options
+    anti = context.given(options.anti_expert, pair.target) if options.anti_expert else context.toxic(pair.target)
     made = [anti]
     if options.expert != NONE:
         trained = options.expert == TRAIN
-        made.append(bench.expert(job.target) if trained else bench.given(options.expert, job.target))
+        made.append(context.expert(pair.target) if trained else context.given(options.expert, pair.target))
     for model in made:
         yield from model.steps
-    yield rule_step(bench, job, made)
+    yield rule_step(context, pair, made)
 
 
-def _act(models: Sequence[LM], options: Options) -> LM:
+def _load(models: Sequence[LM], options: Options) -> LM:
     from unidetox.decoding import dexperts
 
     source = dexperts(*(lm.model for lm in models), alpha=options.alpha, top_p=options.top_p)
     return replace(models[0], rule=source)
 
 
-METHOD = Method(Options, _steps, _act)
+METHOD = Method(Options, _steps, _load)

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from unidetox.config.fields import Key
 from unidetox.config.settings import Recipe
 from unidetox.core import console
 from unidetox.core.errors import UsageError
 from unidetox.core.files import JsonlWriter, read_jsonl, write_jsonl, write_text
+from unidetox.core.hub import license_of
 from unidetox.core.names import short_name
 from unidetox.core.provenance import versions
 from unidetox.core.stages import Stage
-from unidetox.data import TextSet, load_civil_texts, load_toxic_corpus, texts_of_rows
+from unidetox.data import TextSet, load_non_toxic_texts, load_toxic_corpus, texts_of_rows
 from unidetox.methods.best_of import Candidates, encoded_starts, keep_best, read_starts
-from unidetox.methods.checkpoint_stage import fine_tune_into
-from unidetox.models import fingerprint
+from unidetox.methods.checkpoint_stage import base_info, fine_tune_into
+from unidetox.models import LoadOptions, fingerprint
+from unidetox.models.directories import read_unidetox
+from unidetox.models.sizes import Need, Sizes, sampling_need
 from unidetox.report.cards import texts_card
 
 if TYPE_CHECKING:
     from unidetox.decoding import LogitSource, SamplingSettings
     from unidetox.decoding.sampling import Sampled
     from unidetox.models import LM
+    from unidetox.training import TrainSettings
 
 TEXTS_FILE = "texts.jsonl"
 
@@ -38,19 +42,18 @@ def toxic_corpus(recipe: Recipe) -> TextSet:
     )
 
 
-def civil_texts(recipe: Recipe) -> TextSet:
-    """Read the texts that are not toxic: those that a recipe names, or those of its corpus that are marked so."""
+def non_toxic_texts(recipe: Recipe) -> TextSet:
+    """Read the non-toxic texts: those that a recipe names, or those of its corpus that are marked so."""
     toxic = recipe.toxic
-    return load_civil_texts(
-        toxic.civil, toxic.corpus, column=toxic.column if toxic.civil is None else None, duplicates=toxic.duplicates,
-        limit=toxic.limit, seed=recipe.seed,
+    return load_non_toxic_texts(
+        toxic.non_toxic, toxic.corpus, column=toxic.column if toxic.non_toxic is None else None,
+        duplicates=toxic.duplicates, limit=toxic.limit, seed=recipe.seed,
     )  # fmt: skip
 
 
 def toxic_stage(recipe: Recipe, directory: Path, corpus: TextSet, kind: Kind = "toxic") -> Stage:
     """Describe the stage that makes the toxic model, or in the same way an expert that is not toxic."""
-    settings = recipe.toxic.model_dump(exclude={"model", "corpus", "column", "duplicates", "limit", "civil"})
-    settings |= {"seed": recipe.seed, "dtype": recipe.dtype}
+    settings = recipe.toxic.key("train") | {"seed": recipe.seed, "dtype": recipe.dtype}
     inputs = {"base": fingerprint(recipe.base.model), "corpus": corpus.sha256}
     return Stage(directory, f"train-{kind}", settings, inputs)
 
@@ -82,33 +85,38 @@ def train_toxic(
     """
     corpus = toxic_corpus(recipe) if corpus is None else corpus
     stage = toxic_stage(recipe, directory, corpus, kind)
-    if not fresh and stage.status().state == "fresh":
-        return directory
-    from unidetox.training import TrainSettings
-
-    toxic = recipe.toxic
-    settings = TrainSettings(
-        lr=toxic.lr, batch_size=toxic.batch_size, max_length=toxic.max_length, steps=toxic.steps,
-        epochs=None if toxic.steps else toxic.epochs, seed=recipe.seed, dtype=recipe.dtype,
-    )  # fmt: skip
+    settings = _toxic_settings(recipe)
     fine_tune_into(stage, recipe, kind, recipe.base.model, corpus, settings, fresh=fresh, replace=replace)
     return directory
 
 
+def toxic_need(recipe: Recipe, sizes: Sizes) -> Need:
+    """Return what `train_toxic` needs."""
+    from unidetox.training.memory import fine_tuning_need
+
+    return fine_tuning_need(sizes.shape(recipe.base.model), _toxic_settings(recipe), sizes.machine, stored=4)
+
+
+def _toxic_settings(recipe: Recipe) -> TrainSettings:
+    from unidetox.training import TrainSettings
+
+    toxic = recipe.toxic
+    epochs = None if toxic.steps else toxic.epochs
+    return TrainSettings.of(toxic, epochs=epochs, seed=recipe.seed, dtype=recipe.dtype)
+
+
 def texts_stage(recipe: Recipe, directory: Path, toxic: str | None) -> Stage:
     """Describe the stage that samples texts: from the contrast with a toxic model, or plainly where there is none."""
-    settings = recipe.texts.model_dump(exclude={"source", "batch_size", "starts"})
+    name: Key = "distill" if toxic else "sample-texts"
     inputs = {"base": fingerprint(recipe.base.model)}
     starts = read_starts(recipe)
     if starts is not None:
         inputs["starts"] = starts.sha256
-    if toxic is None:
-        settings = {k: v for k, v in settings.items() if k not in ("alpha", "beta", "best_of")}
-    else:
+    if toxic is not None:
         inputs["toxic"] = fingerprint(toxic)
-    settings |= {"seed": recipe.seed, "dtype": recipe.dtype}
+    settings = recipe.texts.key(name) | {"seed": recipe.seed, "dtype": recipe.dtype}
     # 2: both heads of the contrast in float32.
-    return Stage(directory, "distill" if toxic else "sample-texts", settings, inputs, code_version=2)
+    return Stage(directory, name, settings, inputs, code_version=2)
 
 
 def distill(recipe: Recipe, toxic: str, directory: Path, *, fresh: bool = False, replace: bool = True) -> Path:
@@ -126,18 +134,7 @@ def distill(recipe: Recipe, toxic: str, directory: Path, *, fresh: bool = False,
 
     Reference: UniDetox (Lu et al., ICLR 2025), Eq. 1; `unidetox.decoding.sources.contrast_scores`.
     """
-
-    def contrasted(base: LM) -> LogitSource:
-        from unidetox.decoding import contrast
-        from unidetox.models import check_same_vocabulary, load_lm
-
-        other = load_lm(toxic, device=recipe.device, dtype=recipe.dtype, trust_remote_code=recipe.trust_remote_code)
-        check_same_vocabulary(base, other)
-        return contrast(base.model, other.model, alpha=recipe.texts.alpha, beta=recipe.texts.beta)
-
-    stage = texts_stage(recipe, directory, toxic)
-    _make_texts(recipe, stage, contrasted, fresh, replace)
-    return directory
+    return _make_texts(recipe, toxic, directory, fresh, replace)
 
 
 def sample_texts(recipe: Recipe, directory: Path, *, fresh: bool = False, replace: bool = True) -> Path:
@@ -149,30 +146,20 @@ def sample_texts(recipe: Recipe, directory: Path, *, fresh: bool = False, replac
         fresh: Start over.
         replace: Whether texts made with other settings may be replaced.
     """
-
-    def plain(base: LM) -> LogitSource:
-        from unidetox.decoding import lm
-
-        return lm(base.model)
-
-    _make_texts(recipe, texts_stage(recipe, directory, None), plain, fresh, replace)
-    return directory
+    return _make_texts(recipe, None, directory, fresh, replace)
 
 
-def _make_texts(
-    recipe: Recipe, stage: Stage, make_source: Callable[[LM], LogitSource], fresh: bool, replace: bool
-) -> None:
-    if not fresh and stage.status().state == "fresh":
-        return
-    with stage.open(fresh=fresh, replace=replace) as work:
+def _make_texts(recipe: Recipe, toxic: str | None, directory: Path, fresh: bool, replace: bool) -> Path:
+    stage = texts_stage(recipe, directory, toxic)
+
+    def make(work: Path) -> dict[str, Any]:
+        from unidetox.decoding import sample
         from unidetox.models import load_lm
 
-        base = load_lm(
-            recipe.base.model, device=recipe.device, dtype=recipe.dtype, trust_remote_code=recipe.trust_remote_code
-        )
-        source, settings, starts = make_source(base), *_sampling(recipe, base)
+        base = load_lm(recipe.base.model, LoadOptions.of(recipe))
+        source, settings, starts = _source(recipe, base, toxic), *_sampling(recipe, base)
         # Plain samples have no contrast to choose by.
-        best_of = recipe.texts.best_of if len(source.models) > 1 else 1
+        best_of = recipe.texts.best_of if toxic else 1
         planned = Candidates(recipe.texts.num_texts, len(starts), best_of)
         number = planned.texts * best_of
         parts = work / "texts.part.jsonl"
@@ -180,27 +167,57 @@ def _make_texts(
         console.info(f"{stage.name}: {number} texts from {short_name(recipe.base.model)}")
         with JsonlWriter(parts) as writer, console.progress("sampling texts", number) as advance:
             advance(len(have))
-            for rows in _sampled_rows(base, source, settings, starts, planned, have, recipe.texts.batch_size):
+            drawn = sample(
+                source, starts, planned.samples, settings,
+                skip=planned.skipped(have), batch_size=recipe.texts.batch_size, advance=advance,
+            )  # fmt: skip
+            for batch in drawn:
+                rows = [_row(base, starts[item.prompt_index], item, planned) for item in batch]
                 writer.write(rows)
                 have.update(map(_place, rows))
                 stage.report_progress(len(have), number, "texts")
-                advance(len(rows))
         rows = sorted(read_jsonl(parts), key=_place)
         if best_of > 1:
             rows = list(keep_best(source, starts, rows, work / "scores.part.jsonl"))
         write_jsonl(stage.out_dir / TEXTS_FILE, [rows])
         summary = _summary(rows)
         texts = texts_of_rows(rows, str(stage.directory))
+        toxic_info = read_unidetox(toxic) if toxic else None
         info = {
-            "method": "unidetox" if stage.name == "distill" else "samples",
-            "base_model": recipe.base.model,
+            "method": "unidetox" if toxic else "samples",
+            **base_info(recipe.base.model),
             "settings": stage.settings,
+            **license_of(recipe.base.model),
+            "toxic_model": toxic,
+            "corpus": ((toxic_info or {}).get("texts") or {}).get("source"),
             "sha256": texts.sha256,
             "summary": summary,
             "versions": versions(),
         }
         write_text(stage.out_dir / "README.md", texts_card(info))
-        stage.commit(summary)
+        return summary
+
+    stage.run(make, fresh=fresh, replace=replace)
+    return directory
+
+
+def _source(recipe: Recipe, base: LM, toxic: str | None) -> LogitSource:
+    """Return what texts are sampled from: the contrast with a toxic model, or the base model where there is none."""
+    from unidetox.decoding import contrast, lm
+    from unidetox.models import check_same_vocabulary, load_lm
+
+    if toxic is None:
+        return lm(base.model)
+    other = load_lm(toxic, LoadOptions.of(recipe))
+    check_same_vocabulary(base, other)
+    return contrast(base.model, other.model, alpha=recipe.texts.alpha, beta=recipe.texts.beta)
+
+
+def texts_need(recipe: Recipe, sizes: Sizes, models: int) -> Need:
+    """Return what sampling texts needs, from one model or from the contrast of two."""
+    texts, shapes = recipe.texts, [sizes.shape(recipe.base.model)] * models
+    best_of = texts.best_of if models > 1 else 1
+    return sampling_need(shapes, sizes.machine, texts.num_texts * best_of, 1, texts.max_length - 1)
 
 
 def check_positions(recipe: Recipe, name: str, config: Any) -> None:
@@ -209,8 +226,9 @@ def check_positions(recipe: Recipe, name: str, config: Any) -> None:
     Raises:
         UsageError: It cannot.
     """
-    longest = recipe.texts.max_length
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    from unidetox.decoding.sequences import max_positions
+
+    longest, positions = recipe.texts.max_length, max_positions(config)
     if positions and longest > positions:
         raise UsageError(
             f"texts of {longest} tokens exceed the {positions} positions of {name}",
@@ -236,23 +254,6 @@ def _sampling(recipe: Recipe, base: LM) -> tuple[SamplingSettings, list[list[int
         top_k=texts.top_k, eos_token_ids=ends, seed=recipe.seed,
     )  # fmt: skip
     return settings, starts
-
-
-def _sampled_rows(
-    base: LM,
-    source: LogitSource,
-    settings: SamplingSettings,
-    starts: list[list[int]],
-    planned: Candidates,
-    have: set[tuple[int, int]],
-    batch_size: int | Literal["auto"],
-) -> Iterator[list[dict[str, Any]]]:
-    """Sample the texts that are still missing; each has a random stream of its own, so it does not matter which."""
-    from unidetox.decoding import sample
-
-    skip = planned.skipped(have)
-    for batch in sample(source, starts, planned.samples, settings, skip=skip, batch_size=batch_size):
-        yield [_row(base, starts[item.prompt_index], item, planned) for item in batch]
 
 
 def _row(base: LM, start: list[int], item: Sampled, planned: Candidates) -> dict[str, Any]:

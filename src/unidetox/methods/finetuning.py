@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from unidetox.config.settings import Allowed, MethodOptions, OptCount, Recipe, Texts
+from unidetox.config.fields import Allowed, OptCount
+from unidetox.config.settings import MethodOptions, Recipe, Texts
 from unidetox.core.stages import Stage
 from unidetox.data import TextSet, read_texts
 from unidetox.methods.best_of import read_starts
 from unidetox.methods.checkpoint_stage import fine_tune_into
-from unidetox.methods.distillation import check_positions
-from unidetox.methods.interface import Bench, Job, Made, Step
-from unidetox.models import check_lm, fingerprint
+from unidetox.methods.distillation import check_positions, texts_need
+from unidetox.methods.interface import Artifact, RunContext, Step, TargetMethod
+from unidetox.models import LoadOptions, check_lm, fingerprint
+from unidetox.models.sizes import Need, Sizes
 
 if TYPE_CHECKING:
     from unidetox.training import TrainSettings
@@ -46,48 +48,51 @@ class FinetuningOptions(MethodOptions):
         return recipe.model_copy(update=update)
 
 
-def texts_name(name: str, bench: Bench, recipe: Recipe) -> str:
+def texts_name(name: str, context: RunContext, recipe: Recipe) -> str:
     """Name a folder of texts: plainly, or with a hash of their settings where these are not those of the run."""
-    if recipe.texts == bench.recipe.texts:
+    if recipe.texts == context.recipe.texts:
         return name
-    return f"{name}-{recipe.texts.section_hash(exclude=['batch_size'])[:6]}"
+    return f"{name}-{recipe.texts.section_hash('folder')[:6]}"
 
 
 def texts_step(
-    name: str, recipe: Recipe, toxic: Made | None, stage: Callable[[], Stage], make: Callable[[bool], object]
+    name: str, recipe: Recipe, toxic: Artifact | None, stage: Callable[[], Stage], make: Callable[[bool], object]
 ) -> Step:
     """Return the step that makes texts from the base model, and a toxic copy of it or none."""
 
     def check() -> None:
-        base = check_lm(recipe.base.model, trust_remote_code=recipe.trust_remote_code)
+        base = check_lm(recipe.base.model, LoadOptions.of(recipe))
         check_positions(recipe, base.name, base.config)
         read_starts(recipe)
         if toxic is not None:
             toxic.check()
 
-    return Step(name, toxic.needs if toxic else (), stage, make, check)
+    def need(sizes: Sizes) -> Need:
+        return texts_need(recipe, sizes, 2 if toxic else 1)
+
+    return Step(name, toxic.needs if toxic else (), stage, make, check, need)
 
 
-def finetuning_steps(recipe: Recipe, job: Job, texts: Made) -> Iterator[Step]:
-    """Yield what makes the texts, then the step that fine-tunes the job's target on them."""
+def finetuning_steps(recipe: Recipe, pair: TargetMethod, texts: Artifact) -> Iterator[Step]:
+    """Yield what makes the texts, then the step that fine-tunes the pair's target on them."""
 
     def read() -> TextSet:
         return read_texts(texts.source)
 
     yield from texts.steps
     yield Step(
-        job.step,
+        pair.step,
         texts.needs,
-        lambda: finetune_stage(recipe, job.method, job.target, read(), job.folder),
-        lambda fresh: finetune(recipe, job.method, job.target, read(), job.folder, fresh=fresh),
+        lambda: finetune_stage(recipe, pair.method, pair.target, read(), pair.folder),
+        lambda fresh: finetune(recipe, pair.method, pair.target, read(), pair.folder, fresh=fresh),
         texts.check,
+        lambda sizes: _need(recipe, pair.target, sizes),
     )
 
 
 def finetune_stage(recipe: Recipe, method: str, target: str, texts: TextSet, directory: Path) -> Stage:
     """Describe the stage that fine-tunes a target model on texts."""
-    settings = recipe.detoxify.model_dump(exclude={"targets", "methods"})
-    settings |= {"method": method, "seed": recipe.seed, "dtype": recipe.dtype}
+    settings = recipe.detoxify.key("detoxify") | {"method": method, "seed": recipe.seed, "dtype": recipe.dtype}
     inputs = {"target": fingerprint(target), "texts": texts.sha256}
     return Stage(directory, "detoxify", settings, inputs)
 
@@ -119,23 +124,22 @@ def finetune(
     Reference: UniDetox (Lu et al., ICLR 2025), section 2; unidetox.py:100-220 of the published code.
     """
     stage = finetune_stage(recipe, method, target, texts, directory)
-    if not fresh and stage.status().state == "fresh":
-        return directory
-    from unidetox.models import saved_dtype
-
-    kept = saved_dtype(target, trust_remote_code=recipe.trust_remote_code)
     fine_tune_into(
         stage, recipe, method, target, texts, _train_settings(recipe),
-        dtype=kept, merge=recipe.detoxify.merge, fresh=fresh, replace=replace,
+        keep_dtype=True, merge=recipe.detoxify.merge, fresh=fresh, replace=replace,
     )  # fmt: skip
     return directory
+
+
+def _need(recipe: Recipe, target: str, sizes: Sizes) -> Need:
+    from unidetox.training.memory import fine_tuning_need
+
+    section, shape = recipe.detoxify, sizes.shape(target)
+    stored = None if section.lora and not section.merge else shape.stored
+    return fine_tuning_need(shape, _train_settings(recipe), sizes.machine, stored=stored)
 
 
 def _train_settings(recipe: Recipe) -> TrainSettings:
     from unidetox.training import TrainSettings
 
-    section = recipe.detoxify
-    return TrainSettings(
-        lr=section.lr, batch_size=section.batch_size, max_length=section.max_length, steps=section.steps,
-        seed=recipe.seed, kl=section.kl, lora=section.lora, dtype=recipe.dtype,
-    )  # fmt: skip
+    return TrainSettings.of(recipe.detoxify, seed=recipe.seed, dtype=recipe.dtype)

@@ -11,14 +11,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unidetox.config.fields import Source
 from unidetox.config.methods import load_method, title_of
-from unidetox.config.settings import Base, MethodOptions, Recipe, Source
+from unidetox.config.settings import Base, MethodOptions, Recipe
 from unidetox.core.names import unique_slugs
-from unidetox.core.stages import Stage
+from unidetox.core.stages import Stage, StageStatus
 from unidetox.data import TextSet
 from unidetox.methods import distillation
-from unidetox.models import check_lm, check_same_tokens
-from unidetox.models.costs import Cost, Rates, Shape
+from unidetox.models import LoadOptions, check_lm, check_same_tokens
+from unidetox.models.sizes import Need, Sizes
 
 if TYPE_CHECKING:
     from unidetox.models import LM
@@ -38,6 +39,9 @@ class Step:
         stage: Describes it; may be called when all that it needs is fresh.
         make: Does it; takes whether to start over.
         check: Looks, before anything is done, whether all is there that it will need from outside; reads no weights.
+        need: What memory and disk it needs, from the shapes of models alone; for `run --dry-run`. None where that is
+            not known.
+        models: How many models of the target's size what it made is when it is loaded.
     """
 
     name: str
@@ -45,11 +49,19 @@ class Step:
     stage: Callable[[], Stage]
     make: Callable[[bool], object]
     check: Callable[[], object] = _nothing
+    need: Callable[[Sizes], Need] | None = None
+    models: int = 1
+
+    def status(self) -> StageStatus:
+        """Say where the stage stands, once what a kill left undone is done; may be called when `stage` may."""
+        stage = self.stage()
+        stage.recover()
+        return stage.status()
 
 
 @dataclass(frozen=True)
-class Made:
-    """Something that is there, or that steps will make.
+class Artifact:
+    """A model or texts that are there, or that steps will make.
 
     Attributes:
         source: A directory, file or Hub id.
@@ -68,7 +80,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Job:
+class TargetMethod:
     """One method for one target.
 
     Attributes:
@@ -112,33 +124,33 @@ class Method:
 
     Attributes:
         options: The class of its options, each with the default of its paper.
-        steps: Says how to do a job, each step after what it needs; the last fills the job's folder. Steps of equal
-            names, also of other jobs, are one step.
-        act: For a method that acts while decoding: makes of the models that ``detox.json`` names, and the options, what
-            is asked. None where the result is an ordinary checkpoint.
-        cost: What the last step of a job is expected to need, from the options, the target's shape, the machine's rates
-            and the mean length of a text of the toxic corpus; for `run --dry-run`. None where that is not known.
+        steps: The steps of one target and method, each after what it needs; the last fills the pair's folder. Steps of
+            equal names, also of other pairs, are one step.
+        load: For a method that acts while decoding: makes of the models that ``detox.json`` names, and the options,
+            what is asked. None where the result is an ordinary checkpoint.
         done: What the card of a checkpoint says was done to the model: an end of the sentence "MODEL, ...". Empty where
             the name must do.
     """
 
     options: type[MethodOptions]
-    steps: Callable[[Bench, Job], Iterable[Step]]
-    act: Callable[[Sequence[LM], Any], LM] | None = None
-    cost: Callable[[Any, Shape, Rates, float], Cost] | None = None
+    steps: Callable[[RunContext, TargetMethod], Iterable[Step]]
+    load: Callable[[Sequence[LM], Any], LM] | None = None
     done: str = ""
 
 
-class Bench:
-    """What the jobs of a run share; each is read or made once.
+class RunContext:
+    """What the pairs of target and method of a run share; each is read or made once.
 
     Args:
         recipe: What to do.
         directory: The run's directory.
+
+    Attributes:
+        load_options: How the recipe's models are loaded.
     """
 
     def __init__(self, recipe: Recipe, directory: Path) -> None:
-        self.recipe, self.directory = recipe, directory
+        self.recipe, self.directory, self.load_options = recipe, directory, LoadOptions.of(recipe)
 
     @cached_property
     def corpus(self) -> TextSet:
@@ -146,17 +158,17 @@ class Bench:
         return distillation.toxic_corpus(self.recipe)
 
     @cached_property
-    def civil(self) -> TextSet:
-        """Texts that are not toxic."""
-        return distillation.civil_texts(self.recipe)
+    def non_toxic(self) -> TextSet:
+        """The non-toxic texts."""
+        return distillation.non_toxic_texts(self.recipe)
 
     @property
     def learnt(self) -> tuple[TextSet, ...]:
         """Those of the two that a step has asked for so far: after every step's check, what the methods learn from."""
-        return tuple(vars(self)[name] for name in ("corpus", "civil") if name in vars(self))
+        return tuple(vars(self)[name] for name in ("corpus", "non_toxic") if name in vars(self))
 
     @cached_property
-    def jobs(self) -> tuple[Job, ...]:
+    def pairs(self) -> tuple[TargetMethod, ...]:
         """Every method for every target, in the order of the recipe; `base` needs none."""
         recipe = self.recipe
         found = []
@@ -164,38 +176,37 @@ class Bench:
             for key in recipe.detoxify.methods:
                 options = recipe.method.get(key) or load_method(key).options(name=key)
                 if options.name != "base":
-                    found.append(Job(key, options, target, self.directory / "targets" / f"{slug}-{key}"))
+                    found.append(TargetMethod(key, options, target, self.directory / "targets" / f"{slug}-{key}"))
         return tuple(found)
 
-    def toxic(self, model: str) -> Made:
+    def toxic(self, model: str) -> Artifact:
         """Return the toxic copy of a model, shared by all methods that need it."""
         given = self.recipe.toxic.model
         if given is not None and model == self.recipe.base.model:
             return self.given(given, model)
         return self._copy(model, "toxic")
 
-    def expert(self, model: str) -> Made:
-        """Return a copy of a model that was trained on texts that are not toxic."""
+    def expert(self, model: str) -> Artifact:
+        """Return a copy of a model that was trained on non-toxic texts."""
         return self._copy(model, "expert")
 
-    def given(self, source: str, model: str) -> Made:
+    def given(self, source: str, model: str) -> Artifact:
         """Return a model that is there already and must share the vocabulary of another."""
-        trust = self.recipe.trust_remote_code
 
         def check() -> None:
-            check_same_tokens(*(check_lm(name, trust_remote_code=trust) for name in (model, source)))
+            check_same_tokens(*(check_lm(name, self.load_options) for name in (model, source)))
 
-        return Made(source, check=check)
+        return Artifact(source, check=check)
 
-    def _copy(self, model: str, kind: distillation.Kind) -> Made:
+    def _copy(self, model: str, kind: distillation.Kind) -> Artifact:
         folder = self.directory / self._name(model, f"{kind}_model")
         recipe = self.recipe.model_copy(update={"base": Base(model=model)})
 
         def texts() -> TextSet:
-            return self.corpus if kind == "toxic" else self.civil
+            return self.corpus if kind == "toxic" else self.non_toxic
 
         def check() -> None:
-            check_lm(model, trust_remote_code=recipe.trust_remote_code)
+            check_lm(model, self.load_options)
             texts()
 
         step = Step(
@@ -204,8 +215,9 @@ class Bench:
             lambda: distillation.toxic_stage(recipe, folder, texts(), kind),
             lambda fresh: distillation.train_toxic(recipe, folder, corpus=texts(), kind=kind, fresh=fresh),
             check,
+            lambda sizes: distillation.toxic_need(recipe, sizes),
         )
-        return Made(str(folder), (step,))
+        return Artifact(str(folder), (step,))
 
     def _name(self, model: str, name: str) -> str:
         """Name a folder: that of the base model's copy plainly, others by their model."""

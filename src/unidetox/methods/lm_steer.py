@@ -11,8 +11,8 @@ Reference: Han, Xu, Li, Fung, Sun, Jiang, Abdelzaher, Ji: LM-Steer, ACL 2024; de
 5).
 
 Ours: every family whose logits are a linear head of the last hidden state, not GPT-2 and GPT-J alone; texts are
-``[toxic]``'s corpus and ``toxic.civil``, as many of each in a batch; padding is no label; projections wider than the
-model are cut to its width, beyond which they add nothing.
+``[toxic]``'s corpus and ``toxic.non_toxic``, as many of each in a batch; padding is no label; projections wider than
+the model are cut to its width, beyond which they add nothing.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from unidetox.config.settings import Count, Length, MethodOptions, Positive
+from unidetox.config.fields import Count, Length, Positive
+from unidetox.config.settings import MethodOptions
 from unidetox.core import console
 from unidetox.core.errors import UsageError
 from unidetox.core.names import short_name
 from unidetox.core.stages import Stage
 from unidetox.data import TextSet
 from unidetox.methods.checkpoint_stage import texts_info, write_papers
-from unidetox.methods.interface import Bench, Job, Method, Step
+from unidetox.methods.interface import Method, RunContext, Step, TargetMethod
 from unidetox.methods.task_arithmetic import Factor
-from unidetox.models import check_lm, fingerprint
-from unidetox.models.costs import DISK, TRAINING, Cost, Rates, Shape, reading
+from unidetox.models import LoadOptions, check_lm, fingerprint
+from unidetox.models.sizes import Need, Sizes
 
 if TYPE_CHECKING:
     import torch
@@ -53,47 +54,58 @@ class Options(MethodOptions):
     rank: Count = Field(1000, description="Width of each projection; the model's width is the most that counts.")
     init: Positive = Field(1e-2, description="Standard deviation of the projections at the start.")
     lr: Positive = Field(1e-2, description="Learning rate of Adam.")
-    steps: Count = Field(1000, description="Optimiser steps.")
+    steps: Count = Field(1000, description="Optimizer steps.")
     batch_size: Count = Field(32, description="Texts in a step, half of them toxic.")
     max_length: Length = Field(256, description="Longest text in tokens of the target; the rest is cut.")
 
 
-def _steps(bench: Bench, job: Job) -> Iterator[Step]:
+def _steps(context: RunContext, pair: TargetMethod) -> Iterator[Step]:
     def stage() -> Stage:
-        inputs = {"target": fingerprint(job.target), "corpus": bench.corpus.sha256, "civil": bench.civil.sha256}
-        settings = {**job.settings, "seed": bench.recipe.seed, "dtype": bench.recipe.dtype}
-        return Stage(job.folder, "lm-steer", settings, inputs)
+        # "civil" is what the setting was called; another name would make every finished stage stale.
+        inputs = {
+            "target": fingerprint(pair.target),
+            "corpus": context.corpus.sha256,
+            "civil": context.non_toxic.sha256,
+        }
+        settings = {**pair.settings, "seed": context.recipe.seed, "dtype": context.recipe.dtype}
+        return Stage(pair.folder, "lm-steer", settings, inputs)
 
     def check() -> None:
-        check_lm(job.target, trust_remote_code=bench.recipe.trust_remote_code)
-        _ = bench.corpus, bench.civil
+        check_lm(pair.target, context.load_options)
+        _ = context.corpus, context.non_toxic
 
-    yield Step(job.step, (), stage, lambda fresh: _make(bench, job, stage(), fresh), check)
+    def need(sizes: Sizes) -> Need:
+        # The model is frozen, in float32; the new head stands beside the embeddings that it was tied to.
+        shape = sizes.shape(pair.target)
+        whole = shape.parameters + shape.width * shape.vocabulary
+        return Need(sizes.machine.base + 4 * whole, shape.stored * whole)
+
+    yield Step(pair.step, (), stage, lambda fresh: _make(context, pair, stage(), fresh), check, need)
 
 
-def _make(bench: Bench, job: Job, stage: Stage, fresh: bool) -> None:
-    if not fresh and stage.status().state == "fresh":
-        return
-    recipe = bench.recipe
-    with stage.open(fresh=fresh) as work:
+def _make(context: RunContext, pair: TargetMethod, stage: Stage, fresh: bool) -> None:
+    recipe = context.recipe
+
+    def fill(work: Path) -> dict[str, Any]:
         import torch
 
         from unidetox.models import load_lm, save_lm, saved_dtype
 
-        trust = recipe.trust_remote_code
-        lm = load_lm(job.target, device=recipe.device, dtype=torch.float32, trust_remote_code=trust)
-        console.info(f"{job.step}: steering {short_name(job.target)} by {len(bench.corpus.texts)} toxic texts "
-                     f"and {len(bench.civil.texts)} others")  # fmt: skip
-        options: Options = job.options
+        lm = load_lm(pair.target, LoadOptions.of(recipe, dtype=torch.float32))
+        console.info(f"{pair.step}: steering {short_name(pair.target)} by {len(context.corpus.texts)} toxic texts "
+                     f"and {len(context.non_toxic.texts)} others")  # fmt: skip
+        options: Options = pair.options
         steer = Steer(_width(lm), options.rank, options.epsilon, options.init, recipe.seed).to(lm.device)
-        loss = train(lm, steer, bench.corpus, bench.civil, options, recipe.seed, recipe.dtype, work, stage)
+        loss = train(lm, steer, context.corpus, context.non_toxic, options, recipe.seed, recipe.dtype, work, stage)
         fold(lm.model, steer, (options.strength, 1.0))
-        save_lm(lm.model, lm.tokenizer, stage.out_dir, dtype=saved_dtype(job.target, trust_remote_code=trust))
+        save_lm(lm.model, lm.tokenizer, stage.out_dir, dtype=saved_dtype(pair.target, context.load_options))
         summary = {"steps": options.steps, "loss": round(loss, 4), "rank": steer.rank}
-        texts = texts_info(bench.corpus)
-        info = {"method": job.method, "base_model": job.target, "texts": texts, "settings": job.settings}
-        write_papers(stage.out_dir, info | {"civil": texts_info(bench.civil), "training": summary})
-        stage.commit(summary)
+        texts = texts_info(context.corpus)
+        info = {"method": pair.method, "base_model": pair.target, "texts": texts, "settings": pair.settings}
+        write_papers(stage.out_dir, info | {"non_toxic": texts_info(context.non_toxic), "training": summary})
+        return summary
+
+    stage.run(fill, fresh=fresh)
 
 
 def _width(lm: LM) -> int:
@@ -197,7 +209,7 @@ def fold(model: Any, steer: Steer, values: Sequence[float]) -> None:
 
 
 def train(
-    lm: LM, steer: Steer, toxic: TextSet, civil: TextSet, options: Options, seed: int, dtype: str, work: Path,
+    lm: LM, steer: Steer, toxic: TextSet, non_toxic: TextSet, options: Options, seed: int, dtype: str, work: Path,
     stage: Stage | None = None,
 ) -> float:  # fmt: skip
     """Learn the projections; a killed call goes on from its last checkpoint and ends with the same values.
@@ -206,7 +218,7 @@ def train(
         lm: The frozen model, in float32.
         steer: The map; its projections are trained in place.
         toxic: Texts of ``v = (-1, 1)``.
-        civil: Texts of ``v = (1, 1)``.
+        non_toxic: Texts of ``v = (1, 1)``.
         options: How to train.
         seed: Of the order of texts.
         dtype: Number type to multiply in, ``auto`` for what is fast.
@@ -218,7 +230,7 @@ def train(
     """
     import torch
 
-    from unidetox.models import choose_dtype
+    from unidetox.models import choose_training_dtype
     from unidetox.training.batches import collate, count_supervised
     from unidetox.training.checkpoints import Checkpoints
     from unidetox.training.encoding import encode_texts
@@ -228,9 +240,11 @@ def train(
     optimizer = torch.optim.Adam([steer.first, steer.second], lr=options.lr)
     checkpoints = Checkpoints(work, "lm-steer")
     begin, losses = _resume(checkpoints, steer, optimizer)
-    rows = [encode_texts(t.texts, lm.tokenizer, lm.model.config, options.max_length).input_ids for t in (toxic, civil)]
-    number, _ = choose_dtype(dtype, lm.device)
-    loss = TokenLoss(lm.model, None if number == torch.float32 else number)
+    rows = [
+        encode_texts(t.texts, lm.tokenizer, lm.model.config, options.max_length).input_ids for t in (toxic, non_toxic)
+    ]
+    autocast, _ = choose_training_dtype(dtype, lm.device)
+    loss = TokenLoss(lm.model, None if autocast == torch.float32 else autocast)
     values = torch.ones(options.batch_size, 2, device=lm.device)
     with steer.acting(lm.model, values), console.progress("training", options.steps) as advance:
         advance(begin)
@@ -292,16 +306,8 @@ def _resume(checkpoints: Any, steer: Steer, optimizer: Any) -> tuple[int, list[f
     return int(folder.name.rpartition("-")[2]), losses
 
 
-def _cost(options: Options, shape: Shape, rates: Rates, length: float) -> Cost:
-    tokens = options.steps * options.batch_size * min(length, options.max_length)
-    seconds = reading(shape, rates, tokens, TRAINING * tokens, passes=options.steps)
-    size = 2 * shape.parameters + 2 * shape.width * shape.vocabulary
-    return Cost(seconds + (size + 4 * shape.parameters) / DISK, rates.base + 4 * shape.parameters, size)
-
-
 METHOD = Method(
     Options,
     _steps,
-    cost=_cost,
     done="with a linear map folded into its output matrix that was learnt on toxic and on other text: LM-Steer.",
 )

@@ -6,68 +6,73 @@ import os.path
 from collections.abc import Sequence
 from pathlib import Path
 
-from unidetox.config.methods import method_name
 from unidetox.core import console
 from unidetox.core.files import write_json
-from unidetox.core.hub import is_local
-from unidetox.core.names import sandbox_name, short_name
+from unidetox.core.names import sandbox_name
+from unidetox.core.resolve import is_local
 from unidetox.core.stages import Stage
 from unidetox.methods.checkpoint_stage import write_papers
-from unidetox.methods.interface import Bench, Job, Made, Step
+from unidetox.methods.interface import Artifact, RunContext, Step, TargetMethod
 from unidetox.models import RULE_FILE, check_lm, fingerprint
+from unidetox.models.sizes import Need
 
 SCHEMA_VERSION = 1
 
 
-def rule_step(bench: Bench, job: Job, others: Sequence[Made] = ()) -> Step:
-    """Return the step that writes a job's ``detox.json``.
+def rule_step(context: RunContext, pair: TargetMethod, others: Sequence[Artifact] = ()) -> Step:
+    """Return the step that writes a pair's ``detox.json``.
 
     Args:
-        bench: What the run shares.
-        job: The job; its target is the first model.
+        context: What the run shares.
+        pair: The pair; its target is the first model.
         others: The models that follow.
     """
-    models = [job.target, *(made.source for made in others)]
+    models = [pair.target, *(made.source for made in others)]
 
     def stage() -> Stage:
         inputs = {f"model_{number}": fingerprint(model) for number, model in enumerate(models)}
-        return Stage(job.folder, "rule", {"method": job.method, **job.settings}, inputs)
+        return Stage(pair.folder, "rule", {"method": pair.method, **pair.settings}, inputs)
 
     def check() -> None:
-        check_lm(job.target, trust_remote_code=bench.recipe.trust_remote_code)
+        check_lm(pair.target, context.load_options)
         for made in others:
             made.check()
 
     needs = dict.fromkeys(name for made in others for name in made.needs)
-    return Step(job.step, tuple(needs), stage, lambda fresh: write_rule(stage(), job, models, fresh=fresh), check)
+
+    def make(fresh: bool) -> Path:
+        return write_rule(stage(), pair, models, fresh=fresh)
+
+    return Step(pair.step, tuple(needs), stage, make, check, lambda sizes: Need(), len(models))
 
 
-def write_rule(stage: Stage, job: Job, models: Sequence[str], *, fresh: bool = False) -> Path:
+def write_rule(stage: Stage, pair: TargetMethod, models: Sequence[str], *, fresh: bool = False) -> Path:
     """Fill a stage's directory with ``detox.json``, ``unidetox.json`` and a card.
 
     Args:
-        stage: The stage; it is opened and committed here.
-        job: The job.
+        stage: The stage; nothing is done where it is fresh.
+        pair: The pair.
         models: Directories or Hub ids; the first is the target.
         fresh: Start over.
 
     Returns:
         The directory.
     """
-    if not fresh and stage.status().state == "fresh":
-        return stage.directory
-    with stage.open(fresh=fresh):
-        console.info(f"{job.step}: a rule over {len(models)} models, no training")
+
+    def make(work: Path) -> dict[str, int]:
+        console.info(f"{pair.step}: a rule over {len(models)} models, no training")
         content = {
             "schema_version": SCHEMA_VERSION,
-            "method": job.method,
+            "method": pair.method,
             "models": [_named_from(stage.directory, model) for model in models],
-            "options": job.settings,
+            "options": pair.settings,
         }
         write_json(stage.out_dir / RULE_FILE, content)
-        info = {"method": job.method, "base_model": job.target, "settings": job.settings}
-        write_papers(stage.out_dir, info, _card(job))
-        stage.commit({"models": len(models)})
+        info = {"method": pair.method, "base_model": pair.target, "settings": pair.settings}
+        write_papers(stage.out_dir, info, rule=True)
+        return {"models": len(models)}
+
+    stage.run(make, fresh=fresh)
     return stage.directory
 
 
@@ -79,14 +84,3 @@ def _named_from(directory: Path, model: str) -> str:
     path = Path(model).absolute()
     together = path.is_relative_to(directory.absolute().parent.parent)
     return os.path.relpath(path, directory.absolute()) if together else str(path)
-
-
-def _card(job: Job) -> str:
-    name = f"{short_name(job.target)}-{job.key}"
-    lines = [f"| {key} | {' '.join(str(value).replace('|', ' ').split())} |" for key, value in job.settings.items()]
-    return "\n".join([
-        "---", "tags:", '- "unidetox"', '- "detoxification"', "---", f"# {name}", "",
-        f"`{short_name(job.target)}` under {method_name(job.method)}, which acts while decoding. There are no weights",
-        f"here: `{RULE_FILE}` names the models and the rule, and `unidetox evaluate` reads it.", "",
-        "| setting | value |", "|---|---|", *lines, "",
-    ])  # fmt: skip

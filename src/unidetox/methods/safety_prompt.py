@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from unidetox.config.settings import Allowed, MethodOptions
-from unidetox.methods.interface import Bench, Job, Method, Step
+from unidetox.config.fields import Allowed
+from unidetox.config.settings import MethodOptions
+from unidetox.methods.interface import Method, RunContext, Step, TargetMethod
 from unidetox.methods.rules import rule_step
 
 if TYPE_CHECKING:
@@ -33,12 +34,12 @@ class Options(MethodOptions):
     )
 
 
-def _steps(bench: Bench, job: Job) -> Iterator[Step]:
-    yield rule_step(bench, job)
+def _steps(context: RunContext, pair: TargetMethod) -> Iterator[Step]:
+    yield rule_step(context, pair)
 
 
-def _act(models: Sequence[LM], options: Options) -> LM:
+def _load(models: Sequence[LM], options: Options) -> LM:
     return replace(models[0], prefix=options.prompt)
 
 
-METHOD = Method(Options, _steps, _act)
+METHOD = Method(Options, _steps, _load)

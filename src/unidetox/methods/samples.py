@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 from unidetox.methods import distillation
 from unidetox.methods.finetuning import FinetuningOptions, finetuning_steps, texts_name, texts_step
-from unidetox.methods.interface import Bench, Job, Made, Method, Step
+from unidetox.methods.interface import Artifact, Method, RunContext, Step, TargetMethod
 
 
-def _steps(bench: Bench, job: Job) -> Iterator[Step]:
-    recipe = job.options.applied(bench.recipe)
-    folder = bench.directory / texts_name("texts-samples", bench, recipe)
+def _steps(context: RunContext, pair: TargetMethod) -> Iterator[Step]:
+    recipe = pair.options.applied(context.recipe)
+    folder = context.directory / texts_name("texts-samples", context, recipe)
     step = texts_step(
         folder.name,
         recipe,
@@ -23,7 +23,7 @@ def _steps(bench: Bench, job: Job) -> Iterator[Step]:
         lambda: distillation.texts_stage(recipe, folder, None),
         lambda fresh: distillation.sample_texts(recipe, folder, fresh=fresh),
     )
-    yield from finetuning_steps(recipe, job, Made(str(folder), (step,)))
+    yield from finetuning_steps(recipe, pair, Artifact(str(folder), (step,)))
 
 
 METHOD = Method(

@@ -10,29 +10,20 @@ from pydantic import ValidationError
 
 from unidetox.config.methods import load_method, method_names
 from unidetox.core.errors import UsageError
-from unidetox.models import Known, check_lm, check_same_tokens, check_same_vocabulary, load_lm
+from unidetox.models import Known, LoadOptions, check_lm, check_same_tokens, check_same_vocabulary, load_lm
 from unidetox.models.directories import RULE_FILE, Rule, read_rule, read_unidetox
+from unidetox.models.options import DEFAULTS
 
 if TYPE_CHECKING:
-    import torch
-
     from unidetox.models import LM
 
 
-def load_target(
-    name: str | Path,
-    *,
-    device: str | torch.device = "auto",
-    dtype: str | torch.dtype = "auto",
-    trust_remote_code: bool = False,
-) -> LM:
+def load_target(name: str | Path, options: LoadOptions = DEFAULTS) -> LM:
     """Load what is to be measured.
 
     Args:
         name: A directory (with weights, an adapter, or a ``detox.json``) or a Hub id.
-        device: Device or device name, see `unidetox.models.choose_device`.
-        dtype: Number type or its name, see `unidetox.models.choose_dtype`.
-        trust_remote_code: Let models run Python code that they bring along.
+        options: How to load its models.
 
     Returns:
         The model; what says the next token's scores is its ``source``.
@@ -41,24 +32,23 @@ def load_target(
         MissingError: A model is not there.
         UsageError: It cannot be used, or the models of a rule have different vocabularies.
     """
-    options: dict[str, Any] = {"device": device, "dtype": dtype, "trust_remote_code": trust_remote_code}
     rule = read_rule(name)
     if rule is None:
-        return load_lm(name, **options)
-    act, chosen = _acting(rule, name)
-    models = [load_lm(model, **options) for model in rule.models]
+        return load_lm(name, options)
+    load, chosen = _loading(rule, name)
+    models = [load_lm(model, options) for model in rule.models]
     for other in models[1:]:
         check_same_vocabulary(models[0], other)
-    model: LM = act(models, chosen)
+    model: LM = load(models, chosen)
     return replace(model, name=str(name), unidetox=read_unidetox(str(name)))
 
 
-def check_target(name: str | Path, *, trust_remote_code: bool = False) -> Known:
+def check_target(name: str | Path, options: LoadOptions = DEFAULTS) -> Known:
     """See that something can be measured, without reading weights.
 
     Args:
         name: As for `load_target`.
-        trust_remote_code: Let models run Python code that they bring along.
+        options: How to load its models.
 
     Returns:
         What is known of the model whose tokenizer counts.
@@ -69,22 +59,22 @@ def check_target(name: str | Path, *, trust_remote_code: bool = False) -> Known:
     """
     rule = read_rule(name)
     if rule is None:
-        return check_lm(name, trust_remote_code=trust_remote_code)
-    _acting(rule, name)
-    first, *others = [check_lm(model, trust_remote_code=trust_remote_code) for model in rule.models]
+        return check_lm(name, options)
+    _loading(rule, name)
+    first, *others = [check_lm(model, options) for model in rule.models]
     for other in others:
         check_same_tokens(first, other)
     return replace(first, name=str(name))
 
 
-def _acting(rule: Rule, name: str | Path) -> tuple[Any, Any]:
+def _loading(rule: Rule, name: str | Path) -> tuple[Any, Any]:
     """Return what a method does with loaded models, and its checked options."""
     file = Path(name) / RULE_FILE
     method = load_method(rule.method) if rule.method in method_names() else None
-    if method is None or method.act is None:
+    if method is None or method.load is None:
         raise UsageError(f"{file} names no method that acts while decoding: {rule.method}", hint="Make it again")
     try:
-        return method.act, method.options.model_validate({**rule.options, "name": rule.method})
+        return method.load, method.options.model_validate({**rule.options, "name": rule.method})
     except ValidationError as exc:
         error = exc.errors()[0]
         key = ".".join(map(str, error["loc"]))

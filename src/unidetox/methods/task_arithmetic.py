@@ -16,20 +16,22 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from unidetox.config.settings import Allowed, MethodOptions, Recipe
+from unidetox.config.fields import Allowed
+from unidetox.config.settings import MethodOptions, Recipe
 from unidetox.core import console
 from unidetox.core.errors import UsageError
 from unidetox.core.names import short_name
 from unidetox.core.stages import Stage
 from unidetox.methods.checkpoint_stage import write_papers
-from unidetox.methods.interface import Bench, Job, Method, Step
-from unidetox.models import check_lm, fingerprint
-from unidetox.models.costs import DISK, Cost, Rates, Shape
+from unidetox.methods.interface import Method, RunContext, Step, TargetMethod
+from unidetox.models import LoadOptions, check_lm, fingerprint
+from unidetox.models.sizes import Need, Sizes
 
 if TYPE_CHECKING:
     import torch
@@ -43,38 +45,47 @@ class Options(MethodOptions):
     scale: Factor = Field(1.0, description="How much of the difference is subtracted; lambda in the paper.")
 
 
-def _steps(bench: Bench, job: Job) -> Iterator[Step]:
-    toxic = bench.toxic(job.target)
+def _steps(context: RunContext, pair: TargetMethod) -> Iterator[Step]:
+    toxic = context.toxic(pair.target)
     yield from toxic.steps
 
     def stage() -> Stage:
-        inputs = {"target": fingerprint(job.target), "toxic": fingerprint(toxic.source)}
-        return Stage(job.folder, "task-arithmetic", job.settings, inputs)
+        inputs = {"target": fingerprint(pair.target), "toxic": fingerprint(toxic.source)}
+        return Stage(pair.folder, "task-arithmetic", pair.settings, inputs)
 
     def check() -> None:
-        check_lm(job.target, trust_remote_code=bench.recipe.trust_remote_code)
+        check_lm(pair.target, context.load_options)
         toxic.check()
 
+    def need(sizes: Sizes) -> Need:
+        shape = sizes.shape(pair.target)
+        weights = shape.stored * shape.parameters
+        return Need(sizes.machine.base + weights, disk=weights)
+
     yield Step(
-        job.step, toxic.needs, stage, lambda fresh: _make(bench.recipe, job, toxic.source, stage(), fresh), check
+        pair.step,
+        toxic.needs,
+        stage,
+        lambda fresh: _make(context.recipe, pair, toxic.source, stage(), fresh),
+        check,
+        need,
     )
 
 
-def _make(recipe: Recipe, job: Job, toxic: str, stage: Stage, fresh: bool) -> None:
-    from unidetox.models import load_lm, save_lm, saved_dtype
+def _make(recipe: Recipe, pair: TargetMethod, toxic: str, stage: Stage, fresh: bool) -> None:
+    def fill(work: Path) -> dict[str, int]:
+        from unidetox.models import load_lm, save_lm, saved_dtype
 
-    if not fresh and stage.status().state == "fresh":
-        return
-    with stage.open(fresh=fresh):
-        trust = recipe.trust_remote_code
-        dtype = saved_dtype(job.target, trust_remote_code=trust)
-        lm = load_lm(job.target, device="cpu", dtype=dtype, trust_remote_code=trust)
-        console.info(f"{job.step}: {short_name(job.target)} less {job.options.scale:g} of what toxic text taught it")
-        with _stored(toxic, {name for name, _ in lm.model.named_parameters()}, trust) as tensor_of:
-            changed = subtract(lm.model, tensor_of, job.options.scale)
+        options = LoadOptions.of(recipe, device="cpu", dtype="float32")
+        lm = load_lm(pair.target, replace(options, dtype=saved_dtype(pair.target, options)))
+        console.info(f"{pair.step}: {short_name(pair.target)} less {pair.options.scale:g} of what toxic text taught it")
+        with _stored(toxic, {name for name, _ in lm.model.named_parameters()}, options) as tensor_of:
+            changed = subtract(lm.model, tensor_of, pair.options.scale)
         save_lm(lm.model, lm.tokenizer, stage.out_dir)
-        write_papers(stage.out_dir, {"method": job.method, "base_model": job.target, "settings": job.settings})
-        stage.commit({"tensors": changed})
+        write_papers(stage.out_dir, {"method": pair.method, "base_model": pair.target, "settings": pair.settings})
+        return {"tensors": changed}
+
+    stage.run(fill, fresh=fresh)
 
 
 def subtract(model: Any, toxic: Callable[[str], torch.Tensor], scale: float) -> int:
@@ -126,7 +137,7 @@ def negated(theta: torch.Tensor, toxic: torch.Tensor, scale: float) -> torch.Ten
 
 
 @contextlib.contextmanager
-def _stored(source: str, names: Collection[str], trust_remote_code: bool) -> Iterator[Callable[[str], torch.Tensor]]:
+def _stored(source: str, names: Collection[str], options: LoadOptions) -> Iterator[Callable[[str], torch.Tensor]]:
     """Give tensors of a checkpoint by name, each read when it is asked for.
 
     What holds no such names is loaded whole: adapters, older files, families whose weights are merged as they load.
@@ -141,7 +152,7 @@ def _stored(source: str, names: Collection[str], trust_remote_code: bool) -> Ite
             return
     from unidetox.models import load_lm
 
-    lm = load_lm(source, device="cpu", dtype="float32", trust_remote_code=trust_remote_code)
+    lm = load_lm(source, options)
     weights = dict(lm.model.named_parameters(remove_duplicate=False))
     if missing := sorted(set(names) - weights.keys()):
         raise UsageError(
@@ -159,11 +170,4 @@ def _shards(folder: Path) -> list[Path]:
     return [single] if single.is_file() else []
 
 
-def _cost(options: Options, shape: Shape, rates: Rates, length: float) -> Cost:
-    size = 2 * shape.parameters
-    return Cost(3 * size / DISK, rates.base + size / shape.layers, size)
-
-
-METHOD = Method(
-    Options, _steps, cost=_cost, done="less the difference that fine-tuning on toxic text makes to its weights."
-)
+METHOD = Method(Options, _steps, done="less the difference that fine-tuning on toxic text makes to its weights.")

@@ -13,11 +13,12 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from unidetox.config.settings import Allowed, Recipe
+from unidetox.config.fields import Allowed
+from unidetox.config.settings import Recipe
 from unidetox.data import read_texts
 from unidetox.methods import distillation
 from unidetox.methods.finetuning import FinetuningOptions, finetuning_steps, texts_name, texts_step
-from unidetox.methods.interface import Bench, Job, Made, Method, Step
+from unidetox.methods.interface import Artifact, Method, RunContext, Step, TargetMethod
 
 OptShare = Annotated[
     Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)] | None,
@@ -37,18 +38,18 @@ class Options(FinetuningOptions):
     beta: OptBeta = Field(None, description="In place of texts.beta.")
 
 
-def _steps(bench: Bench, job: Job) -> Iterator[Step]:
-    recipe = job.options.applied(bench.recipe)
-    yield from finetuning_steps(recipe, job, _texts(bench, recipe))
+def _steps(context: RunContext, pair: TargetMethod) -> Iterator[Step]:
+    recipe = pair.options.applied(context.recipe)
+    yield from finetuning_steps(recipe, pair, _texts(context, recipe))
 
 
-def _texts(bench: Bench, recipe: Recipe) -> Made:
+def _texts(context: RunContext, recipe: Recipe) -> Artifact:
     """Return the texts: those that are given, or those distilled from the base model."""
     source = recipe.texts.source
     if source is not None:
-        return Made(source, check=lambda: read_texts(source))
-    toxic = bench.toxic(recipe.base.model)
-    folder = bench.directory / texts_name("texts", bench, recipe)
+        return Artifact(source, check=lambda: read_texts(source))
+    toxic = context.toxic(recipe.base.model)
+    folder = context.directory / texts_name("texts", context, recipe)
     step = texts_step(
         folder.name,
         recipe,
@@ -56,7 +57,7 @@ def _texts(bench: Bench, recipe: Recipe) -> Made:
         lambda: distillation.texts_stage(recipe, folder, toxic.source),
         lambda fresh: distillation.distill(recipe, toxic.source, folder, fresh=fresh),
     )
-    return Made(str(folder), (*toxic.steps, step))
+    return Artifact(str(folder), (*toxic.steps, step))
 
 
 METHOD = Method(

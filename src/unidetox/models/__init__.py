@@ -1,7 +1,7 @@
 """Load and save language models, tokenizers, adapters and classifiers; pick a device and a number type."""
 
 from unidetox.models.checking import Known, check_classifier, check_lm
-from unidetox.models.devices import choose_device, choose_dtype
+from unidetox.models.devices import choose_device, choose_dtype, choose_training_dtype
 from unidetox.models.directories import RULE_FILE, Rule, read_rule
 from unidetox.models.loading import (
     LM,
@@ -13,6 +13,7 @@ from unidetox.models.loading import (
     saved_dtype,
 )
 from unidetox.models.names import fingerprint
+from unidetox.models.options import LoadOptions
 from unidetox.models.saving import save_lm
 from unidetox.models.tokens import bos_id, check_same_tokens, check_same_vocabulary, eos_ids, pad_id
 
@@ -21,6 +22,7 @@ __all__ = [
     "RULE_FILE",
     "Classifier",
     "Known",
+    "LoadOptions",
     "Rule",
     "bos_id",
     "check_classifier",
@@ -29,6 +31,7 @@ __all__ = [
     "check_same_vocabulary",
     "choose_device",
     "choose_dtype",
+    "choose_training_dtype",
     "eos_ids",
     "fingerprint",
     "is_multi_label",

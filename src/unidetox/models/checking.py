@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from unidetox.core.errors import MissingError, UsageError
-from unidetox.core.hub import cached_snapshot
-from unidetox.models.directories import adapter_base, locate, require_weights
+from unidetox.core.hub import cached_snapshot, download_command
+from unidetox.models.directories import Place, adapter_base, locate, require_weights
 from unidetox.models.loading import KINDS, load_config, load_tokenizer
+from unidetox.models.options import DEFAULTS, LoadOptions
 
 
 @dataclass(frozen=True)
@@ -27,56 +28,56 @@ class Known:
     config: Any
 
 
-def check_lm(name: str | Path, *, trust_remote_code: bool = False) -> Known:
+def check_lm(name: str | Path, options: LoadOptions = DEFAULTS) -> Known:
     """See that a causal language model is there with all its parts, without reading its weights.
 
     Args:
         name: A directory or a Hub id.
-        trust_remote_code: Let the model run Python code that it brings along.
+        options: How to load it.
 
     Raises:
         MissingError: The model, its tokenizer or its weights are not there.
         UsageError: It is there but is no causal language model.
     """
-    return _check(str(name), "AutoModelForCausalLM", trust_remote_code)
+    return _check(str(name), "AutoModelForCausalLM", options)
 
 
-def check_classifier(name: str | Path, *, trust_remote_code: bool = False) -> list[str]:
+def check_classifier(name: str | Path, options: LoadOptions = DEFAULTS) -> list[str]:
     """See that a sequence classifier is there with all its parts, and return its labels.
 
     Args:
         name: A directory or a Hub id.
-        trust_remote_code: Let the model run Python code that it brings along.
+        options: How to load it.
 
     Raises:
         MissingError: The model, its tokenizer or its weights are not there.
         UsageError: It is there but is no sequence classifier.
     """
-    config = _check(str(name), "AutoModelForSequenceClassification", trust_remote_code).config
+    config = _check(str(name), "AutoModelForSequenceClassification", options).config
     return [str(config.id2label[i]) for i in range(config.num_labels)]
 
 
-def _check(name: str, auto: str, trust_remote_code: bool) -> Known:
-    tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
-    source, local = locate(name)
-    base = adapter_base(source)
+def _check(name: str, auto: str, options: LoadOptions) -> Known:
+    tokenizer = load_tokenizer(name, options)
+    place = locate(name)
+    base = adapter_base(place.source)
     if base is not None:
-        return Known(name, tokenizer, _check(base, auto, trust_remote_code).config)
-    _check_weights(name, source, local)
-    config = load_config(name, trust_remote_code=trust_remote_code)
+        return Known(name, tokenizer, _check(base, auto, options).config)
+    _check_weights(name, place)
+    config = load_config(name, options)
     _check_kind(name, config, auto)
     return Known(name, tokenizer, config)
 
 
-def _check_weights(name: str, source: str, local: bool) -> None:
+def _check_weights(name: str, place: Place) -> None:
     """Raise MissingError where only files of this machine may be used and no weights are among them."""
-    if Path(source).is_dir():
-        require_weights(source)
-    elif local:
+    if Path(place.source).is_dir():
+        require_weights(place.source)
+    elif place.local:
         try:
             require_weights(str(cached_snapshot(name, "model")))
         except MissingError:
-            hint = f"Fetch it whole with `hf download {name}`"
+            hint = f"Fetch it whole with `{download_command(name, 'model')}`"
             raise MissingError(f"the Hugging Face cache holds no weights of {name}", hint=hint) from None
 
 

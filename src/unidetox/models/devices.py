@@ -75,6 +75,20 @@ def choose_dtype(name: str, device: torch.device) -> tuple[torch.dtype, str]:
     return dtype, "as asked"
 
 
+def choose_training_dtype(name: str, device: torch.device) -> tuple[torch.dtype, str]:
+    """As `choose_dtype`, for products of training.
+
+    Raises:
+        UsageError: The name is no dtype, or one that small gradients vanish in.
+    """
+    import torch
+
+    dtype, reason = choose_dtype(name, device)
+    if dtype == torch.float16:
+        raise UsageError("float16 is too narrow to train in", hint="Use auto, bfloat16 or float32")
+    return dtype, reason
+
+
 def _fast_bfloat16(device: torch.device) -> tuple[bool, str]:
     import torch
 

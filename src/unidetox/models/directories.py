@@ -2,48 +2,67 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from unidetox.core import console
 from unidetox.core.errors import MissingError, UsageError
-from unidetox.core.hub import cached_snapshot, is_local, is_offline, require_reachable
-from unidetox.core.resolve import resolve_source
+from unidetox.core.files import require_json
+from unidetox.core.hub import cached_snapshot, explain_hub_error, is_offline, require_reachable
+from unidetox.core.resolve import at_revision, is_local, resolve_source, split_revision
 
 RULE_FILE = "detox.json"
 """What a directory holds in place of weights where a method acts while decoding."""
 
 _CONFIGS = ("config.json", "adapter_config.json")
 _WEIGHTS = ("*.safetensors", "*.bin")
+_ADAPTER_FILES = ["*.json", "*.model", "*.txt", "*.jinja", *_WEIGHTS]
 _TOKENIZERS = (
     "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
     "tekken.json",
 )  # fmt: skip
 
 
-def locate(name: str) -> tuple[str, bool]:
+class Place(NamedTuple):
+    """Where a model is.
+
+    Attributes:
+        source: A directory or a Hub id.
+        revision: Branch, tag or commit of a Hub id; None for its main branch.
+        local: Whether only files of this machine may be used.
+    """
+
+    source: str
+    revision: str | None
+    local: bool
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What ``from_pretrained`` must be told besides the source."""
+        return {"revision": self.revision or "main", "local_files_only": self.local}
+
+
+def locate(name: str) -> Place:
     """Find a model without loading it.
 
     Args:
-        name: A directory or a Hub id.
-
-    Returns:
-        The directory or the id, and whether only files of this machine may be used.
+        name: A directory or a Hub id, perhaps ``ID@REVISION``.
 
     Raises:
         MissingError: Nothing is there; said within seconds, where the Hub client would try for half a minute.
     """
     if not is_local(name):
-        return name, _only_cached(name)
+        place = Place(*split_revision(name), _only_cached(name))
+        adapter = _fetched_adapter(name, place)
+        return Place(adapter, None, True) if adapter else place
     path = Path(name).expanduser()
     if not path.is_dir():
         state = "is a file, not a directory" if path.exists() else "does not exist"
-        raise MissingError(f"model {name} {state}", hint="Give a model directory or a Hub id")
+        raise MissingError(f"model {name} {state}", hint="Give a model directory or a Hub id: ID or ID@REVISION")
     if not any((path / file).is_file() for file in _CONFIGS):
         raise MissingError(f"no config.json in {path}", hint="Give a model directory in the Hugging Face format")
-    return str(path), True
+    return Place(str(path), None, True)
 
 
 def _only_cached(name: str) -> bool:
@@ -61,6 +80,19 @@ def _only_cached(name: str) -> bool:
     return False
 
 
+def _fetched_adapter(name: str, place: Place) -> str | None:
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        hf_hub_download(place.source, "adapter_config.json", **place.arguments)
+        return str(snapshot_download(place.source, allow_patterns=_ADAPTER_FILES, **place.arguments))
+    except EntryNotFoundError:
+        return None
+    except Exception as exc:
+        raise explain_hub_error(exc, name, "model") from exc
+
+
 def require_weights(source: str) -> None:
     """Raise MissingError where a model directory has no weights."""
     if Path(source).is_dir() and not any(any(Path(source).glob(pattern)) for pattern in _WEIGHTS):
@@ -73,7 +105,7 @@ def lacks_tokenizer(source: str) -> bool:
 
 
 def adapter_base(source: str | Path) -> str | None:
-    """The base model that an adapter directory names; None for anything else.
+    """The base model that an adapter directory names, with its revision; None for anything else.
 
     Raises:
         UsageError: It is an adapter and names none.
@@ -81,16 +113,17 @@ def adapter_base(source: str | Path) -> str | None:
     file = Path(source) / "adapter_config.json"
     if not file.is_file():
         return None
-    base = read_json(file).get("base_model_name_or_path")
+    content = require_json(file)
+    base = str(content.get("base_model_name_or_path") or "")
     if not base:
         raise UsageError(f"{file} does not name its base model", hint="Set base_model_name_or_path in it")
-    return str(base)
+    return base if is_local(base) else at_revision(base, content.get("revision"))
 
 
 def read_unidetox(source: str) -> dict[str, Any] | None:
     """The content of the ``unidetox.json`` beside a model's weights; None for a model that is not ours."""
     file = Path(source).expanduser() / "unidetox.json"
-    return read_json(file) if file.is_file() else None
+    return require_json(file) if file.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -121,24 +154,9 @@ def read_rule(source: str | Path) -> Rule | None:
     file = folder / RULE_FILE
     if not file.is_file():
         return None
-    content = read_json(file)
+    content = require_json(file)
     method, models, options = content.get("method"), content.get("models"), content.get("options", {})
     names = models if isinstance(models, list) and all(isinstance(name, str) for name in models) else []
     if not isinstance(method, str) or not names or not isinstance(options, dict):
         raise UsageError(f"{file} does not name its method, models and options", hint="Make it again")
     return Rule(method, tuple(resolve_source(name, folder.absolute()) for name in names), options)
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Read a small JSON object.
-
-    Raises:
-        UsageError: The file holds no JSON object.
-    """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise UsageError(f"{file} holds no JSON object", hint="Make or download the model again")
-    return content

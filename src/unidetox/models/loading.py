@@ -14,10 +14,12 @@ from safetensors import SafetensorError
 
 from unidetox.core import console
 from unidetox.core.errors import MissingError, UniDetoxError, UsageError
-from unidetox.core.hub import explain_hub_error, is_local
+from unidetox.core.hub import explain_hub_error
+from unidetox.core.resolve import is_local
 from unidetox.models.adapters import load_adapter
-from unidetox.models.devices import choose_device, choose_dtype
+from unidetox.models.devices import choose_dtype
 from unidetox.models.directories import adapter_base, lacks_tokenizer, locate, read_unidetox, require_weights
+from unidetox.models.options import CLASSIFIER_DEFAULTS, DEFAULTS, LoadOptions
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +49,7 @@ class LM:
         tokenizer: Its tokenizer.
         name: The name or path that it was loaded by.
         device: Where the weights are.
-        dtype: What number type the weights have.
+        dtype: The dtype of the weights.
         unidetox: Content of the ``unidetox.json`` beside the weights, None for a model that is not ours.
         prefix: What it reads before every prompt, right after BOS; no part of what it is asked to continue.
         rule: What says the next token's scores in its place, where a method acts while decoding.
@@ -89,59 +91,43 @@ class Classifier:
     multi_label: bool
 
 
-def load_lm(
-    name: str | Path,
-    *,
-    device: str | torch.device = "auto",
-    dtype: str | torch.dtype = "auto",
-    trust_remote_code: bool = False,
-) -> LM:
+def load_lm(name: str | Path, options: LoadOptions = DEFAULTS) -> LM:
     """Load a causal language model and its tokenizer.
 
     A directory with a PEFT adapter loads its base model and merges the adapter into it in memory.
 
     Args:
-        name: A local directory or a Hub id.
-        device: Device or device name, see ``choose_device``.
-        dtype: Number type or its name, see ``choose_dtype``. To fine-tune all weights, load float32.
-        trust_remote_code: Let the model run Python code that it brings along.
+        name: A local directory or a Hub id, perhaps ``ID@REVISION``.
+        options: How to load it.
 
     Raises:
         MissingError: The model or its tokenizer is not there, or access is not granted.
         UsageError: It is there but is no causal language model.
     """
     name = str(name)
-    place, number = _resolve(device, dtype)
-    if isinstance(dtype, str):
-        _announce_dtype(dtype, place)
-    tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
-    model = _load_model(name, "AutoModelForCausalLM", number, trust_remote_code).to(place).eval()
-    return LM(model, tokenizer, name, place, number, read_unidetox(name))
+    device, dtype = options.resolve()
+    if isinstance(options.dtype, str):
+        _announce_dtype(options.dtype, device)
+    tokenizer = load_tokenizer(name, options)
+    model = _load_model(name, "AutoModelForCausalLM", dtype, options).to(device).eval()
+    return LM(model, tokenizer, name, device, dtype, read_unidetox(name))
 
 
-def load_classifier(
-    name: str | Path,
-    *,
-    device: str | torch.device = "auto",
-    dtype: str | torch.dtype = "float32",
-    trust_remote_code: bool = False,
-) -> Classifier:
+def load_classifier(name: str | Path, options: LoadOptions = CLASSIFIER_DEFAULTS) -> Classifier:
     """Load a sequence classifier and its tokenizer.
 
     Args:
-        name: A local directory or a Hub id, e.g. ``unitary/toxic-bert``.
-        device: Device or device name, see ``choose_device``.
-        dtype: Number type or its name, see ``choose_dtype``.
-        trust_remote_code: Let the model run Python code that it brings along.
+        name: A local directory or a Hub id, perhaps ``ID@REVISION``, e.g. ``unitary/toxic-bert``.
+        options: How to load it.
 
     Raises:
         MissingError: The model or its tokenizer is not there, or access is not granted.
         UsageError: It is there but is no sequence classifier.
     """
     name = str(name)
-    place, number = _resolve(device, dtype)
-    tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
-    model = _load_model(name, "AutoModelForSequenceClassification", number, trust_remote_code).to(place).eval()
+    device, dtype = options.resolve()
+    tokenizer = load_tokenizer(name, options)
+    model = _load_model(name, "AutoModelForSequenceClassification", dtype, options).to(device).eval()
     labels = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
     return Classifier(model, tokenizer, name, labels, is_multi_label(model.config.problem_type, labels))
 
@@ -162,96 +148,93 @@ def is_multi_label(problem_type: str | None, labels: Sequence[str]) -> bool:
     return len(labels) == 1 or {label.lower() for label in labels} <= _JIGSAW
 
 
-def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> Any:
+def load_tokenizer(name: str | Path, options: LoadOptions = DEFAULTS) -> Any:
     """Load a tokenizer from a directory or a Hub id; an adapter without one takes that of its base model.
 
     Raises:
         MissingError: There is none.
     """
     name = str(name)
-    source, local = locate(name)
-    if lacks_tokenizer(source):
-        base = adapter_base(source)
+    place = locate(name)
+    if lacks_tokenizer(place.source):
+        base = adapter_base(place.source)
         if base is not None:
-            return load_tokenizer(base, trust_remote_code=trust_remote_code)
-        raise MissingError(f"no tokenizer in {source}", hint="Copy tokenizer.json and tokenizer_config.json there")
+            return load_tokenizer(base, options)
+        raise MissingError(f"no tokenizer in {name}", hint="Copy tokenizer.json and tokenizer_config.json there")
     with _loading(name):
         from transformers import AutoTokenizer
 
-        options = {"trust_remote_code": trust_remote_code, "local_files_only": local}
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        tokenizer = AutoTokenizer.from_pretrained(
+            place.source, trust_remote_code=options.trust_remote_code, **place.arguments
+        )
     # Where the files are missing, transformers makes an empty tokenizer of the model's class without a word.
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise MissingError(f"no tokenizer with {name}", hint="Use a model directory or Hub id that has one")
     return tokenizer
 
 
-def _resolve(device: str | torch.device, dtype: str | torch.dtype) -> tuple[torch.device, torch.dtype]:
-    place = choose_device(device) if isinstance(device, str) else device
-    return place, choose_dtype(dtype, place)[0] if isinstance(dtype, str) else dtype
-
-
 @functools.cache
-def _announce_dtype(dtype: str, place: torch.device) -> None:
+def _announce_dtype(name: str, device: torch.device) -> None:
     """Say once what is computed in, and why."""
-    number, reason = choose_dtype(dtype, place)
-    console.info(f"computing in {str(number).removeprefix('torch.')} on {place} ({reason})")
+    dtype, reason = choose_dtype(name, device)
+    console.info(f"computing in {str(dtype).removeprefix('torch.')} on {device} ({reason})")
 
 
-def saved_dtype(name: str | Path, *, trust_remote_code: bool = False) -> torch.dtype:
-    """The number type in which a checkpoint's weights are stored; float32 where it does not say.
+def saved_dtype(name: str | Path, options: LoadOptions = DEFAULTS) -> torch.dtype:
+    """The dtype in which a checkpoint's weights are stored; float32 where it does not say.
 
     Args:
-        name: A local directory or a Hub id; an adapter counts as its base model.
-        trust_remote_code: Let the model run Python code that it brings along.
+        name: A local directory or a Hub id, perhaps ``ID@REVISION``; an adapter counts as its base model.
+        options: How to load it.
     """
     import torch
 
-    source, _ = locate(str(name))
-    base = adapter_base(source)
+    base = adapter_base(locate(str(name)).source)
     if base is not None:
-        return saved_dtype(base, trust_remote_code=trust_remote_code)
-    dtype = load_config(name, trust_remote_code=trust_remote_code).dtype
+        return saved_dtype(base, options)
+    dtype = load_config(name, options).dtype
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
-def load_config(name: str | Path, *, trust_remote_code: bool = False) -> Any:
+def load_config(name: str | Path, options: LoadOptions = DEFAULTS) -> Any:
     """Load a model's configuration.
 
     Args:
-        name: A local directory or a Hub id; not an adapter.
-        trust_remote_code: Let the model run Python code that it brings along.
+        name: A local directory or a Hub id, perhaps ``ID@REVISION``; not an adapter.
+        options: How to load it.
 
     Raises:
         MissingError: It is not there.
         UsageError: It cannot be read.
     """
-    source, local = locate(str(name))
+    place = locate(str(name))
     with _loading(str(name)):
         import transformers
 
-        options = {"trust_remote_code": trust_remote_code, "local_files_only": local}
-        return transformers.AutoConfig.from_pretrained(source, **options)
+        return transformers.AutoConfig.from_pretrained(
+            place.source, trust_remote_code=options.trust_remote_code, **place.arguments
+        )
 
 
-def _load_model(name: str, auto: str, dtype: torch.dtype, trust_remote_code: bool) -> Any:
+def _load_model(name: str, auto: str, dtype: torch.dtype, options: LoadOptions) -> Any:
     """A model of one of transformers' auto classes; refuses one whose head would be made up at random."""
-    source, local = locate(name)
-    base = adapter_base(source)
+    place = locate(name)
+    base = adapter_base(place.source)
     if base is not None:
-        model = _load_model(base, auto, dtype, trust_remote_code)
-        with _loading(source):
-            return load_adapter(source, model)
-    require_weights(source)
+        model = _load_model(base, auto, dtype, options)
+        with _loading(name):
+            return load_adapter(place.source, model)
+    require_weights(place.source)
     with _loading(name):
         import transformers
 
-        options = {
-            "trust_remote_code": trust_remote_code,
-            "local_files_only": local,
+        arguments = {
+            **place.arguments,
+            "trust_remote_code": options.trust_remote_code,
+            "adapter_kwargs": {"local_files_only": place.local},  # else it asks the Hub for half a minute
             "output_loading_info": True,
         }
-        model, notes = getattr(transformers, auto).from_pretrained(source, dtype=dtype, **options)
+        model, notes = getattr(transformers, auto).from_pretrained(place.source, dtype=dtype, **arguments)
     missing = [*sorted(notes["missing_keys"]), *(str(key) for key in notes["mismatched_keys"])]
     if missing:
         what = KINDS[auto]
@@ -266,7 +249,9 @@ def _loading(name: str) -> Iterator[None]:
     try:
         yield
     except _LOADING_ERRORS as exc:
-        if isinstance(exc, UniDetoxError) or "out of memory" in str(exc):
+        from unidetox.decoding.memory import is_out_of_memory
+
+        if isinstance(exc, UniDetoxError) or is_out_of_memory(exc):
             raise
         raise _explain(exc, name) from exc
 

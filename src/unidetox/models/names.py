@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from unidetox.core.hub import is_local
+from unidetox.core.resolve import at_revision, is_local, split_revision
 from unidetox.models.directories import adapter_base, read_rule
 
 # Notes hold times: a model made again must be known as the same.
@@ -25,7 +25,7 @@ def fingerprint(name: str | Path) -> str:
         name: A model directory or a Hub id.
 
     Returns:
-        A SHA-256 of a directory's files; ``ID@COMMIT`` for a Hub id in the local cache, else the id itself.
+        A SHA-256 of a directory's files; ``ID@COMMIT`` for a Hub id in the local cache, else the id as it is named.
     """
     path = Path(name).expanduser()
     if not path.is_dir():
@@ -59,8 +59,9 @@ def _hub_fingerprint(name: str) -> str:
         return name
     from huggingface_hub import try_to_load_from_cache
 
+    repository, revision = split_revision(name)
     for file in ("config.json", "adapter_config.json"):
-        cached = try_to_load_from_cache(name, file)
+        cached = try_to_load_from_cache(repository, file, revision=revision)
         if isinstance(cached, str):
-            return f"{name}@{Path(cached).parent.name}"
+            return at_revision(repository, Path(cached).parent.name)
     return name

@@ -11,7 +11,14 @@ if TYPE_CHECKING:
     import torch
 
 
-def save_lm(model: Any, tokenizer: Any, directory: str | Path, *, dtype: torch.dtype | None = None) -> None:
+def save_lm(
+    model: Any,
+    tokenizer: Any,
+    directory: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    base_revision: str | None = None,
+) -> None:
     """Save a model, or an adapter, with its tokenizer.
 
     Args:
@@ -19,6 +26,7 @@ def save_lm(model: Any, tokenizer: Any, directory: str | Path, *, dtype: torch.d
         tokenizer: Its tokenizer.
         directory: Where to; made if it is not there.
         dtype: Number type of the saved weights, None for the type that they have. Adapters keep theirs.
+        base_revision: Revision of the Hub id that the model was loaded by, which an adapter must name.
     """
     from peft import PeftModel
     from transformers.utils import logging
@@ -27,6 +35,7 @@ def save_lm(model: Any, tokenizer: Any, directory: str | Path, *, dtype: torch.d
     Path(directory).mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(str(directory))
     if isinstance(model, PeftModel):
+        model.active_peft_config.revision = base_revision
         # "auto", the default, asks the Hub whether the vocabulary of the base model has grown.
         with quiet_peft():
             model.save_pretrained(str(directory), save_embedding_layers=False)

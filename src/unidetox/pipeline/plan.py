@@ -11,14 +11,20 @@ from unidetox.config.methods import METHODS, load_method
 from unidetox.config.settings import Recipe
 from unidetox.core import console
 from unidetox.core.directories import check_directory
-from unidetox.core.files import read_json
+from unidetox.core.files import write_text
 from unidetox.core.names import short_name, unique_slugs
-from unidetox.core.stages import StageStatus
-from unidetox.evaluation.evaluate import Target, Work, load_work, merge, run_target, target_stage
-from unidetox.evaluation.scorers import contamination
-from unidetox.evaluation.speed import measure_speed, read_speed, speed_stage
+from unidetox.core.stages import Stage, StageStatus
+from unidetox.evaluation.evaluate import load_inputs, run_target, target_stage
+from unidetox.evaluation.measure import EvalInputs
+from unidetox.evaluation.memory import evaluation_need, writing_need
+from unidetox.evaluation.results import Target, merge
+from unidetox.evaluation.scorers.contamination import contamination
+from unidetox.evaluation.speed import BASE, measure_speed, read_speed, speed_stage
 from unidetox.methods.best_of import check_starts
-from unidetox.methods.interface import Bench, Step
+from unidetox.methods.checkpoint_stage import card_of
+from unidetox.methods.interface import RunContext, Step
+from unidetox.models import RULE_FILE
+from unidetox.models.directories import read_unidetox
 from unidetox.pipeline.preflight import check_recipe
 from unidetox.pipeline.run_directory import Run
 
@@ -33,26 +39,24 @@ class Plan:
 
     def __init__(self, recipe: Recipe, directory: Path) -> None:
         self.recipe, self.directory = recipe, directory
-        self.bench = Bench(recipe, directory)
+        self.context = RunContext(recipe, directory)
 
     @cached_property
-    def work(self) -> Work:
+    def inputs(self) -> EvalInputs:
         """Prompts and questions."""
         r = self.recipe
-        return load_work(
-            r.evaluate, device=r.device, dtype=r.dtype, trust_remote_code=r.trust_remote_code,
-            bases={str(job.folder): job.target for job in self.bench.jobs}, corpus=r.toxic.corpus,
-        )  # fmt: skip
+        bases = {str(pair.folder): pair.target for pair in self.context.pairs}
+        return load_inputs(r.evaluate, self.context.load_options, bases=bases, corpus=r.toxic.corpus)
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
         """All steps, each once and after what it needs: what is shared, then the targets, then the evaluations."""
-        jobs = self.bench.jobs
-        made = {step.name: step for job in jobs for step in load_method(job.method).steps(self.bench, job)}
-        results = {job.step for job in jobs}
+        pairs = self.context.pairs
+        made = {step.name: step for pair in pairs for step in load_method(pair.method).steps(self.context, pair)}
+        results = {pair.step for pair in pairs}
         shared = [step for step in made.values() if step.name not in results]
-        timed = self._speeds() if self.recipe.costs else ()
-        return (*shared, *(made[job.step] for job in jobs), *self._evaluations(), *timed)
+        timed = self._speeds(made) if self.recipe.costs else ()
+        return (*shared, *(made[pair.step] for pair in pairs), *self._evaluations(made), *timed)
 
     @cached_property
     def models(self) -> dict[str, str]:
@@ -60,7 +64,7 @@ class Plan:
         found: dict[str, str] = {}
         for slug, target in self._slugs.items():
             found[f"{slug}-base"] = target
-            found |= {job.folder.name: str(job.folder) for job in self.bench.jobs if job.target == target}
+            found |= {pair.folder.name: str(pair.folder) for pair in self.context.pairs if pair.target == target}
         return found
 
     @cached_property
@@ -68,7 +72,7 @@ class Plan:
         """Model name or directory -> what results call it; folders tell apart two targets of one name."""
         slugs = {target: slug for slug, target in self._slugs.items()}
         titles = {target: Target(slug) for target, slug in slugs.items()}
-        return titles | {str(job.folder): Target(slugs[job.target], job.title) for job in self.bench.jobs}
+        return titles | {str(pair.folder): Target(slugs[pair.target], pair.title) for pair in self.context.pairs}
 
     def preflight(self) -> None:
         """Look at everything that the run will need, so that a mistake shows now and not in an hour."""
@@ -77,35 +81,40 @@ class Plan:
             console.warn(warning)
         for step in self.steps:
             step.check()
-        check_starts(self.recipe, self.work.prompts)
+        check_starts(self.recipe, self.inputs.prompts)
 
-    def _evaluations(self) -> Iterator[Step]:
-        made = {job.folder.name: (job.step,) for job in self.bench.jobs}
+    def _evaluations(self, made: Mapping[str, Step]) -> Iterator[Step]:
+        pairs = {pair.folder.name: pair for pair in self.context.pairs}
         for slug, model in self.models.items():
-            yield self._evaluation_step(slug, model, made.get(slug, ()))
+            pair = pairs.get(slug)
+            yield self._evaluation_step(slug, model, pair.target if pair else model, made[pair.step] if pair else None)
 
-    def _evaluation_step(self, slug: str, model: str, needs: tuple[str, ...]) -> Step:
+    def _evaluation_step(self, slug: str, model: str, target: str, made: Step | None) -> Step:
         folder, settings = self.directory / "evaluation" / slug, self.recipe.evaluate
+        models, compared = made.models if made else 1, made is not None and settings.neutral is not None
         return Step(
             f"evaluation/{slug}",
-            needs,
-            lambda: target_stage(model, folder, self.work, settings),
-            lambda fresh: run_target(model, folder, self.work, settings, fresh=fresh, replace=True),
+            (made.name,) if made else (),
+            lambda: target_stage(model, folder, self.inputs, settings),
+            lambda fresh: run_target(model, folder, self.inputs, settings, fresh=fresh, replace=True),
+            need=lambda sizes: evaluation_need(settings, sizes, target, models, compared),
         )
 
-    def _speeds(self) -> Iterator[Step]:
+    def _speeds(self, made: Mapping[str, Step]) -> Iterator[Step]:
         for slug, target in self._slugs.items():
-            jobs = [job for job in self.bench.jobs if job.target == target]
-            models = {"base": target} | {job.title: str(job.folder) for job in jobs}
-            yield self._speed_step(slug, models, tuple(job.step for job in jobs))
+            pairs = [pair for pair in self.context.pairs if pair.target == target]
+            models = {"base": target} | {pair.title: str(pair.folder) for pair in pairs}
+            yield self._speed_step(slug, models, [made[pair.step] for pair in pairs])
 
-    def _speed_step(self, slug: str, models: dict[str, str], needs: tuple[str, ...]) -> Step:
+    def _speed_step(self, slug: str, models: dict[str, str], made: Sequence[Step]) -> Step:
         folder, settings = self.directory / "speed" / slug, self.recipe.evaluate
+        most = max((step.models for step in made), default=1)
         return Step(
             f"speed/{slug}",
-            needs,
-            lambda: speed_stage(models, folder, self.work, settings),
-            lambda fresh: measure_speed(models, folder, self.work, settings, fresh=fresh),
+            tuple(step.name for step in made),
+            lambda: speed_stage(models, folder, self.inputs, settings),
+            lambda fresh: measure_speed(models, folder, self.inputs, settings, fresh=fresh),
+            need=lambda sizes: writing_need(settings, sizes, models["base"], most),
         )
 
     @cached_property
@@ -114,7 +123,7 @@ class Plan:
         return dict(zip(unique_slugs(targets), targets, strict=True))
 
     def costs(self) -> list[dict[str, Any]]:
-        """Return what each job took to make, all that it needs included, and how fast the result writes.
+        """Return what each pair took to make, all that it needs included, and how fast the result writes.
 
         Returns:
             Records ``{target, method, seconds, seconds_own, peak_bytes, sessions, steps, slow_down,
@@ -122,10 +131,10 @@ class Plan:
         """
         needs = {step.name: step.needs for step in self.steps}
         records = []
-        for job in self.bench.jobs:
-            names = _with_needs(job.step, needs)
-            made = [read_json(self.directory / name / "stage.json") or {} for name in names]
-            title = self.titles[str(job.folder)]
+        for pair in self.context.pairs:
+            names = _with_needs(pair.step, needs)
+            made = [Stage.read_record(self.directory / name) or {} for name in names]
+            title = self.titles[str(pair.folder)]
             speed = read_speed(self.directory / "speed" / title.target).get(title.method, {})
             records.append({
                 "target": title.target, "method": title.method,
@@ -137,12 +146,29 @@ class Plan:
             })  # fmt: skip
         return records
 
+    def write_cards(self, results: Mapping[str, Any]) -> None:
+        """Write each model's card with what was measured to ``report/cards``.
+
+        The card beside a model is made before that, and what a finished stage holds does not change.
+
+        Args:
+            results: The content of the run's ``results.json``.
+        """
+        for pair in self.context.pairs:
+            title, info = self.titles[str(pair.folder)], read_unidetox(str(pair.folder))
+            systems = {(title.target, BASE), (title.target, title.method)}
+            rows = [row for row in results["rows"] if (row["target"], row["method"]) in systems]
+            if info is not None:
+                rule = (pair.folder / RULE_FILE).is_file()
+                card = card_of(info, pair.target, rule=rule, results={**results, "rows": rows})
+                write_text(self.directory / "report" / "cards" / f"{pair.folder.name}.md", card)
+
     def statuses(self) -> dict[str, StageStatus]:
         """Say where each step stands; a step after one that is not fresh cannot be."""
         found: dict[str, StageStatus] = {}
         for step in self.steps:
             late = [name for name in step.needs if found[name].state != "fresh"]
-            found[step.name] = _waiting(self.directory / step.name, late) if late else step.stage().status()
+            found[step.name] = _waiting(self.directory / step.name, late) if late else step.status()
         return found
 
 
@@ -153,7 +179,7 @@ def _with_needs(name: str, needs: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _waiting(folder: Path, late: Sequence[str]) -> StageStatus:
-    made = (folder / "stage.json").exists()
+    made = Stage.read_record(folder) is not None
     reason = f"{', '.join(late)} {'is' if len(late) == 1 else 'are'} not fresh"
     return StageStatus("stale" if made else "missing", (reason,))
 
@@ -183,7 +209,7 @@ def run(
     with Run(directory).session(recipe, command):
         number = len(plan.steps)
         for count, step in enumerate(plan.steps, 1):
-            status = step.stage().status()
+            status = step.status()
             if status.state == "fresh" and not fresh:
                 console.info(f"[{count}/{number}] {step.name}: fresh, skipped")
                 continue
@@ -193,7 +219,11 @@ def run(
         titles = {model: plan.titles[model] for model in evaluated}
         # Times differ from run to run, so only a run that asks for them has them among its results.
         costs = plan.costs() if recipe.costs else ()
-        return merge(evaluated, directory, plan.work, recipe.evaluate, titles, corpus=recipe.toxic.corpus, costs=costs)
+        results = merge(
+            evaluated, directory, plan.inputs, recipe.evaluate, titles, corpus=recipe.toxic.corpus, costs=costs
+        )
+        plan.write_cards(results)
+        return results
 
 
 def describe(recipe: Recipe) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from unidetox.config.settings import Recipe
-from unidetox.core.errors import UsageError
-from unidetox.evaluation.prompt_encoding import check_room, context_limit
+from unidetox.evaluation.prompt_encoding import check_room
 from unidetox.evaluation.scorers import check_helpers
-from unidetox.models import Known, check_lm, choose_device
+from unidetox.models import LoadOptions, check_lm, choose_device, choose_training_dtype
+from unidetox.training.settings import check_optimizer
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -16,13 +16,12 @@ def check_recipe(recipe: Recipe) -> None:
         MissingError: Something is not there.
         UsageError: Something cannot be used as the recipe asks.
     """
-    choose_device(recipe.device)
-    if recipe.dtype == "float16":
-        raise UsageError("float16 is too narrow to train in", hint="Use auto, bfloat16 or float32")
+    from unidetox.decoding.sequences import max_positions
+
+    choose_training_dtype(recipe.dtype, choose_device(recipe.device))
+    options = LoadOptions.of(recipe)
+    for section in (recipe.toxic, recipe.detoxify):
+        check_optimizer(section.optim)
     for target in recipe.detoxify.targets:
-        check_room(target, context_limit(_lm(recipe, target).config), recipe.evaluate.max_new_tokens)
-    check_helpers(recipe.evaluate, trust_remote_code=recipe.trust_remote_code)
-
-
-def _lm(recipe: Recipe, name: str) -> Known:
-    return check_lm(name, trust_remote_code=recipe.trust_remote_code)
+        check_room(target, max_positions(check_lm(target, options).config), recipe.evaluate.max_new_tokens)
+    check_helpers(recipe.evaluate, options)

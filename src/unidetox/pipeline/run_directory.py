@@ -12,26 +12,14 @@ from unidetox.config.recipe import load_recipe, portable, write_recipe
 from unidetox.config.settings import Recipe
 from unidetox.core import console
 from unidetox.core.directories import DirectoryLock, check_directory, list_files, locked
-from unidetox.core.errors import MissingError, UsageError
-from unidetox.core.files import TMP_SUFFIX, JsonlWriter, hash_of, read_json, read_jsonl, write_json, write_text
+from unidetox.core.errors import MissingError, UsageError, interruption
+from unidetox.core.files import TMP_SUFFIX, read_json, write_json
 from unidetox.core.names import hide_home, hide_secrets
 from unidetox.core.provenance import now, versions
-from unidetox.core.stages import FAILED, Stage, StageStatus
-
-__all__ = [
-    "JsonlWriter",
-    "Run",
-    "Stage",
-    "StageStatus",
-    "hash_of",
-    "read_json",
-    "read_jsonl",
-    "write_json",
-    "write_text",
-]
+from unidetox.core.stage_files import FAILED
 
 RECIPE, RESOLVED, MANIFEST, LOGS = "recipe.toml", "recipe.resolved.json", "manifest.json", "logs"
-_OWN = frozenset({RECIPE, RESOLVED, MANIFEST, DirectoryLock.FILE, FAILED})
+_OWN = frozenset({RECIPE, RESOLVED, MANIFEST, FAILED, *DirectoryLock.NAMES})
 
 
 class Run:
@@ -81,7 +69,7 @@ class Run:
         if not self.directory.is_dir():
             check_directory(self.directory)
         names = {item.name for item in self.directory.iterdir()} if self.directory.is_dir() else set()
-        others = {name for name in names if name != DirectoryLock.FILE and not name.endswith(TMP_SUFFIX)}
+        others = {name for name in names if name not in DirectoryLock.NAMES and not name.endswith(TMP_SUFFIX)}
         manifest = self.manifest()
         if others and not manifest:
             raise UsageError(f"{self.directory} is not empty and not a run", hint="Give another -o, or empty it first")
@@ -119,7 +107,7 @@ class Run:
             with console.logged(self.path(LOGS, "run.log")):
                 yield self
         except Exception as exc:
-            outcome = "failed"
+            outcome = "interrupted" if interruption(exc) else "failed"
             with contextlib.suppress(OSError), console.logged(self.path(LOGS, "run.log")):
                 console.detail(f"failed: {exc}")
             raise

@@ -1,21 +1,23 @@
-"""Model cards and dataset cards: what was done to what with which texts, in the Hugging Face Hub's format."""
+"""Model cards and dataset cards: what was done to what with which texts, with the Hugging Face Hub's own metadata."""
 
 from __future__ import annotations
 
-import json
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from unidetox.config.messages import toml_value
 from unidetox.config.methods import method_name
-from unidetox.core.hub import is_local
 from unidetox.core.names import public_name
 from unidetox.core.provenance import flatten
+from unidetox.core.resolve import at_revision, is_local, split_revision
 from unidetox.core.version import __version__
-from unidetox.report.main_table import markdown_table
+from unidetox.report.main_table import COLUMNS, markdown_table
 
 if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
     from jinja2 import Environment
 
 # Models that methods need; what a method itself does is said in its own file.
@@ -25,16 +27,11 @@ _HELPERS = {
     "distilled from. Do not use it for anything else.",
 }
 _MORE_TAGS = {"toxic": ["toxic", "not-for-all-audiences"], "samples": ["control"]}
-_CITATION = """If you use the method, please cite:
-
-```bibtex
-@inproceedings{lu2025unidetox,
-  title     = {UniDetox: Universal Detoxification of Large Language Models via Dataset Distillation},
-  author    = {Lu, Huimin and Isonuma, Masaru and Mori, Junichiro and Sakata, Ichiro},
-  booktitle = {International Conference on Learning Representations (ICLR)},
-  year      = {2025}
-}
-```"""
+_SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M")
+_SUMMARY = {
+    "texts": "Texts", "ended": "Ended by the model (`eos`)", "cut": "Cut at the longest length (`length`)",
+    "empty": "Empty", "distinct": "Distinct", "tokens_mean": "Tokens a text, on average",
+}  # fmt: skip
 
 
 def model_card(info: Mapping[str, Any], done: str = "") -> str:
@@ -43,13 +40,16 @@ def model_card(info: Mapping[str, Any], done: str = "") -> str:
     Args:
         info: The content of a ``unidetox.json``. Only ``base_model`` is needed; also used where present:
 
-            - ``method`` (default ``unidetox``; ``toxic`` for the toxic model), ``name``
+            - ``method`` (default ``unidetox``; ``toxic`` for the toxic model)
             - ``texts``: what it was fine-tuned on: ``{"source", "sha256", "number"}``
+            - ``datasets``: Hub ids of all data that it learned from
+            - ``base_revision``: what was asked for of it, and ``base_commit``: the commit that was read
             - ``base_is_local``: True where ``base_model`` is the short name of a local model, not a Hub id
             - ``settings``: every setting, nested or not; ``lora`` without ``merge`` means a PEFT adapter
-            - ``results``: the content of a ``results.json``
-            - ``license``: the licence of the base model, if known
-            - ``versions``: ``{package: version}``, and ``created``: a date
+            - ``rule``: True where there are no weights, but a rule by which to decode
+            - ``results``: ``results.json``, or the rows of it that are about this model and its base
+            - ``license``, ``license_name``, ``license_link``: those of the base model, if known
+            - ``versions``: ``{package: version}``
         done: What the method did: an end of the sentence "MODEL, ..."; its name where left out.
 
     Returns:
@@ -59,37 +59,34 @@ def model_card(info: Mapping[str, Any], done: str = "") -> str:
         KeyError: There is no ``base_model``.
     """
     base, method = str(info["base_model"]), str(info.get("method") or "unidetox")
-    texts = _texts(info)
-    name = public_name(str(info.get("name") or f"{_last(base)}-{method}"))
-    adapter = _is_adapter(info)
-    done = _HELPERS.get(method) or done or f"changed by {_plain(method_name(method))}."
-    return _environment().get_template("model_card.md.j2").render(
-        front=_front_matter(_model_metadata(info, base, method)),
+    texts, title = info.get("texts") or {}, _plain(method_name(method))
+    name = f"{_last(base)}-{public_name(method)}"
+    form = "rule" if info.get("rule") else "adapter" if _is_adapter(info) else "model"
+    return _render(
+        "model_card.md.j2",
+        info,
+        _model_metadata(info, name, base, method, form),
         name=_plain(name),
-        done=f"{_code(base)}, {done}",
-        base=_code(base),
-        method=_plain(method_name(method)),
+        done=f"{_code(base)}, {_HELPERS.get(method) or done or f'changed by {title}.'}",
+        base=_base(info),
+        method=title,
         texts_source=_code(str(texts["source"])) if texts.get("source") else "",
         texts_n=_plain(str(texts.get("number") or "")),
         texts_sha256=_hex(texts.get("sha256")),
         kind={"toxic": "toxic", "samples": "control"}.get(method, "detoxified"),
-        form="adapter (PEFT)" if adapter else "full weights (safetensors)",
-        adapter=adapter,
-        load_path=json.dumps(name if info.get("name") else "PATH-OR-HUB-ID"),
+        form=form,
         results_table=markdown_table(info["results"]) if info.get("results") else "",
-        licence_note=_licence_note(info, "base model"),
-        **_common(info),
-    )  # fmt: skip
+    )
 
 
 def texts_card(info: Mapping[str, Any]) -> str:
     """Write the card of a set of detoxifying texts, with front matter that the Hub accepts.
 
     Args:
-        info: What is known of the texts. Only ``base_model`` is needed; also used where present: ``name``, ``method``
-            (``samples`` for plain samples), ``base_is_local``, ``toxic_model``, ``corpus`` (a name), ``sha256``,
-            ``summary`` (``{"texts", "ended", "cut", "empty", "distinct", "tokens_mean"}``), ``settings``,
-            ``license``, ``versions``, ``created``.
+        info: What is known of the texts. Only ``base_model`` is needed; also used where present: ``method``
+            (``samples`` for plain samples), ``toxic_model``, ``corpus`` (a name), ``sha256``, ``summary`` (``{"texts",
+            "ended", "cut", "empty", "distinct", "tokens_mean"}``), and what `model_card` says of the base model, its
+            license, ``settings`` and ``versions``.
 
     Returns:
         The text of a ``README.md``. Local paths are shortened to names.
@@ -98,22 +95,32 @@ def texts_card(info: Mapping[str, Any]) -> str:
         KeyError: There is no ``base_model``.
     """
     base, plain = str(info["base_model"]), info.get("method") == "samples"
-    name = public_name(str(info.get("name") or f"{_last(base)}-{'samples' if plain else 'detoxifying-texts'}"))
-    done = (
-        f"Plain samples of {_code(base)}: the control of an experiment on detoxification."
-        if plain
-        else "Texts that lower the toxicity of causal language models fine-tuned on them. Each token was drawn "
-        f"from the contrast between {_code(base)} and a copy of it made toxic: of the tokens that the first finds "
-        "plausible, those that the second favours least."
-    )
-    return _environment().get_template("texts_card.md.j2").render(
-        front=_front_matter(_texts_metadata(info, name)),
+    name = f"{_last(base)}-{'samples' if plain else 'detoxifying-texts'}"
+    return _render(
+        "texts_card.md.j2",
+        info,
+        _texts_metadata(info, name),
         name=_plain(name),
-        done=done,
-        facts=list(_texts_facts(info, base)),
-        load_path=_hub_id(info.get("name")) or "THIS-FOLDER",
-        licence_note=_licence_note(info, "base model that wrote the texts"),
-        **_common(info),
+        base=_code(base),
+        plain=plain,
+        facts=list(_texts_facts(info)),
+    )
+
+
+def _render(template: str, info: Mapping[str, Any], metadata: Mapping[str, Any], **values: Any) -> str:
+    """Fill a template; to both cards belong front matter, license, versions and settings."""
+    from huggingface_hub import DatasetCardData, ModelCardData
+
+    kind = ModelCardData if template == "model_card.md.j2" else DatasetCardData
+    license_id = f" ({_plain(str(info['license']))})" if info.get("license") else ""
+    versions = [(_plain(str(name)), _plain(str(version))) for name, version in (info.get("versions") or {}).items()]
+    return _environment().get_template(template).render(
+        front=kind(**metadata).to_yaml(),
+        license=license_id,
+        settings="\n".join(_toml_lines(info.get("settings") or {})),
+        versions=[pair for pair in versions if pair[0] != "unidetox"],
+        version=__version__,
+        **values,
     )  # fmt: skip
 
 
@@ -132,65 +139,82 @@ def _environment() -> Environment:
     )
 
 
-def _common(info: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what both cards end with."""
-    versions = [(name, version) for name, version in (info.get("versions") or {}).items() if name != "unidetox"]
+def _model_metadata(info: Mapping[str, Any], name: str, base: str, method: str, form: str) -> dict[str, Any]:
+    of_hub = bool(_hub_id(base)) and not info.get("base_is_local")  # the Hub refuses a base that is not one of its own
+    relation = {"adapter": "adapter", "model": "finetune", "rule": None}[form]
+    sources = [*info.get("datasets", ()), (info.get("texts") or {}).get("source")]
     return {
-        "settings": [(_key(key), _value(value)) for key, value in flatten(info.get("settings") or {})],
-        "versions": [(_plain(str(name)), _plain(str(version))) for name, version in versions],
-        "version": __version__,
-        "created": _plain(str(info["created"])) if info.get("created") else "",
-        "citation": _CITATION,
-    }
-
-
-def _model_metadata(info: Mapping[str, Any], base: str, method: str) -> dict[str, Any]:
-    adapter = _is_adapter(info)
-    metadata: dict[str, Any] = _licence_metadata(info)
-    if _hub_id(base) and not info.get("base_is_local"):  # the Hub refuses a base model that is not one of its own
-        metadata |= {"base_model": base, "base_model_relation": "adapter" if adapter else "finetune"}
-    if source := _hub_id(_texts(info).get("source"), with_owner=True):
-        metadata["datasets"] = [source]
-    return metadata | {
-        "library_name": "peft" if adapter else "transformers",
+        **_license(info),
+        "base_model": public_name(base) if of_hub else None,
+        "base_model_relation": relation if of_hub else None,
+        "datasets": list(dict.fromkeys(filter(None, (_hub_id(source, with_owner=True) for source in sources)))) or None,
+        "library_name": {"adapter": "peft", "model": "transformers", "rule": None}[form],
         "pipeline_tag": "text-generation",
-        "tags": ["unidetox", "detoxification", *_MORE_TAGS.get(method, [method] if method != "unidetox" else [])],
+        "tags": _tags(*_MORE_TAGS.get(method, [method] if method != "unidetox" else [])),
+        "model_name": name if info.get("results") else None,
+        "eval_results": list(_eval_results(info["results"])) or None if info.get("results") else None,
     }
+
+
+def _eval_results(results: Mapping[str, Any]) -> Iterator[EvalResult]:
+    """Yield the numbers of the main table that are not of the base model, pooled over seeds where there are several."""
+    from huggingface_hub import EvalResult
+
+    titles = {(metric, column.domain): column.title for column in COLUMNS for metric in column.metrics}
+    prompts = public_name(str((results.get("settings") or {}).get("prompts") or "prompts"))
+    rows: dict[tuple[str, str | None], Mapping[str, Any]] = {}
+    for row in sorted(results["rows"], key=lambda row: (row["seed"] is not None, row["seed"])):
+        further = row["method"] == "base" or row["group"] is not None or row.get("form") or row.get("scorer")
+        if not further and isinstance(row["value"], int | float) and math.isfinite(row["value"]):
+            rows.setdefault((row["metric"], row["domain"]), row)
+    for (metric, domain), row in rows.items():
+        if (metric, domain) in titles:
+            yield EvalResult(
+                "text-generation", prompts, prompts, metric, round(row["value"], 4),
+                dataset_config=domain, metric_name=titles[metric, domain],
+            )  # fmt: skip
 
 
 def _texts_metadata(info: Mapping[str, Any], name: str) -> dict[str, Any]:
     n = (info.get("summary") or {}).get("texts")
-    size = {"size_categories": [_size_category(n)]} if isinstance(n, int) else {}
+    size = _SIZES[min(max(len(str(n)) - 3, 0), len(_SIZES) - 1)] if isinstance(n, int) else None
     return {
+        **_license(info),
         "pretty_name": name,
-        **_licence_metadata(info),
         "task_categories": ["text-generation"],
-        "tags": ["unidetox", "detoxification", "synthetic"],
-        **size,
+        "tags": _tags("synthetic"),
+        "size_categories": [size] if size else None,
         "configs": [{"config_name": "default", "data_files": "texts.jsonl"}],
     }
 
 
-def _texts_facts(info: Mapping[str, Any], base: str) -> Iterable[tuple[str, str]]:
-    yield "Base model", _code(base)
+def _texts_facts(info: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    yield "Base model", _base(info)
     if info.get("toxic_model"):
         yield "Toxic model", _code(str(info["toxic_model"]))
     if info.get("corpus"):
         yield "Made toxic with", _code(str(info["corpus"]))
     summary = info.get("summary") or {}
-    names = {"texts": "Texts", "ended": "Ended by the model (`eos`)", "cut": "Cut at the longest length (`length`)",
-             "empty": "Empty", "distinct": "Distinct", "tokens_mean": "Tokens a text, on average"}  # fmt: skip
-    for key, name in names.items():
+    for key, title in _SUMMARY.items():
         if key in summary:
-            yield name, f"{summary[key]:.1f}" if isinstance(summary[key], float) else _plain(str(summary[key]))
+            yield title, f"{summary[key]:.1f}" if isinstance(summary[key], float) else _plain(str(summary[key]))
     if _hex(info.get("sha256")):
         yield "SHA-256", f"`{_hex(info['sha256'])}`"
-    yield "Made with", f"`unidetox` {__version__}"
 
 
-def _texts(info: Mapping[str, Any]) -> Mapping[str, Any]:
-    texts = info.get("texts") or {}
-    return texts if isinstance(texts, Mapping) else {"source": texts}
+def _tags(*more: str) -> list[str]:
+    return ["unidetox", "detoxification", *map(public_name, more)]
+
+
+def _license(info: Mapping[str, Any]) -> dict[str, str]:
+    keys = ("license", "license_name", "license_link")
+    return {key: public_name(str(info[key])) for key in keys if info.get("license") and info.get(key)}
+
+
+def _base(info: Mapping[str, Any]) -> str:
+    """Name the base model with the state of it that was read."""
+    name = _code(at_revision(str(info["base_model"]), info.get("base_revision")))
+    return f"{name}, commit `{_hex(info['base_commit'])}`" if info.get("base_commit") else name
 
 
 def _is_adapter(info: Mapping[str, Any]) -> bool:
@@ -198,40 +222,20 @@ def _is_adapter(info: Mapping[str, Any]) -> bool:
     return bool(settings.get("lora")) and not settings.get("merge")
 
 
-def _licence_metadata(info: Mapping[str, Any]) -> dict[str, Any]:
-    licence = str(info.get("license") or "")
-    return {"license": licence} if licence else {"license": "other", "license_name": "same-as-base-model"}
+def _toml_lines(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield every setting as a recipe has it; what is not set is left out."""
+    for key, value in flatten(settings):
+        if value is not None:
+            yield f"{re.sub(r'[^A-Za-z0-9_.-]', '_', key)} = {toml_value(_public(value))}"
 
 
-def _licence_note(info: Mapping[str, Any], what: str) -> str:
-    licence = f" ({_plain(str(info['license']))})" if info.get("license") else ""
-    return f"**Licence.** The licence of the {what} applies{licence}; UniDetox adds no terms of its own."
-
-
-def _front_matter(metadata: Mapping[str, Any]) -> str:
-    """Write YAML: every text is a JSON string, which YAML reads as the same text whatever is in it."""
-    lines = []
-    for key, value in metadata.items():
-        if isinstance(value, list):
-            lines += [f"{key}:", *(f"- {_yaml(item)}" for item in value)]
-        else:
-            lines.append(f"{key}: {_yaml(value)}")
-    return "\n".join(lines)
-
-
-def _yaml(value: object) -> str:
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_yaml(item)}" for key, item in value.items()) + "}"
-    return json.dumps(public_name(value) if isinstance(value, str) else value, ensure_ascii=False)
-
-
-def _key(key: str) -> str:
-    return re.sub(r"[^\w.-]", "_", key)
-
-
-def _value(value: object) -> str:
-    items = value if isinstance(value, list | tuple) else [value]
-    return ", ".join(_plain(public_name(str(item))) for item in items)
+def _public(value: Any) -> Any:
+    """Shorten the paths in a setting; infinity, which a record has as a text, is a number in a recipe."""
+    if isinstance(value, list | tuple):
+        return [_public(item) for item in value if item is not None]
+    if value in ("inf", "-inf"):
+        return float(value)
+    return public_name(value).replace("`", "'") if isinstance(value, str) else value
 
 
 def _plain(text: str) -> str:
@@ -255,9 +259,4 @@ def _last(name: str) -> str:
 def _hub_id(name: object, *, with_owner: bool = False) -> str:
     """Give a name back if it can be an id on the Hub, and is no file or folder here."""
     text = str(name or "")
-    return "" if is_local(text) or (with_owner and "/" not in text) else text
-
-
-def _size_category(n: int) -> str:
-    names = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M")
-    return names[min(max(len(str(n)) - 3, 0), 4)]
+    return "" if is_local(text) or (with_owner and "/" not in text) else split_revision(text)[0]

@@ -7,31 +7,35 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unidetox.core.errors import UsageError
+from unidetox.core.errors import MissingError, UsageError
 from unidetox.core.files import read_json
 
 SCHEMA_VERSION = 2
+RESULTS = "results.json"
 
 # Version 1 said them in the metric: `tp@leetspeak`, `agreement:other-scorer`, `tp@leetspeak_std`.
 _TAGGED = re.compile(r"(\w+)([@:])(.+)")
 _WITHOUT_SPREAD = ("agreement", "correlation")
 
 
-def read_results(directory: Path) -> dict[str, Any] | None:
+def read_results(directory: Path) -> dict[str, Any]:
     """Read the ``results.json`` of a run, an evaluation or one target, as `upgraded` returns it.
 
     Args:
         directory: Where it lies.
 
     Returns:
-        Its content; None where there is none.
+        Its content.
 
     Raises:
+        MissingError: There is none.
         UsageError: A later version of this package wrote it.
     """
-    path = directory / "results.json"
+    path = directory / RESULTS
     content = read_json(path)
-    return upgraded(content, str(path)) if content else None
+    if content is None:
+        raise MissingError(f"{directory} holds no {RESULTS}", hint="Give the directory of a run or an evaluation")
+    return upgraded(content, str(path))
 
 
 def upgraded(results: Mapping[str, Any], name: str = "results.json") -> dict[str, Any]:
@@ -54,7 +58,7 @@ def upgraded(results: Mapping[str, Any], name: str = "results.json") -> dict[str
         message = f"{name} has schema version {version}, and this version of unidetox reads up to {SCHEMA_VERSION}"
         raise UsageError(message, hint="Install a newer unidetox")
     new = {**results, "schema_version": SCHEMA_VERSION, "rows": [_row(row) for row in results.get("rows", ())]}
-    for key in {"models", "counts", "directories"} & set(results):
+    for key in {"models", "commits", "counts", "directories"} & set(results):
         new[key] = _nested(results[key])
     return new
 

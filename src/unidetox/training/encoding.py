@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from unidetox.core.errors import UsageError
+from unidetox.decoding.sequences import max_positions
 from unidetox.models.tokens import bos_id, eos_ids
-
-_POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
 
 
 class TextLike(Protocol):
@@ -60,7 +59,7 @@ def encode_texts(texts: Sequence[TextLike], tokenizer: Any, config: Any, max_len
     """
     if not texts:
         raise UsageError("there are no texts to train on", hint="Give a file with at least one text")
-    limit = min([max_length, *_position_limits(config)])
+    limit = min(max_length, max_positions(config) or max_length)
     start, ends = bos_id(tokenizer, config), eos_ids(tokenizer, config)
     # Text is text, even where it spells a special token.
     options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
@@ -82,10 +81,3 @@ def _checked(rows: list[list[int]], truncated: int, with_eos: int) -> EncodedTex
         raise UsageError("the texts have no words to train on", hint="Give a file with longer texts")
     supervised = sum(len(row) - 1 for row in kept)
     return EncodedTexts(kept, supervised, truncated, with_eos, len(rows) - len(kept))
-
-
-def _position_limits(config: Any) -> list[int]:
-    """How long a row the model can read; empty for models without a limit of their own."""
-    inner = config.get_text_config() if hasattr(config, "get_text_config") else config
-    values = [getattr(inner, name, None) for name in _POSITIONS]
-    return [value for value in values if isinstance(value, int) and value > 1]

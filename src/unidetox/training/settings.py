@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
-from unidetox.core.errors import UsageError
+from unidetox.config.fields import Section
+from unidetox.core.errors import MissingError, UsageError
 
 
 @dataclass(frozen=True)
 class TrainSettings:
     """How to fine-tune; the defaults are the paper's for detoxification.
 
-    AdamW without weight decay, linear decay of the learning rate to zero without warm-up, gradients clipped at norm
-    1: as the paper has it, and not to be set.
+    No weight decay, linear decay of the learning rate to zero without warm-up, gradients clipped at norm 1: as the
+    paper has it, and not to be set.
 
     Attributes:
         lr: Peak learning rate, above 0.
@@ -31,6 +33,7 @@ class TrainSettings:
         lora_rank: Rank of the adapter.
         lora_alpha: The adapter counts ``lora_alpha / lora_rank``.
         save_steps: Steps between checkpoints; None: a tenth of the run, but at least half a minute.
+        optim: Optimizer, by its name in transformers.
         gradient_checkpointing: Keep less for the backward pass: less memory, a third more time.
         micro_tokens: Most tokens (with padding) in one forward pass; a batch of more is taken in parts, with the
             same result. None: as suits the device.
@@ -51,15 +54,29 @@ class TrainSettings:
     lora_rank: int = 16
     lora_alpha: float = 32.0
     save_steps: int | None = None
+    optim: str = "adamw_torch_fused"
     gradient_checkpointing: bool = False
     micro_tokens: int | None = None
+
+    @classmethod
+    def of(cls, section: Section, **more: Any) -> TrainSettings:
+        """Return the settings that a section of a recipe has under the same names.
+
+        Args:
+            section: ``[toxic]`` or ``[detoxify]``.
+            more: Further settings, which win.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in section if name in names} | more)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained with.
 
         Raises:
             UsageError: A number is out of range, or neither steps nor epochs are given.
+            MissingError: The optimizer needs a package that is not there.
         """
+        check_optimizer(self.optim)
         if self.steps is None and self.epochs is None:
             raise UsageError("neither steps nor epochs of training are given", hint="Set one of them")
         least = {"batch_size": 1, "max_length": 2, "steps": 1, "lora_rank": 1, "save_steps": 1, "micro_tokens": 1}
@@ -79,6 +96,19 @@ class TrainSettings:
         if self.steps is not None:
             return self.steps
         return math.ceil((self.epochs or 0) * math.ceil(n_texts / self.batch_size))
+
+
+def check_optimizer(name: str) -> None:
+    """See that what an optimizer needs is there.
+
+    Args:
+        name: Its name in transformers.
+
+    Raises:
+        MissingError: It is not.
+    """
+    if name.endswith("8bit") and find_spec("bitsandbytes") is None:
+        raise MissingError(f"optim {name} needs bitsandbytes", hint="pip install bitsandbytes, or leave optim out")
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,13 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_callback import PrinterCallback
 
 from unidetox.core import console, files
-from unidetox.core.errors import UniDetoxError, UsageError
-from unidetox.models.devices import choose_dtype
+from unidetox.core.errors import UniDetoxError
+from unidetox.decoding.memory import is_out_of_memory
+from unidetox.models.devices import choose_training_dtype
 from unidetox.training.batches import Batch, LengthGroupedBatches, TextLoader, collate, count_supervised, split_batch
 from unidetox.training.checkpoints import Checkpoints
 from unidetox.training.loss import TokenLoss
+from unidetox.training.memory import micro_tokens
 from unidetox.training.settings import TrainSettings
 
 _WEIGHTS = "trained.safetensors"
@@ -31,11 +33,6 @@ _SAVES = 10
 _SECONDS_BETWEEN_SAVES = 30.0
 # What changes only how a run is carried out, not what comes out of it.
 _NO_RESULT = ("save_steps", "gradient_checkpointing", "micro_tokens")
-# A GPU wants all it can hold. A processor is as fast with 512 tokens of GPT-2 small at a time as with 2048, in half
-# of the memory; narrower models need more tokens for the same work.
-_GPU_TOKENS = 16384
-_CPU_NUMBERS = 512 * 768
-_CPU_LEAST_TOKENS = 256
 
 
 class Watcher(TrainerCallback):  # type: ignore[misc]
@@ -52,7 +49,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
     def __init__(self, save_steps: int, patience: float) -> None:
         self.save_steps, self.patience = save_steps, patience
         self.saved_at = time.monotonic()
-        self.advance: Callable[[int], None] = lambda done: None
+        self.advance: Callable[[float], None] = lambda done: None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Count the steps of an earlier, interrupted call as done."""
@@ -127,7 +124,7 @@ class TextTrainer(Trainer):  # type: ignore[misc]
                 parts = [self._prepare_inputs(part) for part in split_batch(inputs, self.micro_tokens)]
                 loss = torch.stack([self.token_loss.backward(part, n_tokens) for part in parts]).sum()
                 break
-            except RuntimeError as exc:
+            except (RuntimeError, MemoryError) as exc:
                 self._shrink(exc, len(inputs["input_ids"]) == len(split_batch(inputs, self.micro_tokens)))
         if not math.isfinite(loss.item()):
             raise UniDetoxError(
@@ -136,9 +133,9 @@ class TextTrainer(Trainer):  # type: ignore[misc]
             )
         return loss
 
-    def _shrink(self, exc: RuntimeError, smallest: bool) -> None:
+    def _shrink(self, exc: Exception, smallest: bool) -> None:
         """After running out of memory, start the step again in smaller parts; the result is the same."""
-        if not isinstance(exc, torch.OutOfMemoryError) and "can't allocate memory" not in str(exc):
+        if not is_out_of_memory(exc):
             raise exc
         if smallest:
             hint = "Try a smaller --max-length, or for `detoxify` --lora"
@@ -199,7 +196,7 @@ def build_trainer(
         UsageError: The number type cannot be trained in.
     """
     device = next(model.parameters()).device
-    dtype, reason = _training_dtype(settings.dtype, device)
+    dtype, reason = choose_training_dtype(settings.dtype, device)
     steps = settings.total_steps(len(rows))
     data = [torch.tensor(row) for row in rows]
     trainer = TextTrainer(model=model, args=_arguments(settings, steps, folder, device), train_dataset=data)
@@ -208,7 +205,9 @@ def build_trainer(
         model, None if dtype == torch.float32 else dtype, reference=reference, kl=settings.kl
     )
     trainer.precision = f"{str(dtype).removeprefix('torch.')} ({reason})"
-    trainer.micro_tokens = settings.micro_tokens or _micro_tokens(model, device)
+    trainer.micro_tokens = settings.micro_tokens or micro_tokens(
+        device.type, model.get_input_embeddings().weight.shape[1]
+    )
     trainer.pad = pad
     trainer.checkpoints = Checkpoints(folder, _run_key(model, rows, settings, dtype)) if saving else None
     trainer.watcher = _watcher(settings, steps, saving)
@@ -217,22 +216,11 @@ def build_trainer(
     return trainer
 
 
-def _micro_tokens(model: Any, device: torch.device) -> int:
-    if device.type != "cpu":
-        return _GPU_TOKENS
-    return max(_CPU_LEAST_TOKENS, _CPU_NUMBERS // int(model.get_input_embeddings().weight.shape[1]))
-
-
-def _training_dtype(name: str, device: torch.device) -> tuple[torch.dtype, str]:
-    dtype, reason = choose_dtype(name, device)
-    if dtype == torch.float16:
-        raise UsageError("float16 is too narrow to train in", hint="Use auto, bfloat16 or float32")
-    return dtype, reason
-
-
 def _run_key(model: Any, rows: list[list[int]], settings: TrainSettings, dtype: torch.dtype) -> str:
     """Hash of all that decides the result: settings, texts and the weights at the start (64 numbers of each)."""
     told = {k: v for k, v in dataclasses.asdict(settings).items() if k not in _NO_RESULT}
+    if settings.optim == TrainSettings.optim:
+        del told["optim"]  # it came later, and checkpoints of before are still good
     digest = hashlib.sha256(np.concatenate([np.asarray([len(row), *row]) for row in rows]).tobytes())
     for name, weight in model.named_parameters():
         numbers = weight.detach().flatten()[:: max(1, weight.numel() // 64)].float().cpu().numpy()
@@ -259,7 +247,7 @@ def _arguments(settings: TrainSettings, steps: int, output_dir: Path, device: to
         warmup_steps=0,
         weight_decay=0.0,
         max_grad_norm=1.0,
-        optim="adamw_torch_fused",
+        optim=settings.optim,
         seed=settings.seed,
         logging_steps=max(1, steps // 100),
         logging_first_step=True,

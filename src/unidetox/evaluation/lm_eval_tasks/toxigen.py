@@ -8,16 +8,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from unidetox.config.settings import Evaluate
-from unidetox.core.resolve import resolve_source
+from unidetox.core.resolve import after_kind, resolve_source
 from unidetox.data import load_prompts
-from unidetox.evaluation.metrics.toxicity import (
-    ToxicityScorer,
-    expected_maximum_toxicity,
-    mean_toxicity,
-    toxic_fraction,
-    toxicity_probability,
-)
-from unidetox.models import load_classifier
+from unidetox.evaluation.metrics.toxicity import toxicity_by_prompt
+from unidetox.evaluation.scorers import open_scorer
+from unidetox.evaluation.scorers.interface import Scorer
+from unidetox.models.options import CLASSIFIER_DEFAULTS
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -46,7 +42,7 @@ def load(
     from datasets import Dataset
 
     source = prompts if prompts == _DEFAULTS.prompts else resolve_source(prompts, None)
-    judge = {"scorer": resolve_source(scorer, None), "scorer_label": scorer_label}
+    judge = {"scorer": after_kind(lambda name: resolve_source(name, None), scorer), "scorer_label": scorer_label}
     rows = load_prompts(source, split=split, num_prompts=num_prompts).prompts
     chosen = [{"prompt": row.text, "group": row.group, "domain": row.domain, **judge} for row in rows]
     return {"test": Dataset.from_list(chosen)}
@@ -63,12 +59,12 @@ def process_results(doc: Mapping[str, Any], results: Sequence[Sequence[str]]) ->
         What the prompt adds to each metric; to those of ID or OOD its domain and its number.
     """
     judge = _scorer(doc["scorer"], doc["scorer_label"])
-    scores = [[row[judge.label] for row in judge.score(results[0])]]
-    found: dict[str, Any] = {"tp": toxicity_probability(scores), "emt": expected_maximum_toxicity(scores)}
+    scores = [[judge.toxicity(row) for row in judge.score(results[0])]]
+    found: dict[str, Any] = {metric: float(value) for metric, (value,) in toxicity_by_prompt(scores).items()}
     if doc["domain"] is not None:
         part = "id" if doc["domain"] in _DEFAULTS.id_domains else "ood"
-        found |= {f"{metric}_{part}": (doc["domain"], value) for metric, value in found.items()}
-    return found | {"toxicity_mean": mean_toxicity(scores), "toxic_fraction": toxic_fraction(scores)}
+        found |= {f"{metric}_{part}": (doc["domain"], found[metric]) for metric in ("tp", "emt")}
+    return found
 
 
 def macro_mean(items: Sequence[tuple[str, float]]) -> float:
@@ -85,5 +81,5 @@ def macro_mean(items: Sequence[tuple[str, float]]) -> float:
 
 
 @lru_cache(maxsize=1)
-def _scorer(name: str, label: str) -> ToxicityScorer:
-    return ToxicityScorer(load_classifier(name, device="auto", dtype="float32"), label)
+def _scorer(name: str, label: str) -> Scorer:
+    return open_scorer(name, label, CLASSIFIER_DEFAULTS)

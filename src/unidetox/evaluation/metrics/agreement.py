@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unidetox.evaluation.stats import bootstrap_of_means
+from unidetox.evaluation.metrics.stats import bootstrap_of_means
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float | None, float | None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 
 def distinct_n(texts: Sequence[str], n: int, *, split_on_space: bool = False) -> float | None:
@@ -28,16 +28,3 @@ def distinct_n(texts: Sequence[str], n: int, *, split_on_space: bool = False) ->
         total += len(words)
         grams.update(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
     return len(grams) / total if total else None
-
-
-def mean_distinct_n(groups: Iterable[Sequence[str]], n: int, *, split_on_space: bool = False) -> float | None:
-    """Return the mean of `distinct_n` over prompts that have a word at all, or None where none has.
-
-    Args:
-        groups: For each prompt its continuations.
-        n: 1 or more.
-        split_on_space: See `distinct_n`.
-    """
-    values = [distinct_n(texts, n, split_on_space=split_on_space) for texts in groups]
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from unidetox.evaluation.metrics.stats import bootstrap_ci
 from unidetox.evaluation.metrics.summary import METRICS, PromptTable, Row
-from unidetox.evaluation.stats import bootstrap_ci
 
 LEAST_PROMPTS = 3
 """A group with fewer prompts is not compared: it would be the worst or the best by chance alone."""

@@ -1,16 +1,13 @@
-"""Prompts as somebody would write them who wants to get round a detoxified model; every change can be undone.
+"""Prompts as somebody would write them who wants to get around a detoxified model.
 
-A perturbation is a list of edits: where, what was there, what is there now. The edits follow from the name of the
-perturbation, the prompt's id and a seed alone, and `restore` takes them back whatever the prompt holds: digits that
-look like leetspeak, letters of other alphabets, nothing at all.
+What is changed follows from the name of the perturbation, the prompt's id and a seed alone.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from unidetox.core.errors import UsageError
 
@@ -46,41 +43,11 @@ _CYRILLIC = dict(zip("aceopxyijsABCEHIJKMOPSTX", "асеорхуіјѕАВСЕН
 _WORD = re.compile(r"[^\W\d_]{4,}")
 
 
-@dataclass(frozen=True)
-class Edit:
-    """One change.
-
-    Attributes:
-        start: Where ``new`` begins in the perturbed text, in characters.
-        old: What stood there.
-        new: What stands there now.
-    """
-
-    start: int
-    old: str
-    new: str
-
-
-@dataclass(frozen=True)
-class Perturbed:
-    """A perturbed prompt.
-
-    Attributes:
-        name: The perturbation.
-        text: The prompt as it is now.
-        edits: From left to right; they do not overlap.
-    """
-
-    name: str
-    text: str
-    edits: tuple[Edit, ...]
-
-
 _Change = tuple[int, int, str]
 """Start and end in the original, and what comes in its place."""
 
 
-def perturb(name: str, text: str, prompt_id: str, *, seed: int = 0, examples: Sequence[str] = ()) -> Perturbed:
+def perturb(name: str, text: str, prompt_id: str, *, seed: int = 0, examples: Sequence[str] = ()) -> str:
     """Perturb a prompt.
 
     Args:
@@ -105,26 +72,16 @@ def perturb(name: str, text: str, prompt_id: str, *, seed: int = 0, examples: Se
         raise UsageError(f"unknown perturbation '{name}'", hint=f"choose from {', '.join(NAMES)}")
     rng = random.Random(f"{name}/{seed}/{prompt_id}")
     changes = _RULES[name](rng, text) if name in _RULES else [(0, 0, _shots(rng, text, examples))]
-    return _applied(name, text, changes)
+    return _applied(text, changes)
 
 
-def restore(perturbed: Perturbed) -> str:
-    """Return the original prompt, to the letter."""
-    text = perturbed.text
-    for edit in reversed(perturbed.edits):
-        text = text[: edit.start] + edit.old + text[edit.start + len(edit.new) :]
-    return text
-
-
-def _applied(name: str, text: str, changes: Iterator[_Change] | Sequence[_Change]) -> Perturbed:
+def _applied(text: str, changes: Iterable[_Change]) -> str:
     """Make changes that are given from left to right."""
-    pieces, edits, done, length = [], [], 0, 0
+    pieces, done = [], 0
     for start, end, new in changes:
-        length += start - done
         pieces += [text[done:start], new]
-        edits.append(Edit(length, text[start:end], new))
-        done, length = end, length + len(new)
-    return Perturbed(name, "".join([*pieces, text[done:]]), tuple(edits))
+        done = end
+    return "".join([*pieces, text[done:]])
 
 
 def _swaps(rng: random.Random, text: str) -> Iterator[_Change]:

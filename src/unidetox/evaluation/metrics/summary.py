@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from unidetox.config.settings import ID_DOMAINS
 from unidetox.core.errors import UniDetoxError
 from unidetox.evaluation.metrics.degeneration import empty_rate, loop_rate
 from unidetox.evaluation.metrics.diversity import distinct_n
 from unidetox.evaluation.metrics.perplexity import PAPER_CEILING, sample_perplexities
-from unidetox.evaluation.metrics.toxicity import is_toxic
-from unidetox.evaluation.stats import Statistic, bootstrap_ci, statistic_of
+from unidetox.evaluation.metrics.stats import Statistic, bootstrap_ci, statistic_of
+from unidetox.evaluation.metrics.toxicity import toxicity_by_prompt
 
 PAPER_TOP_K = 50
 """What `generate` applied in the published evaluation without its saying so (unidetox.py:826-833)."""
@@ -75,7 +76,7 @@ class Rules:
     dist_with_prompt: bool = False
     ppl_ceiling: float | None = None
     spread: bool = False
-    id_domains: tuple[str, ...] = ("gender", "race", "religion")
+    id_domains: tuple[str, ...] = ID_DOMAINS
 
     @classmethod
     def of(cls, protocol: str, threshold: float, id_domains: Sequence[str]) -> Rules:
@@ -175,13 +176,6 @@ class PromptTable:
         return cls(ids, groups, domains, columns)
 
 
-def summarise(
-    generations: Iterable[Mapping[str, Any]], *, target: str, method: str, rules: Rules | None = None
-) -> list[Row]:
-    """Compute the metrics of one target's continuations; see `PromptMetrics`."""
-    return PromptMetrics(generations, rules).rows(target=target, method=method)
-
-
 class PromptMetrics:
     """Every metric of one target's continuations, prompt by prompt and seed by seed.
 
@@ -276,12 +270,9 @@ def _measure(prompts: Sequence[_Prompt], rules: Rules, metrics: Sequence[str]) -
 
 
 def _toxicity(prompt: _Prompt, rules: Rules) -> Iterator[tuple[str, _Entry]]:
-    scores = np.array([sample.toxicity for sample in prompt.samples])
-    toxic = is_toxic(scores, rules.threshold, strict=rules.strict)
-    yield "tp", _Entry(float(toxic.any()))
-    yield "emt", _Entry(float(scores.max()))
-    yield "toxicity_mean", _Entry(float(scores.mean()))
-    yield "toxic_fraction", _Entry(float(toxic.mean()))
+    scores = [[sample.toxicity for sample in prompt.samples]]
+    for metric, (value,) in toxicity_by_prompt(scores, rules.threshold, strict=rules.strict).items():
+        yield metric, _Entry(float(value))
 
 
 def _form(prompt: _Prompt, rules: Rules) -> Iterator[tuple[str, _Entry]]:

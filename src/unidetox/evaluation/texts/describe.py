@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,17 +15,20 @@ import numpy as np
 from unidetox.config.settings import DGHS
 from unidetox.core import console
 from unidetox.core.errors import UsageError
-from unidetox.core.files import read_json, write_json
-from unidetox.core.names import sandbox_name
-from unidetox.core.resolve import resolve_source
-from unidetox.core.stages import Stage
+from unidetox.core.files import require_json, write_json
+from unidetox.core.names import sandbox_name, short_name, slug
+from unidetox.core.resolve import after_kind, resolve_source
+from unidetox.core.stages import Stage, check_stage_directory
 from unidetox.data import TextSet, load_toxic_corpus, read_texts
+from unidetox.evaluation.collect import Chunks, score_toxicity
 from unidetox.evaluation.metrics.diversity import distinct_n
-from unidetox.evaluation.stats import bootstrap_ci
+from unidetox.evaluation.metrics.stats import bootstrap_ci
+from unidetox.evaluation.metrics.toxicity import is_toxic
+from unidetox.evaluation.scorers import open_scorer
+from unidetox.evaluation.scorers.interface import Scorer
 from unidetox.evaluation.texts import wording
+from unidetox.models import LoadOptions, fingerprint, load_tokenizer
 from unidetox.report.analysis_page import render_analysis
-
-__all__ = ["analyze"]
 
 SCHEMA_VERSION = 1
 CODE_VERSION = 1
@@ -47,11 +51,10 @@ class _Asked:
     scorer: str | None
     scorer_label: str
     classifiers: tuple[str, ...]
+    judges: dict[str, Scorer]
     tokenizer: str | None
     seed: int
-    device: str
-    dtype: str
-    trust_remote_code: bool
+    load_options: LoadOptions
 
 
 def analyze(
@@ -99,21 +102,25 @@ def analyze(
         UniDetoxError: Any of its children; the message says what to do.
     """
     names = [texts] if isinstance(texts, str | Path) else texts
-    helpers = [str(name) for name in classifiers]
     if fresh and output is None:
         raise UsageError("fresh has no effect without an output", hint="Give -o as well, or leave it out")
     if output is not None:
-        Stage(Path(output), "analyze", {}, {}).check()
-    _check_classifiers(scorer, scorer_label, helpers, trust_remote_code)
+        check_stage_directory(Path(output), "analyze")
+    load, main = LoadOptions(device, dtype, trust_remote_code), _scorer(scorer) if scorer is not None else None
+    others = tuple(dict.fromkeys(map(_scorer, classifiers)))
+    judges = {
+        name: open_scorer(name, scorer_label if name == main else None, load)
+        for name in ([main] if main is not None else []) + list(others)
+    }
+    for judge in judges.values():
+        judge.check()
     asked = _Asked(
         _read_sets([str(name) for name in names], limit),
         load_toxic_corpus(_source(corpus), column=column) if corpus is not None else None,
         read_texts(_source(reference), limit=limit) if reference is not None else None,
-        _source(scorer) if scorer is not None else None,
-        scorer_label,
-        tuple(dict.fromkeys(map(_source, helpers))),
+        main, scorer_label, others, judges,
         _source(tokenizer) if tokenizer is not None else None,
-        seed, device, dtype, trust_remote_code,
+        seed, load,
     )  # fmt: skip
     if output is None:
         with tempfile.TemporaryDirectory() as scratch:
@@ -124,29 +131,28 @@ def analyze(
 def _into(directory: Path, asked: _Asked, fresh: bool) -> dict[str, Any]:
     """Fill a directory, or take what it holds already."""
     stage = _stage(directory, asked)
-    known = read_json(directory / _RESULT) if not fresh and stage.status().state == "fresh" else None
-    if known is not None:
-        console.info(f"{directory}: analysed already, nothing to do")
-        return known
-    with stage.open(fresh=fresh, replace=False) as work:
+
+    def make(work: Path) -> dict[str, int]:
         content = _analysis(asked, work)
         write_json(stage.out_dir / _RESULT, content)
         render_analysis(content, stage.out_dir)
-        stage.commit({"sets": len(asked.sets), "texts": sum(len(found.texts) for found in asked.sets.values())})
-    return content
+        return {"sets": len(asked.sets), "texts": sum(len(found.texts) for found in asked.sets.values())}
+
+    if not stage.run(make, fresh=fresh, replace=False):
+        console.info(f"{directory}: analyzed already, nothing to do")
+    return require_json(directory / _RESULT)
 
 
 def _stage(directory: Path, asked: _Asked) -> Stage:
-    from unidetox.models import fingerprint
-
-    models = [asked.scorer, *asked.classifiers, asked.tokenizer]
     sets = {f"texts {name}": found.sha256 for name, found in asked.sets.items()}
     others = {"corpus": asked.corpus, "reference": asked.reference}
     inputs = sets | {name: found.sha256 for name, found in others.items() if found is not None}
-    inputs |= {f"model {name}": fingerprint(name) for name in models if name is not None}
+    inputs |= {f"model {name}": judge.fingerprint for name, judge in asked.judges.items()}
+    if asked.tokenizer is not None:
+        inputs[f"model {asked.tokenizer}"] = fingerprint(asked.tokenizer)
     settings: dict[str, Any] = {"scorer": asked.scorer, "scorer_label": asked.scorer_label}
     settings |= {"classifiers": asked.classifiers, "tokenizer": asked.tokenizer}
-    settings |= {"seed": asked.seed, "dtype": asked.dtype}
+    settings |= {"seed": asked.seed, "dtype": asked.load_options.dtype}
     return Stage(directory, "analyze", settings, inputs, CODE_VERSION)
 
 
@@ -154,20 +160,8 @@ def _source(name: str | Path) -> str:
     return DGHS if str(name) == DGHS else resolve_source(str(name), None)
 
 
-def _check_classifiers(
-    scorer: str | Path | None, label: str, classifiers: Sequence[str], trust_remote_code: bool
-) -> None:
-    """See that the classifiers are there and the scorer has its label; reads no weights."""
-    if scorer is None and not classifiers:
-        return
-    from unidetox.evaluation.metrics.toxicity import find_label
-    from unidetox.models import check_classifier
-
-    for name in classifiers:
-        check_classifier(_source(name), trust_remote_code=trust_remote_code)
-    if scorer is not None:
-        labels = check_classifier(_source(scorer), trust_remote_code=trust_remote_code)
-        find_label(labels, label, str(scorer))
+def _scorer(name: str | Path) -> str:
+    return after_kind(_source, str(name))
 
 
 def _read_sets(names: Sequence[str], limit: int | None) -> dict[str, TextSet]:
@@ -197,14 +191,13 @@ def _analysis(asked: _Asked, work_dir: Path) -> dict[str, Any]:
     _add_overlap(sets, split, asked.corpus, asked.seed)
     _add_terms(sets, split, asked.reference)
     _add_lengths(sets, asked)
-    for name in dict.fromkeys(filter(None, [asked.scorer, *asked.classifiers])):
-        _add_scores(sets, name, asked, work_dir)
+    for name, judge in asked.judges.items():
+        with contextlib.closing(judge):
+            _add_scores(sets, name, judge, asked, work_dir)
     return {"schema_version": SCHEMA_VERSION, "settings": _settings(asked), "sets": sets}
 
 
 def _settings(asked: _Asked) -> dict[str, Any]:
-    from unidetox.core.names import short_name
-
     def about(found: TextSet | None) -> dict[str, Any] | None:
         if found is None:
             return None
@@ -302,48 +295,33 @@ def _add_lengths(sets: list[dict[str, Any]], asked: _Asked) -> None:
     """Count tokens, where there is a tokenizer."""
     if asked.tokenizer is None:
         return
-    from unidetox.models import load_tokenizer
-
-    tokenizer = load_tokenizer(asked.tokenizer, trust_remote_code=asked.trust_remote_code)
+    tokenizer = load_tokenizer(asked.tokenizer, asked.load_options)
     for entry in sets:
         texts = [text.text for text in asked.sets[entry["name"]].texts]
         ids = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         entry["tokens"] = _lengths([len(row) for row in ids], asked.seed)
 
 
-# --- classifiers
+# --- scorers
 
 
-def _add_scores(sets: list[dict[str, Any]], name: str, asked: _Asked, work_dir: Path) -> None:
-    """Ask one classifier about every text; what is scored already in the work directory is kept."""
-    from unidetox.core.names import short_name, slug
-    from unidetox.evaluation.collect import Chunks, score_toxicity
-    from unidetox.evaluation.metrics.toxicity import ToxicityScorer
-    from unidetox.models import load_classifier
-
-    classifier = load_classifier(
-        name, device=asked.device, dtype=asked.dtype, trust_remote_code=asked.trust_remote_code
-    )
-    scorer = ToxicityScorer(classifier, asked.scorer_label if name == asked.scorer else classifier.labels[0])
+def _add_scores(sets: list[dict[str, Any]], name: str, judge: Scorer, asked: _Asked, work_dir: Path) -> None:
+    """Ask one scorer about every text; what is scored already in the work directory is kept."""
     for number, entry in enumerate(sets):
         texts = [text.text for text in asked.sets[entry["name"]].texts]
         chunks = Chunks(work_dir / "scores" / f"{slug(name)}-{len(name)}" / str(number), len(texts))
-        score_toxicity(scorer, texts, chunks)
+        score_toxicity(judge, texts, chunks)
         scores: Scores = list(chunks.rows())
         cut = chunks.count("n_truncated")
         if name == asked.scorer:
-            entry["toxicity"] = _toxicity([row[scorer.label] for row in scores], cut, asked.seed)
+            entry["toxicity"] = _toxicity([judge.toxicity(row) for row in scores], cut, asked.seed)
         if name in asked.classifiers:
-            found = _labels(scores, classifier.multi_label, asked.seed)
-            entry["labels"][short_name(name)] = {
-                "multi_label": classifier.multi_label,
-                "texts_cut": cut,
-                "shares": found,
-            }
+            shares = _labels(scores, judge.multi_label, asked.seed)
+            entry["labels"][judge.name] = {"multi_label": judge.multi_label, "texts_cut": cut, "shares": shares}
 
 
 def _toxicity(values: list[float], cut: int, seed: int) -> dict[str, Any]:
-    toxic = [float(value >= THRESHOLD) for value in values]
+    toxic = [float(flag) for flag in is_toxic(values, THRESHOLD)]
     counts, _ = np.histogram(values, bins=_BINS, range=(0.0, 1.0))
     quantiles = np.percentile(values, [50, 90, 99])
     return {

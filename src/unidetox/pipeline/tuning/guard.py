@@ -8,17 +8,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unidetox.config.settings import Evaluate
-from unidetox.core import hub
 from unidetox.core.errors import UsageError
 from unidetox.core.names import sandbox_name
-from unidetox.core.resolve import resolve_source
+from unidetox.core.resolve import is_local, resolve_source
 from unidetox.data.files import find_column, load_table
 from unidetox.data.formats import Table, read_table
-from unidetox.data.hub_datasets import choose_files
-from unidetox.data.prompts import PROMPT_COLUMNS, TOXIGEN_NAMES, TOXIGEN_TEST_GROUPS, Prompt, PromptSet, load_prompts
+from unidetox.data.hub_datasets import cached_files
+from unidetox.data.prompts import (
+    PROMPT_COLUMNS,
+    TOXIGEN_IDS,
+    TOXIGEN_TEST_GROUPS,
+    Prompt,
+    PromptSet,
+    is_toxigen,
+    load_prompts,
+)
 from unidetox.data.texts import Text, read_texts
 from unidetox.methods.best_of import read_starts
-from unidetox.methods.interface import Bench
+from unidetox.methods.interface import RunContext
 
 _HINT = 'Choose on validation prompts and report on test: set tune.prompts, or tune.split = "validation"'
 _SANDBOX_TEST = "sandbox:prompts_test.csv"
@@ -40,29 +47,29 @@ def validation_prompts(chosen: Evaluate, reported: Evaluate) -> PromptSet:
         MissingError: If there are no such prompts.
     """
     _check_split(chosen.split)
-    if chosen.prompts not in TOXIGEN_NAMES:
+    if not is_toxigen(chosen.prompts):
         _check_table(chosen)
     prompts = load_prompts(chosen.prompts, split=chosen.split, num_prompts=chosen.num_prompts)
-    if chosen.prompts not in TOXIGEN_NAMES:
+    if not is_toxigen(chosen.prompts):
         _check_texts(prompts.source, prompts.prompts, _known_tests(), "prompts")
     if (chosen.prompts, chosen.split) != (reported.prompts, reported.split):
         _check_texts(prompts.source, prompts.prompts, _reported(chosen, reported), "prompts")
     return prompts
 
 
-def check_texts_of(bench: Bench, reported: Evaluate) -> None:
+def check_texts_of(context: RunContext, reported: Evaluate) -> None:
     """See that nothing in a search learns from a test prompt, or starts from one.
 
     Args:
-        bench: Of a recipe of the search, each step of which has looked at what it reads.
+        context: Of a recipe of the search, each step of which has looked at what it reads.
         reported: What the result will be reported on.
 
     Raises:
         UsageError: Something does.
     """
-    recipe, source = bench.recipe, bench.recipe.texts.source
+    recipe, source = context.recipe, context.recipe.texts.source
     starts = read_starts(recipe)
-    found: list[tuple[str, Sequence[Prompt | Text]]] = [(texts.source, texts.texts) for texts in bench.learnt]
+    found: list[tuple[str, Sequence[Prompt | Text]]] = [(texts.source, texts.texts) for texts in context.learnt]
     if starts is not None:
         found.append((starts.source, starts.prompts))
     if source is not None:
@@ -115,12 +122,8 @@ def _check_texts(source: str, texts: Sequence[Prompt | Text], tests: set[str], k
 def _known_tests() -> set[str]:
     """Return the test prompts that are on this machine."""
     files = [Path(resolve_source(_SANDBOX_TEST, None, missing_ok=True))]
-    for name in dict.fromkeys(TOXIGEN_NAMES.values()):
-        cached = hub.cached_snapshot(name, "dataset")
-        if cached is None:
-            continue
-        present = [path.relative_to(cached).as_posix() for path in cached.rglob("*") if path.is_file()]
-        files += [cached / path for path in choose_files(present, "test", "annotated")]
+    for name in TOXIGEN_IDS:
+        files += cached_files(name, "test", "annotated")
     return {text for path in files if path.is_file() for text in _texts(read_table(path))}
 
 
@@ -130,12 +133,12 @@ def _reported(chosen: Evaluate, reported: Evaluate) -> set[str]:
     Of the same source that is the part that is reported on, of another file all of it. ToxiGen's test split is another
     file than the one that validation prompts are of.
     """
-    toxigen = [section.prompts in TOXIGEN_NAMES for section in (chosen, reported)]
+    toxigen = [is_toxigen(section.prompts) for section in (chosen, reported)]
     if reported.prompts == chosen.prompts or all(toxigen):
         if toxigen[1] and reported.split.partition("[")[0] == "test":
             return set()
         return {prompt.text.strip() for prompt in load_prompts(reported.prompts, split=reported.split).prompts}
-    if toxigen[1] or not hub.is_local(reported.prompts):
+    if toxigen[1] or not is_local(reported.prompts):
         return set()
     return _texts(load_table(reported.prompts))
 

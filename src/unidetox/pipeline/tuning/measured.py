@@ -16,8 +16,6 @@ from unidetox.pipeline.tuning.guard import check_texts_of
 from unidetox.pipeline.tuning.search import Score
 from unidetox.report.results_file import read_results
 
-_MODELS = "targets/"
-
 
 def do_shared(plan: Plan, folder: Path) -> None:
     """Do the steps of a plan with each stage's directory under its key, so that plans share what is equal in them.
@@ -28,8 +26,7 @@ def do_shared(plan: Plan, folder: Path) -> None:
     """
     for step in plan.steps:
         _link(plan.directory / step.name, folder / step.stage().key[:16])
-        if step.stage().status().state != "fresh":
-            step.make(False)
+        step.make(False)
 
 
 def _link(place: Path, target: Path) -> None:
@@ -66,7 +63,7 @@ class Measured:
         """
         plan = Plan(recipe, self.folder / "preflight")
         plan.preflight()
-        check_texts_of(plan.bench, reported)
+        check_texts_of(plan.context, reported)
         first = [step for step in plan.steps if not step.needs]
         return {f"{step.name} {name}": value for step in first for name, value in step.stage().inputs.items()}
 
@@ -78,15 +75,9 @@ class Measured:
         """
         plan = Plan(recipe, self.folder / "trials" / hash_of(recipe.digest())[:16])
         do_shared(plan, self.folder / "stages")
-        base, made = (self._rows(plan.directory / "evaluation" / slug) for slug in plan.models)
+        base, made = (read_results(plan.directory / "evaluation" / slug)["rows"] for slug in plan.models)
         self._forget_models(plan)
         return self._score(base, made, "ppl" if recipe.evaluate.protocol == "paper" else "ppl_token")
-
-    def _rows(self, folder: Path) -> Sequence[Mapping[str, Any]]:
-        content = read_results(folder)
-        if content is None:
-            raise UniDetoxError(f"{folder} holds no results", hint="Start over with --fresh")
-        return list(content["rows"])
 
     def _score(self, base: Sequence[Mapping[str, Any]], made: Sequence[Mapping[str, Any]], fluency: str) -> Score:
         value, own = _find(made, self.metric, self.domain), _find(base, self.metric, self.domain)
@@ -99,9 +90,8 @@ class Measured:
 
     def _forget_models(self, plan: Plan) -> None:
         """Remove the checkpoints of a trial, which is known by its numbers from now on; `run` makes the best again."""
-        for step in plan.steps:
-            if step.name.startswith(_MODELS):
-                remove((plan.directory / step.name).resolve())
+        for pair in plan.context.pairs:
+            remove(pair.folder.resolve())
 
 
 def _find(rows: Sequence[Mapping[str, Any]], metric: str, domain: str) -> Mapping[str, Any] | None:

@@ -7,25 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from unidetox.config.messages import explain
-from unidetox.config.recipe import load_recipe, tune_settings
-from unidetox.config.settings import (
-    Allowed,
-    Count,
-    Name,
-    OptCount,
-    OptName,
-    Recipe,
-    Section,
-    Seed,
-    Source,
-    Split,
-    map_sources,
-)
+from unidetox.config.fields import Allowed, Count, Name, OptCount, OptName, Section, Seed, Source, Split
+from unidetox.config.recipe import build_section, load_recipe, tune_settings
+from unidetox.config.settings import Recipe
 from unidetox.core.errors import UsageError
-from unidetox.core.resolve import resolve_source
 
 Value = str | int | float | bool
 
@@ -33,7 +20,7 @@ _RANGE = {"low", "high", "log", "step"}
 _SECTIONS = ("toxic", "texts", "detoxify", "method")
 # These say what is tuned, not how: another model, other data or another method is another search.
 _FIXED = {
-    *(f"toxic.{name}" for name in ("model", "corpus", "civil", "column", "duplicates", "limit")),
+    *(f"toxic.{name}" for name in ("model", "corpus", "non_toxic", "column", "duplicates", "limit")),
     *("texts.source", "texts.starts", "detoxify.targets", "detoxify.methods"),
 }
 
@@ -167,11 +154,7 @@ def read_problem(path: Path, overrides: Sequence[str] = ()) -> Problem:
     if settings is None:
         hint = 'Add [tune] and [tune.space], e.g. "detoxify.lr" = [1e-5, 5e-5, 1e-4]'
         raise UsageError(f"{path.name} has no section [tune]", hint=hint)
-    try:
-        tune = Tune.model_validate(settings)
-    except ValidationError as exc:
-        raise explain(exc.errors(), Tune, "tune.", path.name, {}) from None
-    tune = map_sources(tune, lambda name: resolve_source(name, path.absolute().parent))
+    tune = build_section(Tune, settings, path.name, base_dir=path.absolute().parent)
     space = {key: _entry(key, value) for key, value in _flat(tune.space)}
     if not space:
         raise UsageError("tune.space is empty", hint='Name settings: "detoxify.lr" = [1e-5, 5e-5, 1e-4]')

@@ -9,8 +9,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from unidetox.config.fields import map_sources
 from unidetox.config.recipe import limited, write_recipe
-from unidetox.config.settings import Evaluate, Recipe, map_sources
+from unidetox.config.settings import Evaluate, Recipe
 from unidetox.core import console
 from unidetox.core.directories import DirectoryLock, check_directory, locked, remove
 from unidetox.core.errors import UniDetoxError, UsageError
@@ -25,12 +26,7 @@ from unidetox.pipeline.tuning.space import Problem, Tune, Value, own_values, rea
 SCHEMA_VERSION = 1
 CODE_VERSION = 1
 TRIALS, RESULT, BEST, WORK = "trials.jsonl", "tune.json", "best.toml", "work"
-_OWN = {TRIALS, RESULT, BEST, WORK, DirectoryLock.FILE}
-# A trial is judged by toxicity and perplexity; whatever else the section asks for is for the report.
-_MEASURED = (
-    "prompts", "split", "num_prompts", "scorer", "scorer_label", "ppl_model", "samples", "max_new_tokens",
-    "temperature", "top_p", "top_k", "seeds", "protocol", "batch_size", "threshold", "id_domains",
-)  # fmt: skip
+_OWN = {TRIALS, RESULT, BEST, WORK, *DirectoryLock.NAMES}
 
 
 def tune(
@@ -135,7 +131,7 @@ def _trial_recipe(problem: Problem, values: Mapping[str, Value], limit: int | No
 
 
 def _evaluation(tune: Tune, section: Evaluate) -> Evaluate:
-    kept = {name: getattr(section, name) for name in _MEASURED}
+    kept = {name: getattr(section, name) for name in section.key("trial")}
     own = {name: getattr(tune, name) for name in ("prompts", "split", "num_prompts")}
     return Evaluate(**kept | {name: value for name, value in own.items() if value is not None})
 
@@ -198,7 +194,9 @@ def _refuse_foreign(folder: Path) -> None:
 def _identity(problem: Problem, start: Recipe, inputs: Mapping[str, str]) -> dict[str, Any]:
     """Say what all trials of a directory have in common; their number is not part of it."""
     tune = map_sources(problem.tune, sandbox_name).model_dump(mode="json", exclude={"trials"})
-    recipe = map_sources(start, sandbox_name).model_dump(mode="json", exclude={"name"})
+    recipe = map_sources(start, sandbox_name).known(mode="json")
+    del recipe["name"]
+    recipe["evaluate"]["top_k"] = start.evaluate.key("trial")["top_k"]
     settings = {"tune": tune, **recipe}
     return dict(canonical({"settings": settings, "inputs": dict(inputs), "code_version": CODE_VERSION}))
 
@@ -206,9 +204,11 @@ def _identity(problem: Problem, start: Recipe, inputs: Mapping[str, str]) -> dic
 def _earlier(folder: Path, identity: dict[str, Any], fresh: bool) -> list[Trial]:
     """Return the trials that are there; refuse those of another search."""
     if fresh:
-        for name in _OWN - {DirectoryLock.FILE}:
+        for name in _OWN - DirectoryLock.NAMES:
             remove(folder / name)
     known = (read_json(folder / RESULT) or {}).get("identity")
+    if known is not None and "civil" in (toxic := known["settings"]["toxic"]):
+        toxic["non_toxic"] = toxic.pop("civil")  # what it was called
     if known is not None and (changes := differences(known, identity)):
         what = f"{folder} holds trials of other settings ({'; '.join(changes[:3])})"
         raise UsageError(what, hint="Start over with --fresh, or give another -o")

@@ -1,0 +1,64 @@
+"""Who judges texts: kinds of scorers, and those that an evaluation names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from unidetox.config.settings import Evaluate
+from unidetox.core.errors import UsageError
+from unidetox.evaluation.scorers.classifier import ClassifierScorer
+from unidetox.evaluation.scorers.interface import Scorer
+from unidetox.models import LoadOptions, check_lm
+
+KINDS: Mapping[str, Callable[[str, str | None, LoadOptions], Scorer]] = {"": ClassifierScorer}
+"""What a name begins with, up to a colon -> the kind of scorer that it names; any other name is a classifier."""
+
+
+def open_scorer(source: str, label: str | None, options: LoadOptions) -> Scorer:
+    """Return the scorer of a name; nothing is loaded yet.
+
+    Args:
+        source: A directory or a Hub id; ``KIND:...`` for other kinds.
+        label: Which of its labels is the toxicity; None for the first.
+        options: How to load it.
+    """
+    return KINDS.get(source.partition(":")[0], KINDS[""])(source, label, options)
+
+
+def scorers_of(settings: Evaluate, options: LoadOptions) -> list[Scorer]:
+    """Return the scorers that the settings name, the main one first; they compute in float32.
+
+    Args:
+        settings: The recipe's section.
+        options: How models are loaded; their dtype is that of language models.
+
+    Raises:
+        UsageError: If one is named twice, or two have the same short name.
+    """
+    labels = {settings.scorer: settings.scorer_label, **settings.other_scorers}
+    if len(labels) != 1 + len(settings.other_scorers):
+        raise UsageError(f"the scorer {settings.scorer} is named twice", hint="name each scorer once")
+    scorers = [open_scorer(source, label, replace(options, dtype="float32")) for source, label in labels.items()]
+    twice = [name for name, count in Counter(scorer.name for scorer in scorers).items() if count > 1]
+    if twice:
+        raise UsageError(f"two scorers are called {twice[0]}", hint="rename the folder of one")
+    return scorers
+
+
+def check_helpers(settings: Evaluate, options: LoadOptions) -> None:
+    """Find out before hours of work that a scorer, its label or the perplexity model is missing; reads no weights.
+
+    Args:
+        settings: The recipe's section.
+        options: How to load them.
+
+    Raises:
+        MissingError: If a model is not there.
+        UsageError: If a scorer has no such label.
+    """
+    for scorer in scorers_of(settings, options):
+        scorer.check()
+    if settings.ppl_model is not None:
+        check_lm(settings.ppl_model, options)

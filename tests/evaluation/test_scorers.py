@@ -1,0 +1,114 @@
+"""A scorer of another kind, in this file alone, goes wherever a classifier goes."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+import unidetox
+from unidetox.core.errors import UsageError
+from unidetox.core.files import read_jsonl
+from unidetox.evaluation import scorers
+from unidetox.evaluation.lm_eval_tasks.toxigen import process_results
+from unidetox.evaluation.scorers.interface import Scorer, find_label
+from unidetox.evaluation.texts import analyze
+from unidetox.models import LoadOptions
+
+
+class Letters(Scorer):
+    """The share of a letter in a text: ``letters:e``."""
+
+    calls: ClassVar[list[str]] = []
+    version = "1"
+
+    def __init__(self, source: str, label: str | None, options: LoadOptions) -> None:
+        self.source, self.label, self.letter = source, label, source.partition(":")[2]
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self.source} {self.version}"
+
+    def check(self) -> None:
+        find_label(["share", "none"], self.label or "share", self.source)
+
+    def score(self, texts: Sequence[str]) -> list[dict[str, float]]:
+        self.calls.append("score")
+        shares = [text.count(self.letter) / max(1, len(text)) for text in texts]
+        return [{"share": share, "none": 1.0 - share} for share in shares]
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+
+@pytest.fixture(autouse=True)
+def kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(scorers.KINDS, "letters", Letters)
+    monkeypatch.setattr(Letters, "calls", [])
+
+
+@pytest.fixture
+def options(tmp_path: Path, tiny_classifier: Path) -> dict[str, Any]:
+    path = tmp_path / "prompts.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("text", "group"), ("the quick fox", "women"), ("a small town", "asian")])
+    return {
+        "prompts": str(path), "samples": 3, "max_new_tokens": 6, "device": "cpu", "dtype": "float32",
+        "scorer": "letters:e", "scorer_label": "share", "other_scorers": {str(tiny_classifier): "toxic"},
+        "neutral": "builtin", "threshold": 0.1,
+    }  # fmt: skip
+
+
+def test_another_kind_of_scorer_judges_an_evaluation(tmp_path: Path, tiny_gpt2: Path, options: dict[str, Any]):
+    results = unidetox.evaluate(tiny_gpt2, output=tmp_path / "out", **options)
+    # Continuations of both sets of prompts, and the neutral prompts themselves.
+    assert Letters.calls == ["score", "score", "score", "close"]
+    rows = read_jsonl(tmp_path / "out" / "generations.jsonl")
+    for row in rows:
+        text = row["continuation"]
+        assert row["toxicity"] == row["scores"]["letters:e"]["share"] == text.count("e") / max(1, len(text))
+    pooled = [row for row in results["rows"] if (row["domain"], row["group"], row["form"]) == ("all", None, None)]
+    found = {row["metric"]: row["value"] for row in pooled if row["scorer"] is None}
+    prompts = [[row["toxicity"] for row in rows if row["prompt_id"] == prompt] for prompt in ("0", "1")]
+    assert found["emt"] == pytest.approx(sum(map(max, prompts)) / 2)
+    assert found["tp"] == sum(max(scores) >= 0.1 for scores in prompts) / 2
+    assert {row["metric"] for row in pooled if row["scorer"]} >= {"agreement", "tp"}
+    assert {record["scorer"] for record in results["fairness"]["false_positives"]} == {
+        "letters:e", Path(next(iter(options["other_scorers"]))).name
+    }  # fmt: skip
+
+
+def test_what_it_scored_is_kept_until_it_says_that_it_is_another(
+    tmp_path: Path, tiny_gpt2: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    unidetox.evaluate(tiny_gpt2, output=tmp_path / "out", **options)
+    Letters.calls.clear()
+    unidetox.evaluate(tiny_gpt2, output=tmp_path / "out", **options | {"threshold": 0.2})
+    unidetox.evaluate(tiny_gpt2, output=tmp_path / "out", **options | {"scorer_label": "none"})
+    assert Letters.calls == []
+    monkeypatch.setattr(Letters, "version", "2")
+    with pytest.raises(UsageError, match="other settings"):
+        unidetox.evaluate(tiny_gpt2, output=tmp_path / "out", **options)
+    unidetox.evaluate(tiny_gpt2, output=tmp_path / "out", **options, fresh=True)
+    assert "score" in Letters.calls
+
+
+def test_a_wrong_label_shows_before_anything_is_done(tmp_path: Path, tiny_gpt2: Path, options: dict[str, Any]):
+    with pytest.raises(UsageError, match="letters:e has no label 'toxic'; its labels: share, none"):
+        unidetox.evaluate(tiny_gpt2, output=tmp_path / "out", **options | {"scorer_label": "toxic"})
+    assert not (tmp_path / "out").exists()
+
+
+def test_it_says_what_is_in_texts_and_judges_in_lm_eval(tmp_path: Path):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("eeee\nabab\nbe\n", encoding="utf-8")
+    (found,) = analyze(texts, scorer="letters:e", scorer_label="share", classifiers=["letters:b"])["sets"]
+    assert found["toxicity"]["mean"]["value"] == pytest.approx((1 + 0 + 0.5) / 3)
+    assert found["toxicity"]["toxic_fraction"]["value"] == pytest.approx(2 / 3)
+    shares = {label: share["value"] for label, share in found["labels"]["letters:b"]["shares"].items()}
+    assert shares == {"share": pytest.approx(2 / 3), "none": 1.0}  # 0, 0.5 and 0.5 of "b"; at least 0.5 counts
+    doc = {"scorer": "letters:e", "scorer_label": "share", "domain": None}
+    assert process_results(doc, [["eeee", "abab"]])["emt"] == 1.0
