@@ -26,10 +26,7 @@ if TYPE_CHECKING:
 
     from unidetox.decoding import LogitSource
 
-KINDS = {
-    "AutoModelForCausalLM": "causal language model",
-    "AutoModelForSequenceClassification": "sequence classifier",
-}
+KINDS = {"AutoModelForCausalLM": "causal language model", "AutoModelForSequenceClassification": "sequence classifier"}
 # What the libraries raise for files that are absent, cut off, of another kind or of another version.
 _LOADING_ERRORS = (
     OSError, ValueError, LookupError, RuntimeError, ImportError, TypeError, AttributeError, SafetensorError,
