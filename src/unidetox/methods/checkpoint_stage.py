@@ -34,39 +34,41 @@ def train_settings(recipe: Recipe, section: Toxic | Detoxify) -> TrainSettings:
 
 
 def fine_tune_into(
-    stage: Stage, work: Path, recipe: Recipe, section: Toxic | Detoxify, method: str, source: str, texts: TextSet
-) -> dict[str, Any]:
-    """Make a fine-tuned copy of a model; masters are float32. To be called by `Stage.run`.
+    stage: Stage, recipe: Recipe, section: Toxic | Detoxify, method: str, source: str, texts: TextSet, **how: bool
+) -> None:
+    """Fill a stage's directory with a fine-tuned copy of a model; masters are float32.
 
     What is made toxic is saved in float32; what is detoxified, in the number type of its source, and with
     ``detoxify.merge`` its LoRA adapter is merged into the weights before that.
 
     Args:
-        stage: The stage.
-        work: Where checkpoints are kept.
+        stage: The stage; nothing is done where it is fresh.
         recipe: Says where to compute.
         section: Says how to train.
         method: What the texts are; written down beside the model.
         source: The model to fine-tune.
         texts: The texts.
-
-    Returns:
-        What training reports, for ``stage.json``.
+        how: ``fresh`` and ``replace``, see `Stage.run`.
     """
-    import torch
-
-    from unidetox.training import merge_lora, train_lm
-
+    settings = train_settings(recipe, section)
     detox = section if isinstance(section, Detoxify) else None
-    dtype = saved_dtype(source, LoadOptions.of(recipe)) if detox else None
-    lm = load_lm(source, LoadOptions.of(recipe, dtype=torch.float32))
-    console.info(f"{stage.name}: {short_name(source)} on {len(texts.texts)} texts ({method})")
-    report = train_lm(lm.model, lm.tokenizer, texts.texts, train_settings(recipe, section), work_dir=work)
-    trained = merge_lora(report.model) if detox and detox.merge else report.model
-    save_lm(trained, lm.tokenizer, stage.out_dir, dtype=dtype, base_revision=split_revision(source)[1])
-    info = {"method": method, "base_model": source, "texts": texts_info(texts), "settings": stage.settings}
-    write_papers(stage.out_dir, info | {"training": report.as_dict()})
-    return {key: value for key, value in report.as_dict().items() if key != "log"}
+
+    def make(work: Path) -> dict[str, Any]:
+        import torch
+
+        from unidetox.training import merge_lora, train_lm
+
+        dtype = saved_dtype(source, LoadOptions.of(recipe)) if detox else None
+        lm = load_lm(source, LoadOptions.of(recipe, dtype=torch.float32))
+        console.info(f"{stage.name}: {short_name(source)} on {len(texts.texts)} texts ({method})")
+        report = train_lm(lm.model, lm.tokenizer, texts.texts, settings, work_dir=work)
+        trained = merge_lora(report.model) if detox and detox.merge else report.model
+        save_lm(trained, lm.tokenizer, stage.out_dir, dtype=dtype, base_revision=split_revision(source)[1])
+        info = {"method": method, "base_model": source, "texts": texts_info(texts), "settings": stage.settings}
+        write_papers(stage.out_dir, info | {"training": report.as_dict()})
+        return {key: value for key, value in report.as_dict().items() if key != "log"}
+
+    stage.run(make, **how)
 
 
 def fine_tune_need(recipe: Recipe, section: Toxic | Detoxify, source: str, sizes: Sizes) -> Need:

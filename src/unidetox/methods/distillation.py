@@ -73,10 +73,8 @@ def train_toxic(
 
     Reference: UniDetox (Lu et al., ICLR 2025), section 2; toxic_gpt2_finetune_and_distill.py of the published code.
     """
-    stage, base = toxic_stage(recipe, folder, texts, kind), recipe.base.model
-    stage.run(
-        lambda work: fine_tune_into(stage, work, recipe, recipe.toxic, kind, base, texts), fresh=fresh, replace=replace
-    )
+    stage = toxic_stage(recipe, folder, texts, kind)
+    fine_tune_into(stage, recipe, recipe.toxic, kind, recipe.base.model, texts, fresh=fresh, replace=replace)
     return folder
 
 

@@ -107,9 +107,5 @@ def finetune(
     Reference: UniDetox (Lu et al., ICLR 2025), section 2; unidetox.py:100-220 of the published code.
     """
     stage = finetune_stage(recipe, method, target, texts, folder)
-    stage.run(
-        lambda work: fine_tune_into(stage, work, recipe, recipe.detoxify, method, target, texts),
-        fresh=fresh,
-        replace=replace,
-    )
+    fine_tune_into(stage, recipe, recipe.detoxify, method, target, texts, fresh=fresh, replace=replace)
     return folder
