@@ -47,7 +47,8 @@ def train_toxic(base: str | Path, *, output: str | Path, fresh: bool = False, **
     """
     recipe = _recipe({"base": {"model": str(base)}, "detoxify": {"targets": [str(base)]}}, "toxic", options)
     check_lm(recipe.base.model, LoadOptions.of(recipe))
-    return distillation.train_toxic(recipe, Path(output), fresh=fresh, replace=False)
+    texts = distillation.toxic_corpus(recipe)
+    return distillation.train_toxic(recipe, Path(output), texts, fresh=fresh, replace=False)
 
 
 def distill(base: str | Path, *, toxic: str | Path, output: str | Path, fresh: bool = False, **options: Any) -> Path:
@@ -244,5 +245,5 @@ def _texts_of_preset(recipe: Recipe, preset: str, limit: int | None) -> Path:
     folder = cache_home() / "texts" / f"{preset}-{'-'.join(part[:6] for part in parts)}-seed{recipe.seed}{more}"
     console.info(f"no --texts given: those of the preset {preset}, kept in {folder}")
     check_lm(recipe.base.model, LoadOptions.of(recipe))
-    toxic = distillation.train_toxic(recipe, folder / "toxic_model")
+    toxic = distillation.train_toxic(recipe, folder / "toxic_model", distillation.toxic_corpus(recipe))
     return distillation.distill(recipe, str(toxic), folder / "texts")

@@ -31,11 +31,13 @@ def lines(
 ) -> list[str]:
     """What is said of steps that take so long (seconds) and do so much."""
     clock = Clock()
-    with console.progress("sampling", total, clock=clock) as advance:
-        advance(first)
-        for seconds, done in steps:
-            clock.now += seconds
-            advance(done)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(console, "monotonic", clock)
+        with console.progress("sampling", total) as advance:
+            advance(first)
+            for seconds, done in steps:
+                clock.now += seconds
+                advance(done)
     return capsys.readouterr().err.splitlines()
 
 

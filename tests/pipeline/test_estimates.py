@@ -65,6 +65,14 @@ def test_a_second_copy_and_parts_of_a_batch_count():
     assert large == larger
 
 
+def test_an_optimizer_may_keep_less():
+    few = [TrainSettings(steps=1, batch_size=1, max_length=2, optim=name) for name in ("adamw_torch", "adafactor")]
+    adam, adafactor = (fine_tuning_need(SHAPE, settings, CPU, stored=4) for settings in few)
+    assert adam.memory == pytest.approx(BASE + 1.05 * 16 * 3e6)
+    assert adam.memory - adafactor.memory == pytest.approx(1.05 * 8 * 3e6)
+    assert (adam.scratch, adafactor.scratch) == (24 * 3e6, 8 * 3e6)
+
+
 def test_sampling_fills_half_of_the_free_memory_with_rows():
     weights, row = 4 * 3e6, (1000 * 64 + 16 * 100) * 4  # 30 + 20 tokens, the last one unread, in steps of 16
     one = sampling_need([SHAPE], CPU, 10_000, 30, 20)

@@ -625,7 +625,8 @@ def test_charts_stay_inside_their_frame():
         assert all(0 <= mark.x <= 460 and 0 <= mark.y <= panel.height for mark in panel.marks)
     for plane in planes(index):
         left, top, right, bottom = plane.frame
-        assert plane.arrows and all(left <= mark.x <= right and top <= mark.y <= bottom for mark in plane.marks)
+        assert plane.start is plane.marks[0] and plane.start.method == "base"
+        assert all(left <= mark.x <= right and top <= mark.y <= bottom for mark in plane.marks)
     assert [plane.title for plane in planes(index)][1] == "TP against perplexity, opt-6.7b"
 
 

@@ -160,6 +160,31 @@ def test_one_model_at_a_time(browser):
     assert browser.run(pressed) == ["false", "false", "true", "false"]
 
 
+def overlapping(browser: Browser) -> list[list[str]]:
+    """List pairs of words in one picture that cover each other."""
+    return browser.run("""
+        document.querySelectorAll('details').forEach(details => { details.open = true });
+        const pairs = [];
+        for (const picture of document.querySelectorAll('svg')) {
+            const words = [...picture.querySelectorAll('text')].map(t => [t.textContent, t.getBoundingClientRect()]);
+            words.forEach(([a, p], i) => words.slice(i + 1).forEach(([b, q]) => {
+                const wide = Math.min(p.right, q.right) - Math.max(p.left, q.left);
+                const high = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
+                if (wide > 0.5 && high > 1.5) pairs.push([a, b]);
+            }));
+        }
+        return pairs""")
+
+
+def test_no_words_of_a_picture_cover_each_other(browser, page):
+    assert browser.run("return document.querySelectorAll('figure svg').length") == 24
+    assert overlapping(browser) == []
+    for path in sorted(page.parent.glob("*.svg")):
+        browser.open(path.as_uri())
+        assert browser.run("return document.querySelectorAll('text').length") > 8
+        assert overlapping(browser) == [], path.name
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_it_reads_on_a_phone_in_both_schemes(page, tmp_path, dark):
     with browsing(tmp_path, phone=True, dark=dark) as browser:
@@ -173,3 +198,4 @@ def test_it_reads_on_a_phone_in_both_schemes(page, tmp_path, dark):
         assert browser.run(small) >= 10
         browser.click(".example .veil button")
         assert sum(visible(browser)) == 1
+        assert overlapping(browser) == []

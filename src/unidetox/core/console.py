@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 from traceback import format_exc
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from unidetox.core.errors import UniDetoxError
 from unidetox.core.names import hide_secrets
+from unidetox.core.provenance import now
 
 
 @dataclass
@@ -45,23 +39,17 @@ _err = Console(stderr=True, highlight=False, soft_wrap=True)
 class _ConsoleHandler(logging.Handler):
     """Shows what rooms that may not print say through `logging`, each line once."""
 
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self._said: set[str] = set()
-
     def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
-        if message not in self._said:
-            self._said.add(message)
-            warn(message)
+        _warn_once(record.getMessage())
+
+
+_handler = _ConsoleHandler(logging.WARNING)
 
 
 def configure(verbosity: int = 0) -> None:
     """Set how much is said: -1 results and errors only, 0 normal, 1 and more also the details."""
     _state.verbosity = verbosity
-    logger = logging.getLogger("unidetox")
-    if not any(isinstance(handler, _ConsoleHandler) for handler in logger.handlers):
-        logger.addHandler(_ConsoleHandler())
+    logging.getLogger("unidetox").addHandler(_handler)
     if verbosity <= 0:
         # Library chatter a user cannot act on; `-v` shows it.
         warnings.filterwarnings("ignore")
@@ -82,32 +70,33 @@ def logged(path: Path) -> Iterator[None]:
         _state.log = outer
 
 
-def _keep(message: str) -> None:
+def _say(message: str, verbosity: int, style: str | None = None) -> None:
+    """Keep a line, and show it if at least so much is to be said."""
     if _state.log is not None:
-        when = datetime.now(UTC).isoformat(timespec="seconds")
         with contextlib.suppress(OSError), _state.log.open("a", encoding="utf-8") as file:
-            file.write(f"{when} {hide_secrets(message)}\n")
+            file.write(f"{now()} {hide_secrets(message)}\n")
+    if _state.verbosity >= verbosity:
+        _err.print(message, markup=False, style=style)
 
 
 def info(message: str) -> None:
     """Say one line about what is being done."""
-    _keep(message)
-    if _state.verbosity >= 0:
-        _err.print(message, markup=False)
+    _say(message, 0)
 
 
 def detail(message: str) -> None:
     """Say one line that only `-v` shows."""
-    _keep(message)
-    if _state.verbosity >= 1:
-        _err.print(message, markup=False, style="dim")
+    _say(message, 1, "dim")
 
 
 def warn(message: str) -> None:
     """Say one line about something that the user may want to change."""
-    _keep(f"warning: {message}")
-    if _state.verbosity >= 0:
-        _err.print(f"warning: {message}", markup=False, style="yellow")
+    _say(f"warning: {message}", 0, "yellow")
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    warn(message)
 
 
 def error(exc: UniDetoxError) -> None:
@@ -126,9 +115,7 @@ def result(text: str) -> None:
 
 
 @contextlib.contextmanager
-def progress(
-    description: str, total: int, *, clock: Callable[[], float] = time.monotonic
-) -> Iterator[Callable[[float], None]]:
+def progress(description: str, total: int) -> Iterator[Callable[[float], None]]:
     """Show how far the block is, how long it has taken and about how long it will: a bar, or plain lines.
 
     Lines, at most one a minute, are for where standard error is no terminal.
@@ -136,14 +123,13 @@ def progress(
     Args:
         description: What is counted, e.g. ``"sampling"``.
         total: How many items there are in all.
-        clock: Tells the time in seconds.
 
     Yields:
         A function that takes how many more items are done, parts of them too. What an earlier call has done already is
         told first, and does not count for the time that remains.
     """
     if _state.verbosity < 0 or not _err.is_terminal:
-        yield _Lines(description, total, clock)
+        yield _Lines(description, total)
         return
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
@@ -157,21 +143,22 @@ def progress(
 class _Lines:
     """Progress in plain lines."""
 
-    def __init__(self, description: str, total: int, clock: Callable[[], float]) -> None:
-        self._description, self._total, self._clock = description, total, clock
-        self._begun = self._said = clock()
+    def __init__(self, description: str, total: int) -> None:
+        self._description, self._total = description, total
+        self._begun = self._said = monotonic()
         self._done = 0.0
         self._first: tuple[float, float] | None = None
 
     def __call__(self, done: float) -> None:
-        now = self._clock()
+        time = monotonic()
         self._done += done
-        since, before = self._first = self._first or (now, self._done)
-        if now - self._said < _LINE_EVERY or self._done >= self._total:
+        since, before = self._first = self._first or (time, self._done)
+        if time - self._said < _LINE_EVERY or self._done >= self._total:
             return
-        self._said, line = now, f"{self._description}: {int(self._done)} of {self._total} in {_time(now - self._begun)}"
+        self._said = time
+        line = f"{self._description}: {int(self._done)} of {self._total} in {_time(time - self._begun)}"
         if self._done > before:
-            line += f", about {_time((self._total - self._done) * (now - since) / (self._done - before))} left"
+            line += f", about {_time((self._total - self._done) * (time - since) / (self._done - before))} left"
         info(line)
 
 
@@ -185,8 +172,8 @@ def _time(seconds: float) -> str:
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table on standard output; the first columns are left-aligned text, numbers are right-aligned."""
     sheet = Table(title=title, title_justify="left")
-    numeric = [all(_is_number(row[i]) for row in rows) and bool(rows) for i in range(len(columns))]
-    for name, right in zip(columns, numeric, strict=True):
+    for index, name in enumerate(columns):
+        right = bool(rows) and all(_is_number(row[index]) for row in rows)
         sheet.add_column(name, justify="right" if right else "left", no_wrap=right)
     for row in rows:
         sheet.add_row(*row)

@@ -52,8 +52,7 @@ class DirectoryLock:
             LockedError: If somebody else holds it; names the process id.
             UsageError: If the directory cannot be written in.
         """
-        lock = self._take(_PATIENCE_S)
-        if lock is None:
+        if (lock := self._take(_PATIENCE_S)) is None:
             raise _in_use(self.path.parent, self._holder())
         self._lock = lock
         with contextlib.suppress(OSError):  # a full disk: only messages will lack it
@@ -77,13 +76,10 @@ class DirectoryLock:
         """Return the process id of whoever else holds the lock, None if it is free or ours."""
         if self.held or not self.path.exists():
             return None
-        try:
-            lock = self._take(0)
-        except UniDetoxError:  # a directory that only others may write in
-            return None
-        if lock is None:
-            return self._holder()
-        lock.release()
+        with contextlib.suppress(UniDetoxError):  # a directory that only others may write in
+            if (lock := self._take(0)) is None:
+                return self._holder()
+            lock.release()
         return None
 
     def _take(self, patience: float) -> BaseFileLock | None:
@@ -99,8 +95,8 @@ class DirectoryLock:
             return None
         except OSError as exc:
             if exc.errno not in _NO_LOCKS:
-                folder = self.path.parent
-                raise UsageError(f"cannot write in {folder}: {exc.strerror}", hint="Choose another -o") from exc
+                unwritable = f"cannot write in {self.path.parent}: {exc.strerror}"
+                raise UsageError(unwritable, hint="Choose another -o") from exc
         if not lock.is_locked or isinstance(lock, SoftFileLock):
             _warn_no_locks()
         return lock
@@ -185,14 +181,11 @@ def locked(directory: Path, lock: DirectoryLock | None = None) -> Iterator[list[
         UsageError: If it cannot be made or written in.
     """
     made, lock = make_directory(directory), lock or DirectoryLock(directory)
-    try:
+    with contextlib.ExitStack() as undoing:
+        undoing.callback(remove_empty, made)
         lock.acquire()
-        try:
-            yield made
-        finally:
-            lock.release()
-    finally:
-        remove_empty(made)
+        undoing.callback(lock.release)
+        yield made
 
 
 def check_directory(directory: Path) -> None:
@@ -205,10 +198,8 @@ def check_directory(directory: Path) -> None:
     there_already = next(path for path in (directory, *directory.absolute().parents) if path.exists())
     if not there_already.is_dir():
         raise UsageError(f"{there_already} is a file", hint="Give a directory: -o DIR")
-    if there_already == directory:
-        holder = DirectoryLock(directory).other_holder()
-        if holder is not None:
-            raise _in_use(directory, holder)
+    if there_already == directory and (holder := DirectoryLock(directory).other_holder()) is not None:
+        raise _in_use(directory, holder)
 
 
 def remove_empty(folders: Iterable[Path]) -> None:

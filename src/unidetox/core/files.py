@@ -7,9 +7,9 @@ import json
 import math
 import os
 import sys
+from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from unidetox.core.errors import MissingError, UsageError
@@ -92,10 +92,9 @@ def write_json(path: Path, obj: Any, *, durable: bool = True) -> None:
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return the JSON object in a file, or None where there is no such file or it does not hold one."""
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return _parse_object(path.read_bytes())
+    except OSError:
         return None
-    return value if isinstance(value, dict) else None
 
 
 def require_json(path: Path) -> dict[str, Any]:
@@ -105,8 +104,7 @@ def require_json(path: Path) -> dict[str, Any]:
         MissingError: If there is no such file.
         UsageError: If it holds something else.
     """
-    content = read_json(path)
-    if content is not None:
+    if (content := read_json(path)) is not None:
         return content
     if not path.is_file():
         raise MissingError(f"{path} does not exist")
@@ -134,12 +132,12 @@ def _row_bytes(row: Mapping[str, Any]) -> bytes:
         return json.dumps(canonical(row), allow_nan=False).encode() + b"\n"
 
 
-def _parse_row(line: bytes) -> dict[str, Any] | None:
+def _parse_object(content: bytes) -> dict[str, Any] | None:
     try:
-        row = json.loads(line)
+        value = json.loads(content)
     except ValueError:  # covers bad JSON and bad UTF-8
         return None
-    return row if isinstance(row, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -157,7 +155,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         raise UsageError(f"{path} cannot be read: {exc.strerror}") from exc
     rows = []
     for number, line in enumerate(lines, start=1):
-        row = _parse_row(line) if line.strip() else None
+        row = _parse_object(line) if line.strip() else None
         if row is not None:
             rows.append(row)
         elif line.strip() and number < len(lines):
@@ -189,17 +187,11 @@ class JsonlWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
 
 def write_jsonl(path: Path, batches: Iterable[Iterable[Mapping[str, Any]]]) -> None:
@@ -221,17 +213,8 @@ def _repair_end(path: Path) -> None:
     if not path.exists():
         return
     with path.open("r+b") as file:
-        size = file.seek(0, os.SEEK_END)
-        start, tail = size, b""
-        while start > 0 and b"\n" not in tail:
-            step = min(1 << 16, start)
-            start -= step
-            file.seek(start)
-            tail = file.read(step) + tail
-        keep = start + tail.rfind(b"\n") + 1
-        last = tail[keep - start :]
-        if last and _parse_row(last) is None:
-            file.truncate(keep)
-        elif last:
-            file.seek(size)
+        last = (deque(file, maxlen=1) or [b"\n"])[0]
+        if not last.endswith(b"\n") and _parse_object(last) is None:
+            file.truncate(file.tell() - len(last))
+        elif not last.endswith(b"\n"):
             file.write(b"\n")

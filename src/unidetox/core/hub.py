@@ -16,7 +16,6 @@ Kind = Literal["model", "dataset"]
 # The Hub client retries for half a minute before it gives up; one short question first keeps bad news quick.
 PROBE_SECONDS = 5.0
 
-
 # What transformers says in words of its own, wherever it drops the error that it rests on.
 _GATED, _ABSENT = "gated repo", ("is not a valid model identifier", "is not a local folder")
 _NO_REVISION = "is not a valid git identifier"
@@ -96,9 +95,8 @@ def license_of(name: str) -> dict[str, str]:
         metadata = ModelCard.load(str((folder or Path()) / "README.md")).data.to_dict() if folder else {}
     except Exception:  # no card, or one that is no YAML, holds no mapping, ...: nothing is known then
         return {}
-    if not isinstance(metadata.get("license"), str):
-        return {}
-    return {key: str(metadata[key]) for key in ("license", "license_name", "license_link") if metadata.get(key)}
+    told = ("license", "license_name", "license_link") if isinstance(metadata.get("license"), str) else ()
+    return {key: str(metadata[key]) for key in told if metadata.get(key)}
 
 
 def commit_of(name: str, kind: Kind) -> str | None:
@@ -153,7 +151,8 @@ def explain_hub_error(exc: BaseException, name: str, kind: Kind) -> MissingError
     if any(map(_is_transport, links)) or is_a(errors.LocalEntryNotFoundError) or any(s in text for s in _UNREACHABLE):
         hint = f"check the network, or fetch it with `{get}` where there is one and use --offline here"
         return MissingError(f"{what} {name} is not on this disk and the Hugging Face Hub cannot be reached", hint=hint)
-    return MissingError(f"{what} {name} cannot be loaded ({_first_line(exc)})", hint=f"see {url}")
+    said = hide_secrets((str(exc).strip() or type(exc).__name__).splitlines()[0].strip())[:200].rstrip(".")
+    return MissingError(f"{what} {name} cannot be loaded ({said})", hint=f"see {url}")
 
 
 def _chain(exc: BaseException | None) -> Iterator[BaseException]:
@@ -168,8 +167,3 @@ def _is_transport(exc: BaseException) -> bool:
     """Whether no answer came at all; the Hub's client has been built on httpx and on its successor."""
     of_http = type(exc).__module__.startswith("httpx") and not hasattr(exc, "response")
     return of_http or isinstance(exc, ConnectionError | TimeoutError)
-
-
-def _first_line(exc: BaseException) -> str:
-    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    return hide_secrets(lines[0] if lines else type(exc).__name__)[:200].rstrip(".")

@@ -48,8 +48,7 @@ def public_name(text: str) -> str:
     Returns:
         The text on one line, without characters that cannot be printed.
     """
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    line = re.sub(r"^file:(?=/)", "", line)
+    line = re.sub(r"^file:(?=/)", "", " ".join("".join(c if c.isprintable() else " " for c in text).split()))
     if _LOCAL.match(line):
         return _last_part(line) or "local"
     return _EMBEDDED.sub(lambda match: _last_part(match[0]) or "local", line)
@@ -61,10 +60,9 @@ def short_name(name: str | Path) -> str:
     A revision stays part of it, as two are two models: ``opt-6.7b@v2``; of a commit, its first seven digits.
     """
     name, revision = split_revision(str(name))
-    commit = revision and re.fullmatch("[0-9a-f]{40}", revision)
-    return at_revision(
-        _last_part(str(Path(name).expanduser())) or "model", revision[:7] if revision and commit else revision
-    )
+    if revision and re.fullmatch("[0-9a-f]{40}", revision):
+        revision = revision[:7]
+    return at_revision(_last_part(str(Path(name).expanduser())) or "model", revision)
 
 
 def display_names(targets: Sequence[str]) -> dict[str, str]:

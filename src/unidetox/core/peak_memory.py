@@ -30,11 +30,9 @@ def peak_bytes() -> int | None:
     try:
         found = re.search(r"^VmHWM:\s*(\d+) kB", _STATUS.read_text("utf-8"), re.MULTILINE)
     except OSError:
-        found = None
-    cuda = _cuda()
-    if found is None:
         return None
-    return int(found[1]) * 1024 + (int(cuda.max_memory_allocated()) if cuda is not None else 0)
+    of_gpu = int(cuda.max_memory_allocated()) if (cuda := _cuda()) is not None else 0
+    return int(found[1]) * 1024 + of_gpu if found else None
 
 
 def _cuda() -> Any:

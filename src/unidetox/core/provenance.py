@@ -35,30 +35,24 @@ def differences(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple
         wanted: What is wanted now.
     """
     old, new = dict(flatten(recorded.get("settings", {}))), dict(flatten(wanted["settings"]))
-    changes = [
-        f"{key}: {_short(old, key)} -> {_short(new, key)}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key, _ABSENT) != new.get(key, _ABSENT)
-    ]
-    before, after = recorded.get("inputs", {}), wanted["inputs"]
-    changed = (key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key))
-    changes += [f"input {key} changed" for key in changed]
+    changes = [f"{key}: {_short(old, key)} -> {_short(new, key)}" for key in _changed(old, new)]
+    changes += [f"input {key} changed" for key in _changed(recorded.get("inputs", {}), wanted["inputs"])]
     version = recorded.get("code_version", wanted["code_version"])
     if version != wanted["code_version"]:
         changes.append(f"code version: {version} -> {wanted['code_version']}")
     return tuple(changes)
 
 
-_ABSENT = object()
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    absent = object()
+    return sorted(key for key in old.keys() | new.keys() if old.get(key, absent) != new.get(key, absent))
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield nested settings as ``"section.key"``, value."""
     for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+        name = f"{prefix}{key}"
+        yield from flatten(value, f"{name}.") if isinstance(value, Mapping) else [(name, value)]
 
 
 def _short(settings: Mapping[str, Any], key: str) -> str:

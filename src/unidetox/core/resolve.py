@@ -33,10 +33,7 @@ def is_local(name: str) -> bool:
     Returns:
         True where the name should be looked for on disk only.
     """
-    try:
-        if Path(name).expanduser().exists():
-            return True
-    except (OSError, ValueError, RuntimeError):  # name too long, a NUL in it, no home directory
+    if os.path.exists(os.path.expanduser(name)):  # noqa: PTH110, PTH111 - unlike a path's own, these take any name
         return True
     repository, mark, revision = name.partition("@")
     looks_like_id = _HUB_ID.fullmatch(repository) is not None and len(repository) <= 128 and ".." not in name
@@ -135,17 +132,13 @@ def sandbox_asset(name: str) -> Path:
         MissingError: There is no asset of that name.
     """
     path = sandbox_assets() / name
-    if not name or Path(name).name != name or not path.exists():
-        raise MissingError(f"the sandbox has no {name!r}", hint=_sandbox_hint())
-    return path
+    if name and Path(name).name == name and path.exists():
+        return path
+    assets = ", ".join(sorted(item.name for item in path.parent.iterdir())) if path.parent.is_dir() else ""
+    hint = f"It has: {assets}" if assets else "Its data are not installed; install UniDetox again"
+    raise MissingError(f"the sandbox has no {name!r}", hint=hint)
 
 
 def sandbox_assets() -> Path:
     """Return the folder of the packaged sandbox."""
     return Path(str(resources.files("unidetox") / "data" / "sandbox"))
-
-
-def _sandbox_hint() -> str:
-    assets = sandbox_assets()
-    names = sorted(item.name for item in assets.iterdir()) if assets.is_dir() else []
-    return "It has: " + ", ".join(names) if names else "Its data are not installed; install UniDetox again"

@@ -8,18 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unidetox.core.directories import (
-    DirectoryLock,
-    list_files,
-    move_files,
-    remove,
-    remove_files,
-    remove_others,
-    there,
-)
+from unidetox.core.directories import DirectoryLock, list_files, move_files, remove, remove_files, remove_others, there
 from unidetox.core.errors import UniDetoxError, UsageError
 from unidetox.core.files import TMP_SUFFIX, fsync_directory, read_json, write_json
 
@@ -28,6 +21,7 @@ WORK_INFO, PROGRESS, OUT = "work.json", "progress.json", "out"
 RESERVED = frozenset({STAGE, WORK, TRASH, FAILED, PARTS, *DirectoryLock.NAMES})
 
 
+@dataclass(eq=False)
 class StageFiles:
     """The files of a stage, whatever it was made with.
 
@@ -35,8 +29,7 @@ class StageFiles:
         directory: The stage's directory; it need not exist.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = Path(directory)
+    directory: Path
 
     @property
     def work_dir(self) -> Path:
@@ -74,18 +67,13 @@ class StageFiles:
         """
         record, work = self.record(), self._work_info()
         for content in (record, work):
-            other = (content or {}).get("stage", name)
-            if other != name:
-                raise UsageError(
-                    f"{self.directory} holds the output of another command ({other})", hint="Give another -o"
-                )
+            if (other := (content or {}).get("stage", name)) != name:
+                other_command = f"{self.directory} holds the output of another command ({other})"
+                raise UsageError(other_command, hint="Give another -o")
         names = {item.name for item in self.directory.iterdir() if not item.name.endswith(TMP_SUFFIX)}
-        ours = record is not None or work is not None or FAILED in names
-        if names - RESERVED and not ours:
-            raise UsageError(
-                f"{self.directory} is not empty and was not made by this command",
-                hint="Give another -o, or empty it first",
-            )
+        if names - RESERVED and record is None and work is None and FAILED not in names:
+            foreign = f"{self.directory} is not empty and was not made by this command"
+            raise UsageError(foreign, hint="Give another -o, or empty it first")
 
     def _work_info(self) -> dict[str, Any] | None:
         """Return what the work folder says about itself; empty where a kill came before it could say anything."""
@@ -109,8 +97,7 @@ class StageFiles:
 
     def _roll_forward(self, decided: Mapping[str, Any]) -> None:
         """Carry out a decided commit, from whatever point an earlier attempt reached."""
-        record, previous = decided["record"], decided["previous"]
-        outputs = record["outputs"]
+        record, previous, outputs = decided["record"], decided["previous"], decided["record"]["outputs"]
         if any(not there(self.out_dir / path) and not there(self.directory / path) for path in outputs):
             # Somebody removed files: forget the work, keep the list of what is ours.
             self._wipe_work(record["stage"], sorted({*previous, *outputs}))

@@ -22,8 +22,6 @@ from unidetox.core.stage_files import COMMIT, FAILED, PROGRESS, RESERVED, STAGE,
 
 SCHEMA_VERSION = 1
 
-State = Literal["fresh", "stale", "partial", "missing", "failed"]
-
 
 @dataclass(frozen=True)
 class StageStatus:
@@ -34,13 +32,14 @@ class StageStatus:
         reasons: What changed, how far it is or what went wrong; one line each.
     """
 
-    state: State
+    state: Literal["fresh", "stale", "partial", "missing", "failed"]
     reasons: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.state} ({'; '.join(self.reasons)})" if self.reasons else self.state
 
 
+@dataclass(eq=False)
 class Stage(StageFiles):
     """One step of a run and the directory that it fills.
 
@@ -60,23 +59,15 @@ class Stage(StageFiles):
         >>> stage.run(make)  # doctest: +SKIP
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        name: str,
-        settings: Mapping[str, Any],
-        inputs: Mapping[str, str],
-        code_version: int = 1,
-        parts: Iterable[str] = (),
-    ) -> None:
-        super().__init__(directory)
-        self.name = name
-        self.settings: dict[str, Any] = canonical(settings)
-        self.inputs: dict[str, str] = dict(inputs)
-        self.code_version = code_version
-        self.parts = tuple(sorted(parts))
-        self._lock = DirectoryLock(self.directory)
-        self._began, self._committed = time.monotonic(), False
+    name: str
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    code_version: int = 1
+    parts: Iterable[str] = ()
+
+    def __post_init__(self) -> None:
+        self.settings, self.parts = canonical(self.settings), sorted(self.parts)
+        self._lock, self._began = DirectoryLock(self.directory), time.monotonic()
 
     @property
     def key(self) -> str:
@@ -84,19 +75,12 @@ class Stage(StageFiles):
         return hash_of([self.name, self.settings, self.inputs, self.code_version])
 
     def _identity(self) -> dict[str, Any]:
-        return {
-            "stage": self.name,
-            "key": self.key,
-            "settings": self.settings,
-            "inputs": self.inputs,
-            "code_version": self.code_version,
-            **({"parts": list(self.parts)} if self.parts else {}),
-        }
+        identity = {"stage": self.name, "key": self.key, "settings": self.settings, "inputs": self.inputs}
+        return identity | {"code_version": self.code_version} | ({"parts": self.parts} if self.parts else {})
 
     def status(self) -> StageStatus:
         """Say where the stage stands; changes nothing, so `recover` comes first where a kill may have left things."""
-        holder = None if self._lock.held else self._lock.other_holder()
-        if holder is not None:
+        if (holder := self._lock.other_holder()) is not None:
             return StageStatus("partial", (f"process {holder} is working on it", *self._progress()))
         record, work, failed = self.record(), self._work_info(), read_json(self.directory / FAILED)
         if record is not None and not (reasons := self._staleness(record)):
@@ -107,20 +91,17 @@ class Stage(StageFiles):
             return StageStatus("partial", self._progress() or ("begun, and it goes on from there",))
         if record is not None:
             return StageStatus("stale", reasons)
-        return StageStatus("missing", self._unfinished_other(work))
+        changes = self._differences(work) if work and work.get("key") else ()
+        return StageStatus("missing", tuple(f"unfinished work of other settings: {change}" for change in changes))
 
     def recover(self) -> None:
         """Do what a kill left undone, if nobody else is at it and the directory can be written."""
         traces = (self.work_dir, self.directory / TRASH, self._lock.path)
         if self._lock.held or not any(path.exists() for path in traces) or self._lock.other_holder() is not None:
             return
-        with contextlib.suppress(LockedError, UsageError, OSError):
-            self._lock.acquire()
-            try:
-                self._mend()
-                self._drop_needless_work()
-            finally:
-                self._lock.release()
+        with contextlib.suppress(LockedError, UsageError, OSError), locked(self.directory, self._lock):
+            self._mend()
+            self._drop_needless_work()
 
     def run(self, make: Callable[[Path], Mapping[str, Any]], *, fresh: bool = False, replace: bool = True) -> bool:
         """Fill the directory, unless it holds the complete and current outputs already.
@@ -161,7 +142,12 @@ class Stage(StageFiles):
         """
         with locked(self.directory, self._lock):
             self._prepare(fresh, replace)
-            yield from self._watched(replace)
+            try:
+                yield self.work_dir
+            except BaseException as exc:
+                with contextlib.suppress(OSError):  # a full disk must not hide the error itself
+                    self._note_failure(exc, replace)
+                raise
 
     def commit(self, summary: Mapping[str, Any]) -> None:
         """Put the content of ``out`` in place of what was committed before; call it last inside `open`.
@@ -177,27 +163,17 @@ class Stage(StageFiles):
         clash = sorted({path.split("/")[0] for path in outputs} & RESERVED)
         if clash:
             raise UniDetoxError(f"the stage {self.name} must not write {clash[0]}")
-        record = {
-            "schema_version": SCHEMA_VERSION,
-            **self._identity(),
-            "versions": versions(),
-            "started": work.get("started", now()),
-            "finished": now(),
-            "seconds": round(time.monotonic() - self._began, 3),
-            "peak_bytes": peak_bytes(),
-            "sessions": work.get("sessions", 1),
-            "outputs": outputs,
-            "summary": canonical(summary),
-        }
+        record = {"schema_version": SCHEMA_VERSION, **self._identity(), "versions": versions()}
+        record |= {"started": work.get("started", now()), "finished": now()}
+        record |= {"seconds": round(time.monotonic() - self._began, 3), "peak_bytes": peak_bytes()}
+        record |= {"sessions": work.get("sessions", 1), "outputs": outputs, "summary": summary}
         decided = {"record": record, "previous": sorted(self._previous(work))}
         write_json(self.work_dir / COMMIT, decided)
         self._roll_forward(decided)
-        self._committed = True
 
     def report_progress(self, done: int, total: int, unit: str) -> None:
         """Note how far the work is, for `status`: ``report_progress(128, 640, "texts")``."""
-        progress = {"done": done, "total": total, "unit": unit}
-        write_json(self.work_dir / PROGRESS, progress, durable=False)
+        write_json(self.work_dir / PROGRESS, {"done": done, "total": total, "unit": unit}, durable=False)
 
     # --- opening
 
@@ -210,7 +186,7 @@ class Stage(StageFiles):
             self._refuse_other_settings(record, work)
         previous = sorted(self._previous(work))
         info = {**self._identity(), "started": now(), "sessions": 1, "previous": previous}
-        if work is not None and work.get("key") == self.key and not fresh:
+        if work and work.get("key") == self.key and not fresh:
             info |= {"started": work.get("started", now()), "sessions": work.get("sessions", 1) + 1}
         else:
             self._wipe_work(self.name, previous)
@@ -219,28 +195,17 @@ class Stage(StageFiles):
         if fresh:
             (self.directory / STAGE).unlink(missing_ok=True)
             remove(self.parts_dir)
-        self._began, self._committed = time.monotonic(), False
+        self._began = time.monotonic()
         forget_peak()
-
-    def _watched(self, replace: bool) -> Iterator[Path]:
-        try:
-            yield self.work_dir
-        except BaseException as exc:
-            with contextlib.suppress(OSError):  # a full disk must not hide the error itself
-                self._note_failure(exc, replace)
-            raise
 
     def _refuse_other_settings(self, record: dict[str, Any] | None, work: dict[str, Any] | None) -> None:
         if record and self._only_adds(record):
             return  # at worst unfinished additions are lost
         for content, what in ((record, "results"), (work, "unfinished work")):
-            if not content or not content.get("key") or self._only_adds(content):
-                continue
-            if changes := self._differences(content):
-                raise UsageError(
-                    f"{self.directory} holds {what} of other settings ({'; '.join(changes)})",
-                    hint="Start over with --fresh, or give another -o",
-                )
+            theirs = content if content and content.get("key") and not self._only_adds(content) else None
+            if theirs and (changes := self._differences(theirs)):
+                held = f"{self.directory} holds {what} of other settings ({'; '.join(changes)})"
+                raise UsageError(held, hint="Start over with --fresh, or give another -o")
 
     def _only_adds(self, record: Mapping[str, Any]) -> bool:
         """Say whether all that is expensive in other results is used again."""
@@ -248,14 +213,13 @@ class Stage(StageFiles):
 
     def _note_failure(self, exc: BaseException, replace: bool) -> None:
         """Leave a note of what went wrong, or no trace at all where nothing had been made yet."""
-        if self._committed or not self.work_dir.is_dir():
+        if not self.work_dir.is_dir():  # it is committed
             return
         work, record = self._work_info() or {}, self.record() or {}
         parts = {part for part in self.parts if (self.parts_dir / part).exists()}
         scratch = set(list_files(self.work_dir)) - {WORK_INFO, PROGRESS}
         produced = bool(scratch) or not parts <= set(record.get("parts", ()))
-        known = set(record.get("outputs", {}))
-        if not produced and set(work.get("previous", ())) <= known:
+        if not produced and set(work.get("previous", ())) <= set(record.get("outputs", {})):
             self._discard_work()
         if isinstance(exc, Exception) and (produced or replace):
             message = str(exc) if isinstance(exc, UniDetoxError) else f"{type(exc).__name__}: {exc}"
@@ -265,17 +229,16 @@ class Stage(StageFiles):
     def _drop_needless_work(self) -> None:
         """Drop work that was begun anew and killed before it touched what is committed and good."""
         record, work = self.record(), self._work_info()
-        if record is None or work is None or self._staleness(record):
+        if record is None or work is None or work.get("key") not in (self.key, None) or self._staleness(record):
             return
-        if work.get("key") in (self.key, None) and set(work.get("previous", ())) <= record["outputs"].keys():
+        if set(work.get("previous", ())) <= record["outputs"].keys():
             self._discard_work()
 
     def _differences(self, record: Mapping[str, Any]) -> tuple[str, ...]:
         """Say what differs between what was recorded and what is wanted now; empty where the keys are equal."""
         if record.get("key") == self.key and record.get("schema_version", SCHEMA_VERSION) == SCHEMA_VERSION:
             return ()
-        changes = differences(record, self._identity())
-        return changes or ("stage.json is of another version or cannot be read",)
+        return differences(record, self._identity()) or ("stage.json is of another version or cannot be read",)
 
     def _staleness(self, record: Mapping[str, Any]) -> tuple[str, ...]:
         return self._differences(record) or damaged_files(self.directory, record.get("outputs", {}))
@@ -283,11 +246,6 @@ class Stage(StageFiles):
     def _progress(self) -> tuple[str, ...]:
         progress = read_json(self.work_dir / PROGRESS)
         return (f"{progress['done']} of {progress['total']} {progress['unit']}",) if progress else ()
-
-    def _unfinished_other(self, work: Mapping[str, Any] | None) -> tuple[str, ...]:
-        if not work or not work.get("key"):
-            return ()
-        return tuple(f"unfinished work of other settings: {change}" for change in self._differences(work))
 
 
 def check_stage_directory(directory: Path, name: str) -> None:

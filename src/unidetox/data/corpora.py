@@ -34,12 +34,7 @@ _LABEL_COLUMNS = {"label", "labels", "is_toxic", "toxic", "toxicity", "is_hate",
 
 
 def load_toxic_corpus(
-    source: str,
-    *,
-    column: str | None = None,
-    duplicates: bool = False,
-    limit: int | None = None,
-    seed: int = 0,
+    source: str, *, column: str | None = None, duplicates: bool = False, limit: int | None = None, seed: int = 0
 ) -> TextSet:
     """Load the texts that the toxic model learns from.
 
@@ -73,17 +68,13 @@ def load_toxic_corpus(
     dropped: dict[str, int] = {}
     chosen, note = _relevant_rows(table, column, dropped)
     texts = collect_texts(table, column, chosen, dropped, default_finish="eos")
-    return _sampled_set(texts, source, "toxic texts", dropped, duplicates, limit, seed, note)
+    texts, repeated = _sampled(texts, dropped, duplicates, limit, seed)
+    say_once(summary(source, len(texts), "toxic texts", dropped) + note + repeated)
+    return make_text_set(texts, source, dropped)
 
 
 def load_non_toxic_texts(
-    source: str | None,
-    corpus: str,
-    *,
-    column: str | None = None,
-    duplicates: bool = False,
-    limit: int | None = None,
-    seed: int = 0,
+    source: str | None, corpus: str, *, column: str | None, duplicates: bool, limit: int | None, seed: int
 ) -> TextSet:
     """Load texts that are not toxic, for methods that learn from both kinds.
 
@@ -106,15 +97,16 @@ def load_non_toxic_texts(
     check_count(limit, "limit")
     table = _load(source or corpus)
     column = pick_column(table, column, "name the one to read with toxic.column = ..., or rename it to 'text'")
-    chosen: Sequence[int] = range(len(table.rows))
-    if _is_dghs(table):
-        chosen = [index for index, row in enumerate(table.rows) if _cell(row, "label") == "nothate"]
-    if not chosen or (source is None and not _is_dghs(table)):
+    marked = _is_dghs(table)
+    chosen = [index for index, row in enumerate(table.rows) if not marked or _cell(row, "label") == "nothate"]
+    if not chosen or (source is None and not marked):
         hint = "name a file of such texts: toxic.non_toxic = ..."
         raise UsageError(f"{table.source}: no text is marked as not toxic", hint=hint)
     dropped: dict[str, int] = {}
     texts = collect_texts(table, column, chosen, dropped, default_finish="eos")
-    return _sampled_set(texts, source or corpus, "texts that are not toxic", dropped, duplicates, limit, seed)
+    texts, repeated = _sampled(texts, dropped, duplicates, limit, seed)
+    say_once(summary(source or corpus, len(texts), "texts that are not toxic", dropped) + repeated)
+    return make_text_set(texts, source or corpus, dropped)
 
 
 def _load(source: str) -> Table:
@@ -165,34 +157,22 @@ def _cell(row: dict[str, Any], name: str) -> str:
     return value.strip().lower() if isinstance(value, str) else ""
 
 
-def _sampled_set(
-    texts: list[Text],
-    source: str,
-    what: str,
-    dropped: dict[str, int],
-    duplicates: bool,
-    limit: int | None,
-    seed: int,
-    note: str = "",
-) -> TextSet:
-    """Leave out duplicates, take a sample, and say what is left."""
-    distinct = _without_duplicates(texts)
-    repeated = len(texts) - len(distinct)
-    if duplicates:
-        note += f"; {repeated:,} duplicates kept" if repeated else ""
-    else:
-        texts = distinct
+def _sampled(
+    texts: list[Text], dropped: dict[str, int], duplicates: bool, limit: int | None, seed: int
+) -> tuple[list[Text], str]:
+    """Leave out duplicates (surrounding white space does not count) unless they are to be kept, and take a sample.
+
+    Returns:
+        The texts, and what to tell about duplicates that were kept.
+    """
+    first: dict[str, Text] = {}
+    for text in texts:
+        first.setdefault(text.text.strip(), text)
+    repeated = len(texts) - len(first)
+    if not duplicates:
+        texts = list(first.values())
         count(dropped, "duplicate", repeated)
     if limit is not None and limit < len(texts):
         count(dropped, "over_limit", len(texts) - limit)
         texts = [texts[index] for index in sample_indices(len(texts), limit, seed)]
-    say_once(summary(source, len(texts), what, dropped) + note)
-    return make_text_set(texts, source, dropped)
-
-
-def _without_duplicates(texts: list[Text]) -> list[Text]:
-    """The first of each text; surrounding white space does not count."""
-    first: dict[str, Text] = {}
-    for text in texts:
-        first.setdefault(text.text.strip(), text)
-    return list(first.values())
+    return texts, f"; {repeated:,} duplicates kept" if duplicates and repeated else ""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
+import os.path
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,60 +35,44 @@ def load_table(source: str, splits: Sequence[str] = ("train",)) -> Table:
         MissingError: No such file, or a Hub id that cannot be had.
         UsageError: A file that cannot be used.
     """
-    path = published_texts() if source == PUBLISHED else local_path(source)
-    table = read_table(path) if path else load_hub_table(source, splits)
+    if not source.strip():
+        raise UsageError("no data source given", hint="give a file, a folder or a Hub id")
+    if source == PUBLISHED:
+        table = read_table(published_texts())
+    else:
+        table = read_table(_local_file(source)) if is_local(source) else load_hub_table(source, splits)
     return Table(source, table.columns, table.rows)
 
 
-def local_path(source: str) -> Path | None:
-    """The data file that a path means, or None for what can only be a Hub id.
-
-    Args:
-        source: A path or a Hub id.
-
-    Returns:
-        The file; for a folder its ``texts.jsonl`` (also in ``texts/``) or its only data file.
-
-    Raises:
-        MissingError: It is a path and there is nothing.
-        UsageError: An empty name, or a folder that does not say which file is meant.
-    """
-    if not source.strip():
-        raise UsageError("no data source given", hint="give a file, a folder or a Hub id")
-    if not is_local(source):
-        return None
-    try:
-        path = Path(source).expanduser()
-        is_folder, exists = path.is_dir(), path.exists()
-    except (OSError, ValueError, RuntimeError):  # as in `is_local`
-        exists = is_folder = False
-    if is_folder:
-        return _file_in(path)
-    if exists:
-        return path
-    raise MissingError(f"{source}: no such file or folder", hint=f"check the path (working directory: {Path.cwd()})")
-
-
-def _file_in(folder: Path) -> Path:
-    for known in (folder / "texts.jsonl", folder / "texts" / "texts.jsonl"):
-        if known.is_file():
-            return known
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in PARSERS)
+def _local_file(source: str) -> Path:
+    """The data file that a path means: of a folder its ``texts.jsonl`` (also in ``texts/``) or its only data file."""
+    path = Path(os.path.expanduser(source))  # noqa: PTH111 - unlike a path's own, these take any name
+    if not os.path.exists(path):  # noqa: PTH110
+        hint = f"check the path (working directory: {Path.cwd()})"
+        raise MissingError(f"{source}: no such file or folder", hint=hint)
+    known = next((file for file in (path / "texts.jsonl", path / "texts" / "texts.jsonl") if file.is_file()), path)
+    if not known.is_dir():
+        return known
+    files = sorted(file for file in path.iterdir() if file.is_file() and file.suffix.lower() in PARSERS)
     if len(files) == 1:
         return files[0]
     if not files:
-        raise UsageError(f"{folder}: no data file in this folder", hint=f"give a file: {' '.join(PARSERS)}")
-    names = ", ".join(path.name for path in files[:5])
-    raise UsageError(f"{folder}: {len(files)} data files in this folder ({names})", hint="name the one that is meant")
+        raise UsageError(f"{path}: no data file in this folder", hint=f"give a file: {' '.join(PARSERS)}")
+    names = ", ".join(file.name for file in files[:5])
+    raise UsageError(f"{path}: {len(files)} data files in this folder ({names})", hint="name the one that is meant")
 
 
-def pick_column(table: Table, wanted: str | None, hint: str) -> str:
+def pick_column(
+    table: Table, wanted: str | None, hint: str, usual: Sequence[str] = TEXT_COLUMNS, missing: str = "no text column"
+) -> str:
     """Find the column that holds the text.
 
     Args:
         table: The rows.
         wanted: The user's choice; None tries the usual names, then again without regard to case.
         hint: What to do where there is none.
+        usual: The usual names.
+        missing: What to say where there is none of them.
 
     Returns:
         The name of the column.
@@ -97,11 +80,13 @@ def pick_column(table: Table, wanted: str | None, hint: str) -> str:
     Raises:
         UsageError: There is none; says which columns there are.
     """
-    found = find_column(table, [wanted] if wanted else TEXT_COLUMNS)
-    if found:
+    if found := find_column(table, [wanted] if wanted else usual):
         return found
-    missing = f"no column '{wanted}'" if wanted else "no text column"
-    raise no_column(table, missing, hint)
+    missing = f"no column '{wanted}'" if wanted else missing
+    there = (", ".join(table.columns[:12]) + (", ..." if len(table.columns) > 12 else "")) or "none"
+    if len(table.columns) == 1 and any(mark in table.columns[0] for mark in ";\t|"):
+        hint = "its columns are not separated by commas: save it as a comma-separated CSV, or as .tsv for tabs"
+    raise UsageError(f"{table.source}: {missing}; its columns are: {there}", hint=hint)
 
 
 def find_column(table: Table, names: Sequence[str]) -> str | None:
@@ -109,14 +94,6 @@ def find_column(table: Table, names: Sequence[str]) -> str | None:
     lowered = {column.lower(): column for column in reversed(table.columns)}
     exact = next((name for name in names if name in table.columns), None)
     return exact or next((lowered[name.lower()] for name in names if name.lower() in lowered), None)
-
-
-def no_column(table: Table, missing: str, hint: str) -> UsageError:
-    """The error for a column that is not there; says which ones are."""
-    there = (", ".join(table.columns[:12]) + (", ..." if len(table.columns) > 12 else "")) or "none"
-    if len(table.columns) == 1 and any(mark in table.columns[0] for mark in ";\t|"):
-        hint = "its columns are not separated by commas: save it as a comma-separated CSV, or as .tsv for tabs"
-    return UsageError(f"{table.source}: {missing}; its columns are: {there}", hint=hint)
 
 
 def text_of(value: Any, source: str, row: int) -> str:
@@ -157,19 +134,13 @@ def sample_indices(n: int, k: int, seed: int) -> list[int]:
     Returns:
         Row numbers in ascending order.
     """
-    return sorted(int(index) for index in np.random.default_rng(seed).permutation(n)[:k])
+    return sorted(np.random.default_rng(seed).permutation(n)[:k].tolist())
 
 
 def check_count(value: int | None, name: str) -> None:
     """Refuse a limit below 1."""
     if value is not None and value < 1:
         raise UsageError(f"{name} must be at least 1, not {value}", hint="leave it out to take all")
-
-
-def content_hash(rows: Sequence[Any]) -> str:
-    """SHA-256 of rows in canonical JSON: the same for the same content from any file format."""
-    text = json.dumps(rows, separators=(",", ":"), sort_keys=True)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def count(dropped: dict[str, int], reason: str, n: int = 1) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 from collections.abc import Callable
@@ -54,9 +55,8 @@ def read_bytes(path: Path) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as exc:
-        raise MissingError(
-            f"{path} cannot be read ({exc.strerror})", hint="check the path and its permissions"
-        ) from None
+        hint = "check the path and its permissions"
+        raise MissingError(f"{path} cannot be read ({exc.strerror})", hint=hint) from None
     if not data.strip(b"\xef\xbb\xbf \t\r\n"):
         raise UsageError(f"{path} is empty", hint="give a file that holds at least one row")
     return data
@@ -99,10 +99,9 @@ def csv_rows(path: Path, text: str, delimiter: str = ",") -> list[tuple[int, lis
 
 
 def _delimited(path: Path, data: bytes, delimiter: str = ",") -> Table:
-    records = csv_rows(path, decode(path, data), delimiter)
-    header = [name.strip() for name in records[0][1]]
-    rows = []
-    for line, cells in records[1:]:
+    (_, names), *records = csv_rows(path, decode(path, data), delimiter)
+    header, rows = [name.strip() for name in names], []
+    for line, cells in records:
         if len(cells) > len(header):
             counts = f"{len(cells)} cells but the header has {len(header)}"
             raise UsageError(f"{path}, line {line}: {counts}", hint="put texts that hold commas in double quotes")
@@ -128,9 +127,8 @@ def _jsonl(path: Path, data: bytes) -> Table:
 
 
 def _json(path: Path, data: bytes) -> Table:
-    text = decode(path, data)
     try:
-        content = json.loads(text)
+        content = json.loads(decode(path, data))
     except (ValueError, RecursionError) as exc:
         if "Extra data" in str(exc):  # JSON Lines under the name .json, as on many Hub pages
             return _jsonl(path, data)
@@ -145,12 +143,11 @@ def _json(path: Path, data: bytes) -> Table:
 
 
 def _from_items(path: Path, items: list[Any]) -> Table:
-    rows: list[dict[str, Any]] = []
-    for number, item in enumerate(items, start=1):
-        if not isinstance(item, str | dict):
-            hint = "give objects with a text key, or plain strings"
-            raise UsageError(f"{path}, row {number}: neither an object nor a string", hint=hint)
-        rows.append({"text": item} if isinstance(item, str) else item)
+    odd = next((number for number, item in enumerate(items, start=1) if not isinstance(item, str | dict)), None)
+    if odd is not None:
+        hint = "give objects with a text key, or plain strings"
+        raise UsageError(f"{path}, row {odd}: neither an object nor a string", hint=hint)
+    rows = [{"text": item} if isinstance(item, str) else item for item in items]
     return Table(str(path), tuple(dict.fromkeys(key for row in rows for key in row)), rows)
 
 
@@ -170,10 +167,6 @@ def _reason(exc: BaseException) -> str:
 
 
 PARSERS: dict[str, Callable[[Path, bytes], Table]] = {
-    ".csv": _delimited,
-    ".tsv": lambda path, data: _delimited(path, data, "\t"),
-    ".jsonl": _jsonl,
-    ".json": _json,
-    ".txt": _txt,
-    ".parquet": _parquet,
-}
+    ".csv": _delimited, ".tsv": functools.partial(_delimited, delimiter="\t"),
+    ".jsonl": _jsonl, ".json": _json, ".txt": _txt, ".parquet": _parquet,
+}  # fmt: skip

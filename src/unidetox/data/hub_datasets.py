@@ -23,14 +23,8 @@ _NOT_DATA = {
     "dataset_infos.json", "dataset_info.json", "state.json", "config.json",
     "readme.txt", "license.txt", "requirements.txt",
 }  # fmt: skip
-_SPLIT_WORDS = {
-    "auxiliary": {"auxiliary"},
-    "train": {"train", "training"},
-    "validation": {"validation", "valid", "val"},
-    "dev": {"dev"},
-    "test": {"test"},
-}
-_SHARD = re.compile(r"-of-(\d{5})")
+# Splits with the other words for them.
+_SPLITS = ("auxiliary", "train training", "validation valid val", "dev", "test")
 
 ALIASES = {
     "dghs": "LennardZuendorf/Dynamically-Generated-Hate-Speech-Dataset",
@@ -48,9 +42,7 @@ def known_id(source: str) -> tuple[str, str | None]:
     return ALIASES.get(name, name), revision
 
 
-def load_hub_table(
-    name: str, splits: Sequence[str], *, config: str | None = None, refine: Select | None = None
-) -> Table:
+def load_hub_table(name: str, splits: Sequence[str], config: str | None = None, refine: Select | None = None) -> Table:
     """Load one split of a Hub data set with as little as possible: cache, then download, then `datasets`.
 
     Args:
@@ -71,9 +63,7 @@ def load_hub_table(
         chosen = next((files for split in splits if (files := choose_files(paths, split, config))), [])
         return refine(chosen) if refine else chosen
 
-    files = _from_cache(name, select)
-    if not files and not hub.is_offline():
-        files = _download(name, select)
+    files = _from_cache(name, select) or ([] if hub.is_offline() else _download(name, select))
     if not files:
         return _with_datasets(name, splits, config)
     tables = [read_table(path) for path in files]
@@ -102,7 +92,9 @@ def choose_files(paths: Sequence[str], split: str, config: str | None = None) ->
         splits = {path: _split_of(path) for path in data if path.lower().endswith(suffix)}
         wanted = split if split in splits.values() or split != "train" else None
         if chosen := [path for path, named in splits.items() if named == wanted]:
-            return chosen if _is_complete(chosen) else []
+            shards = [found.group(1) for path in chosen if (found := re.search(r"-of-(\d{5})", path))]
+            one_folder = len({PurePosixPath(path).parent for path in chosen}) == 1
+            return [] if shards and one_folder and len(shards) != int(shards[0]) else chosen
     return []
 
 
@@ -130,16 +122,9 @@ def _split_of(path: str) -> str | None:
     pure = PurePosixPath(path)
     for part in (pure.stem, *reversed(pure.parts[:-1])):
         words = set(re.findall("[a-z]+", part.lower()))
-        for split, names in _SPLIT_WORDS.items():
-            if words & names:
-                return split
+        if split := next((names.split()[0] for names in _SPLITS if words & set(names.split())), None):
+            return split
     return None
-
-
-def _is_complete(paths: Sequence[str]) -> bool:
-    shards = [found.group(1) for path in paths if (found := _SHARD.search(path))]
-    folders = {PurePosixPath(path).parent for path in paths}
-    return not shards or len(folders) > 1 or len(shards) == int(shards[0])
 
 
 def _from_cache(name: str, select: Select) -> list[Path]:

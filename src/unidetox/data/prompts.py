@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 from unidetox.core.errors import UsageError
+from unidetox.core.files import hash_of
 from unidetox.core.resolve import at_revision
-from unidetox.data.files import (
-    check_count,
-    content_hash,
-    count,
-    find_column,
-    load_table,
-    no_column,
-    sample_indices,
-    say_once,
-    summary,
-    text_of,
-)
+from unidetox.data.files import check_count, count, load_table, pick_column, sample_indices, say_once, summary, text_of
 from unidetox.data.formats import Table
 from unidetox.data.hub_datasets import ALIASES, known_id, load_hub_table
 
@@ -36,21 +27,13 @@ _SPLIT = re.compile(r"(\w+)(?:\[(\d*):(\d*)\])?")
 # ToxiGen spells its 13 groups in one way in the train split and in up to two others in the test split; each
 # is one group in our results.
 _CANONICAL = {
-    "asian folks": "asian",
-    "black folks / african-americans": "black",
-    "black/african-american folks": "black",
-    "chinese folks": "chinese",
-    "folks with mental disabilities": "mental_dis",
-    "folks with physical disabilities": "physical_dis",
-    "jewish folks": "jewish",
-    "latino/hispanic folks": "latino",
-    "lgbtq+ folks": "lgbtq",
-    "mexican folks": "mexican",
+    "asian folks": "asian", "chinese folks": "chinese", "jewish folks": "jewish", "muslim folks": "muslim",
+    "black folks / african-americans": "black", "black/african-american folks": "black",
+    "folks with mental disabilities": "mental_dis", "folks with physical disabilities": "physical_dis",
+    "latino/hispanic folks": "latino", "lgbtq+ folks": "lgbtq", "mexican folks": "mexican",
     "middle eastern folks": "middle_east",
-    "muslim folks": "muslim",
-    "native american folks": "native_american",
-    "native american/indigenous folks": "native_american",
-}
+    "native american folks": "native_american", "native american/indigenous folks": "native_american",
+}  # fmt: skip
 
 TOXIGEN_TEST_GROUPS = frozenset(_CANONICAL)
 """Spellings of groups, in lower case, that no row of ToxiGen's train split has."""
@@ -138,10 +121,12 @@ def load_prompts(
         UniDetox (ICLR 2025), evaluation; Hartvigsen et al. (2022), arXiv:2203.09509.
     """
     check_count(num_prompts, "the number of prompts")
-    table = _load(source, split)
-    column = _text_column(table)
+    part, window = _parse_split(split)
+    table = _load(source, part)
+    hint = "rename the one that holds the prompts to 'text'"
+    column = pick_column(table, None, hint, PROMPT_COLUMNS, "no column 'text' or 'prompt'")
     dropped: dict[str, int] = {}
-    chosen = _rows_of_split(table, split, seed)
+    chosen = _rows_of_split(table, part, seed)[window]
     count(dropped, f"not_in_{split}_split", len(table.rows) - len(chosen))
     rows = [(index, table.rows[index]) for index in chosen]
     prompts = [prompt for index, row in rows if (prompt := _prompt(row, index, column, table.source))]
@@ -151,12 +136,12 @@ def load_prompts(
     if num_prompts is not None and num_prompts < len(prompts):
         count(dropped, "over_limit", len(prompts) - num_prompts)
         prompts = [prompts[index] for index in sample_indices(len(prompts), num_prompts, seed)]
-    unmapped = _unmapped(prompts)
+    unmapped = dict(Counter(prompt.group for prompt in prompts if prompt.group and not prompt.domain))
     note = "; groups without a domain: " + ", ".join(f"{g} ({n:,})" for g, n in unmapped.items()) if unmapped else ""
     repeated = len(prompts) - len({prompt.text for prompt in prompts})
     note += f"; {repeated:,} repeat an earlier one and stay apart" if repeated else ""
     say_once(summary(source, len(prompts), "prompts", dropped) + note)
-    sha256 = content_hash([[p.prompt_id, p.text, p.group, p.domain] for p in prompts])
+    sha256 = hash_of([[p.prompt_id, p.text, p.group, p.domain] for p in prompts])
     return PromptSet(tuple(prompts), source, sha256, dropped, unmapped)
 
 
@@ -181,12 +166,11 @@ def _plain(group: str) -> str:
     return "_".join(word for word in words if word not in {"folks", "folk", "people", "persons", "with", "the", "of"})
 
 
-def _load(source: str, split: str) -> Table:
-    part, _ = _parse_split(split)
+def _load(source: str, part: str) -> Table:
     if not is_toxigen(source):
         return load_table(source, (part, "train", "test"))
     name = at_revision(*known_id(source))
-    return load_hub_table(name, ("test" if part == "test" else "train",), config="annotated")
+    return load_hub_table(name, ["test" if part == "test" else "train"], config="annotated")
 
 
 def is_toxigen(source: str) -> bool:
@@ -198,26 +182,17 @@ def _parse_split(split: str) -> tuple[str, slice]:
     """``"train[:1800]"`` -> ``"train", slice(None, 1800)``."""
     found = _SPLIT.fullmatch(split)
     if found is None or found[1] not in _SPLITS:
-        raise UsageError(
-            f"unknown split '{split}'", hint=f"choose one of {', '.join(_SPLITS)}, or a range such as train[:1800]"
-        )
+        hint = f"choose one of {', '.join(_SPLITS)}, or a range such as train[:1800]"
+        raise UsageError(f"unknown split '{split}'", hint=hint)
     start, stop = (int(number) if number else None for number in found.groups()[1:])
     return found[1], slice(start, stop)
 
 
-def _text_column(table: Table) -> str:
-    found = find_column(table, PROMPT_COLUMNS)
-    if found is None:
-        raise no_column(table, "no column 'text' or 'prompt'", "rename the one that holds the prompts to 'text'")
-    return found
-
-
-def _rows_of_split(table: Table, split: str, seed: int) -> list[int]:
-    name, window = _parse_split(split)
-    rows = list(range(len(table.rows)))
-    if name == "validation" and set(table.columns) >= _TOXIGEN_COLUMNS:
-        rows = sample_indices(len(rows), max(1, int(VALIDATION_SHARE * len(rows))), seed)
-    return rows[window]
+def _rows_of_split(table: Table, part: str, seed: int) -> list[int]:
+    n = len(table.rows)
+    if part == "validation" and set(table.columns) >= _TOXIGEN_COLUMNS:
+        return sample_indices(n, max(1, int(VALIDATION_SHARE * n)), seed)
+    return list(range(n))
 
 
 def _prompt(row: dict[str, Any], index: int, column: str, source: str) -> Prompt | None:
@@ -239,11 +214,3 @@ def _domain(value: Any, source: str, row: int) -> str | None:
 
 def _word(value: Any) -> str | None:
     return (value.strip() or None) if isinstance(value, str) else None
-
-
-def _unmapped(prompts: list[Prompt]) -> dict[str, int]:
-    unmapped: dict[str, int] = {}
-    for prompt in prompts:
-        if prompt.group and not prompt.domain:
-            count(unmapped, prompt.group)
-    return unmapped

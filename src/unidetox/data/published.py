@@ -37,18 +37,6 @@ def published_texts() -> Path:
     hint = f"fetch {URL} where there is a network, and give the file: --texts FILE"
     if hub.is_offline():
         raise MissingError("the published texts are not on this disk (offline)", hint=hint)
-    content = _fetch(hint)
-    if not _is_published(content):
-        raise UniDetoxError(f"{URL} holds something else than the published texts (SHA-256 differs)", hint=hint)
-    write_text(path, content.decode("utf-8"))
-    return path
-
-
-def _is_published(content: bytes) -> bool:
-    return hashlib.sha256(content).hexdigest() == SHA256
-
-
-def _fetch(hint: str) -> bytes:
     from huggingface_hub import get_session
 
     try:
@@ -56,4 +44,11 @@ def _fetch(hint: str) -> bytes:
         answer.raise_for_status()
     except Exception as exc:  # the client's own kinds, which differ by version
         raise MissingError(f"the published texts cannot be fetched ({type(exc).__name__})", hint=hint) from exc
-    return bytes(answer.content)
+    if not _is_published(answer.content):
+        raise UniDetoxError(f"{URL} holds something else than the published texts (SHA-256 differs)", hint=hint)
+    write_text(path, answer.content.decode("utf-8"))
+    return path
+
+
+def _is_published(content: bytes) -> bool:
+    return hashlib.sha256(content).hexdigest() == SHA256

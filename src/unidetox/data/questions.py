@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from unidetox.core.errors import MissingError, UsageError
+from unidetox.core.files import hash_of
 from unidetox.core.resolve import at_revision, is_local
-from unidetox.data.files import check_count, content_hash, say_once
+from unidetox.data.files import check_count, say_once
 from unidetox.data.formats import csv_rows, decode, read_bytes
 from unidetox.data.hub_datasets import ALIASES, known_id, load_hub_table
 
@@ -80,13 +81,12 @@ def load_questions(source: str, *, split: str = "val", limit: int | None = None)
     total = len(questions)
     if limit is not None and limit < total:
         questions = [questions[index * total // limit] for index in range(limit)]
-    dev: dict[str, tuple[Question, ...]] = {}
-    for example in examples:
-        dev[example.subject] = (*dev.get(example.subject, ()), example)
+    subjects = dict.fromkeys(example.subject for example in examples)
+    dev = {subject: tuple(example for example in examples if example.subject == subject) for subject in subjects}
     left_out = f"; left out: {total - len(questions):,} over limit" if len(questions) < total else ""
     say_once(f"{source}: {len(questions):,} questions in {len({q.subject for q in questions})} subjects{left_out}")
     rows = [asdict(question) for question in (*questions, *examples)]
-    return QuestionSet(tuple(questions), dev, source, content_hash([len(questions), rows]))
+    return QuestionSet(tuple(questions), dev, source, hash_of([len(questions), rows]))
 
 
 def _from_folder(source: str, split: str) -> tuple[list[Question], list[Question]]:
@@ -115,8 +115,7 @@ def _read_file(path: Path, subject: str) -> list[Question]:
         if len(cells) != 6:
             hint = "each line is question, A, B, C, D, letter of the answer"
             raise UsageError(f"{where}: {len(cells)} columns instead of 6", hint=hint)
-        letter = cells[5].strip().upper()
-        if len(letter) != 1 or letter not in _LETTERS:
+        if (letter := cells[5].strip().upper()) not in set(_LETTERS):
             hint = "it is A, B, C or D; the file has no header"
             raise UsageError(f"{where}: answer {cells[5]!r:.40} is not a letter", hint=hint)
         questions.append(Question(subject, cells[0], tuple(cells[1:5]), _LETTERS.index(letter)))
@@ -124,8 +123,8 @@ def _read_file(path: Path, subject: str) -> list[Question]:
 
 
 def _from_hub(name: str, split: str) -> list[Question]:
-    table = load_hub_table(name, ("validation",) if split == "val" else (split,), config="all")
-    return [_from_row(row, name, number) for number, row in enumerate(table.rows, start=1)]
+    rows = load_hub_table(name, ["validation" if split == "val" else split], config="all").rows
+    return [_from_row(row, name, number) for number, row in enumerate(rows, start=1)]
 
 
 def _from_row(row: dict[str, Any], name: str, number: int) -> Question:

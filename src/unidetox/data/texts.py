@@ -7,16 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unidetox.core.errors import UsageError
-from unidetox.data.files import (
-    check_count,
-    content_hash,
-    count,
-    load_table,
-    pick_column,
-    say_once,
-    summary,
-    text_of,
-)
+from unidetox.core.files import hash_of
+from unidetox.data.files import check_count, count, load_table, pick_column, say_once, summary, text_of
 from unidetox.data.formats import Table
 
 # How a text ended, in our words and in those of serving programs.
@@ -97,11 +89,7 @@ def texts_of_rows(rows: Sequence[dict[str, Any]], source: str) -> TextSet:
 
 
 def collect_texts(
-    table: Table,
-    column: str,
-    chosen: Sequence[int],
-    dropped: dict[str, int],
-    default_finish: str | None = None,
+    table: Table, column: str, chosen: Sequence[int], dropped: dict[str, int], default_finish: str | None = None
 ) -> list[Text]:
     """Turn rows into texts, leaving out and counting empty ones.
 
@@ -132,12 +120,10 @@ def collect_texts(
 
 def make_text_set(texts: list[Text], source: str, dropped: dict[str, int]) -> TextSet:
     """Freeze texts with their hash."""
-    return TextSet(tuple(texts), source, content_hash([[text.text, text.finish_reason] for text in texts]), dropped)
+    return TextSet(tuple(texts), source, hash_of([[text.text, text.finish_reason] for text in texts]), dropped)
 
 
 def _finish_reason(value: Any, source: str, row: int) -> str | None:
-    if value is None:
-        return None
-    if isinstance(value, str) and value.strip().lower() in _FINISH_REASONS:
-        return _FINISH_REASONS[value.strip().lower()]
+    if (word := str(value).strip().lower()) in _FINISH_REASONS:
+        return _FINISH_REASONS[word]
     raise UsageError(f"{source}, row {row}: finish_reason {value!r:.40}", hint="it is 'eos', 'length' or empty")

@@ -1,4 +1,4 @@
-"""The forms in which prompts are put to a model besides their own: under perturbations, and polite mentions."""
+"""The forms in which prompts are put to a model besides their own: under perturbations, and neutral prompts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import replace
 from unidetox.config.settings import BUILTIN, Evaluate
 from unidetox.core import console
 from unidetox.core.errors import UsageError
+from unidetox.core.files import hash_of
 from unidetox.data import PromptSet, load_prompts, load_toxic_corpus
-from unidetox.data.files import content_hash
 from unidetox.evaluation.metrics.mentions import neutral_prompts
 from unidetox.evaluation.metrics.perturbations import NAMES, perturb
 
@@ -42,7 +42,7 @@ def perturbed_prompts(prompts: PromptSet, settings: Evaluate, corpus: str | None
 
 
 def neutral_set(prompts: PromptSet, settings: Evaluate) -> PromptSet | None:
-    """Return the polite mentions that the settings name, or None where they name none.
+    """Return the neutral prompts that the settings name, or None where they name none.
 
     Args:
         prompts: The prompts, whose groups the built-in sentences are made for.
@@ -57,7 +57,7 @@ def neutral_set(prompts: PromptSet, settings: Evaluate) -> PromptSet | None:
     if settings.neutral != BUILTIN:
         return load_prompts(settings.neutral, split="all", num_prompts=settings.num_prompts)
     made = neutral_prompts(prompt.group for prompt in prompts.prompts)
-    return PromptSet(made, BUILTIN, content_hash([[p.prompt_id, p.text, p.group, p.domain] for p in made]))
+    return PromptSet(made, BUILTIN, hash_of([[p.prompt_id, p.text, p.group, p.domain] for p in made]))
 
 
 def _names(chosen: Sequence[str], examples: bool) -> list[str]:
@@ -74,5 +74,5 @@ def _perturbed(prompts: PromptSet, name: str, examples: Sequence[str]) -> Prompt
         replace(prompt, text=perturb(name, prompt.text, prompt.prompt_id, examples=examples))
         for prompt in prompts.prompts
     )
-    sha256 = content_hash([[prompt.prompt_id, prompt.text, prompt.group, prompt.domain] for prompt in changed])
+    sha256 = hash_of([[prompt.prompt_id, prompt.text, prompt.group, prompt.domain] for prompt in changed])
     return replace(prompts, prompts=changed, sha256=sha256)

@@ -58,18 +58,6 @@ class Lane:
 
 
 @dataclass(frozen=True)
-class Arrow:
-    """From a model's base to what a method made of it."""
-
-    x1: float
-    y1: float
-    x2: float
-    y2: float
-    head: str
-    method: str
-
-
-@dataclass(frozen=True)
 class Curve:
     """One method's line: its points in SVG units, some of them marked, and what a pointer that rests on it reads."""
 
@@ -95,7 +83,7 @@ class Picture:
         y_ticks: Level grid lines.
         lanes: Strips, from top to bottom.
         marks: Points.
-        arrows: Between points.
+        start: The point that a line leads from to each other one.
         curves: Lines.
     """
 
@@ -110,7 +98,7 @@ class Picture:
     y_ticks: Sequence[Tick] = ()
     lanes: Sequence[Lane] = ()
     marks: Sequence[Mark] = ()
-    arrows: Sequence[Arrow] = ()
+    start: Mark | None = None
     curves: Sequence[Curve] = ()
 
 
@@ -267,31 +255,11 @@ def _plane(key: str, name: str, both: Mapping[str, tuple[Number, Number]], top: 
         )
         for method, (fluency, toxicity) in both.items()
     }  # fmt: skip
-    about = "TP against perplexity, with an arrow from the model before to the same model after each method"
+    about = "TP against perplexity, with a line from the model before to what each method made of it"
     return _plot(
         key, f"TP against perplexity, {name}", about, x, y, marks, x_title="perplexity (lower is more fluent)",
-        marks=list(marks.values()), arrows=list(_arrows(marks)),
+        marks=list(marks.values()), start=marks.get("base"),
     )  # fmt: skip
-
-
-def _arrows(marks: Mapping[str, Mark]) -> Iterable[Arrow]:
-    start = marks.get("base")
-    for end in marks.values() if start else ():
-        length = math.hypot(end.x - start.x, end.y - start.y) if start else 0.0
-        if start and length > 24:  # between marks that touch, an arrow is only noise
-            yield _arrow(start, end, length)
-
-
-def _arrow(start: Mark, end: Mark, length: float) -> Arrow:
-    """Draw from rim to rim of the two marks, with a small head."""
-    dx, dy = (end.x - start.x) / length, (end.y - start.y) / length
-    x1, y1, x2, y2 = start.x + 7 * dx, start.y + 7 * dy, end.x - 9 * dx, end.y - 9 * dy
-    left, right = (
-        (x2 - 7 * dx - 3.5 * dy, y2 - 7 * dy + 3.5 * dx),
-        (x2 - 7 * dx + 3.5 * dy, y2 - 7 * dy - 3.5 * dx),
-    )
-    head = " ".join(f"{px:.1f},{py:.1f}" for px, py in ((x2, y2), left, right))
-    return Arrow(round(x1, 1), round(y1, 1), round(x2 - 5 * dx, 1), round(y2 - 5 * dy, 1), head, end.method)
 
 
 def _spread(key: str, name: str, x_title: str, counts: Mapping[str, Sequence[int]]) -> Picture:

@@ -161,7 +161,7 @@ def other_scorers(index: ResultIndex) -> Table | None:
             if any(numbers):
                 pairs = zip(numbers, columns, strict=True)
                 cells = [number_cell(number, c, changes=c.metrics[0] in ("tp", "emt")) for number, c in pairs]
-                rows.append([Cell(index.names[target]), Cell(method_name(method)), Cell(public_name(name)), *cells])
+                rows.append([*_who({"target": target, "method": method}, index), Cell(public_name(name)), *cells])
     titles = ["Model", "Method", "Scorer", "TP ID", "TP OOD", "EMT ID", "EMT OOD", "Kappa", "Correlation"]
     return Table("Other scorers", _SCORERS, titles, rows, words=3) if rows else None
 
