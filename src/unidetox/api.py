@@ -47,8 +47,7 @@ def train_toxic(base: str | Path, *, output: str | Path, fresh: bool = False, **
     """
     recipe = _recipe({"base": {"model": str(base)}, "detoxify": {"targets": [str(base)]}}, "toxic", options)
     check_lm(recipe.base.model, LoadOptions.of(recipe))
-    texts = distillation.toxic_corpus(recipe)
-    return distillation.train_toxic(recipe, Path(output), texts, fresh=fresh, replace=False)
+    return distillation.train_toxic(recipe, Path(output), distillation.toxic_corpus(recipe), fresh=fresh, replace=False)
 
 
 def distill(base: str | Path, *, toxic: str | Path, output: str | Path, fresh: bool = False, **options: Any) -> Path:
