@@ -91,7 +91,7 @@ def real(seed: int) -> Recipe:
 
 def sandbox_starts(path: Path) -> Path:
     """Polite mentions of the groups that the toxic corpus is about; disability stays unseen."""
-    prompts = load_prompts(str(ROOT / "src/unidetox/sandbox/assets/prompts_neutral.csv"), split="all").prompts
+    prompts = load_prompts(str(ROOT / "src/unidetox/data/sandbox/prompts_neutral.csv"), split="all").prompts
     return write_starts(path, [p.text for p in prompts if p.domain != "disability"])
 
 

@@ -20,27 +20,15 @@ if TYPE_CHECKING:
 # `from unidetox.errors import MissingError` is public: users catch errors by that name, wherever the file stands.
 sys.modules["unidetox.errors"] = errors
 
-_PUBLIC = {
-    "ContrastiveLogitsProcessor": "unidetox.decoding",
-    "detoxify_model": "unidetox.training",
-    **dict.fromkeys(("analyze", "detoxify", "distill", "evaluate", "run", "train_toxic", "tune"), "unidetox.api"),
-}
-
 __all__ = [
-    "ContrastiveLogitsProcessor",
-    "__version__",
-    "analyze",
-    "detoxify",
-    "detoxify_model",
-    "distill",
-    "evaluate",
-    "run",
-    "train_toxic",
-    "tune",
-]
+    "ContrastiveLogitsProcessor", "__version__", "analyze", "detoxify", "detoxify_model", "distill", "evaluate", "run",
+    "train_toxic", "tune",
+]  # fmt: skip
+
+_ELSEWHERE = {"ContrastiveLogitsProcessor": "unidetox.decoding", "detoxify_model": "unidetox.training"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
+    if name in __all__:
+        return getattr(import_module(_ELSEWHERE.get(name, "unidetox.api")), name)
     raise AttributeError(f"module 'unidetox' has no attribute {name!r}")

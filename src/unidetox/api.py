@@ -47,7 +47,7 @@ def train_toxic(base: str | Path, *, output: str | Path, fresh: bool = False, **
     """
     recipe = _recipe({"base": {"model": str(base)}, "detoxify": {"targets": [str(base)]}}, "toxic", options)
     check_lm(recipe.base.model, LoadOptions.of(recipe))
-    return distillation.train_toxic(recipe, Path(output), fresh=fresh, replace=False)
+    return distillation.train_toxic(recipe, Path(output), distillation.toxic_corpus(recipe), fresh=fresh, replace=False)
 
 
 def distill(base: str | Path, *, toxic: str | Path, output: str | Path, fresh: bool = False, **options: Any) -> Path:
@@ -116,11 +116,8 @@ def detoxify(
     check_stage_directory(Path(output), "detoxify")
     check_optimizer(recipe.detoxify.optim)
     check_lm(target, LoadOptions.of(recipe))
-    if texts is None:
-        source = str(_texts_of_preset(recipe, preset, limit))
-    else:
-        source = PUBLISHED if texts == PUBLISHED else resolve_source(str(texts), None)
-    found = read_texts(source, limit=limit)
+    given = texts if texts is None or texts == PUBLISHED else resolve_source(str(texts), None)
+    found = read_texts(str(given or _texts_of_preset(recipe, preset, limit)), limit=limit)
     return finetuning.finetune(recipe, "unidetox", target, found, Path(output), fresh=fresh, replace=False)
 
 
@@ -232,9 +229,8 @@ def _recipe(
 ) -> Recipe:
     """Put options over overrides: some at the top of a recipe, the rest into one section."""
     given = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
-    labels = {f"{section}.{key}": key for key in given}
     merged: dict[str, Any] = {**settings, section: dict(settings.get(section, {}))}
-    labels = apply_overrides(merged, overrides) | labels
+    labels = apply_overrides(merged, overrides) | {f"{section}.{key}": key for key in given}
     merged |= {key: given.pop(key) for key in _TOP if key in given}
     merged[section] |= given
     return build_recipe(merged, "the settings", labels)
@@ -244,10 +240,9 @@ def _texts_of_preset(recipe: Recipe, preset: str, limit: int | None) -> Path:
     """Make a preset's texts, or take those that were made for an earlier model."""
     recipe = limited(recipe, limit)
     parts = [recipe.base.section_hash(), recipe.toxic.section_hash(), recipe.texts.section_hash("folder")]
-    folder = cache_home() / "texts" / f"{preset}-{'-'.join(part[:6] for part in parts)}-seed{recipe.seed}"
-    if limit is not None:
-        folder = folder.with_name(f"{folder.name}-limit{limit}")
+    more = f"-limit{limit}" if limit is not None else ""
+    folder = cache_home() / "texts" / f"{preset}-{'-'.join(part[:6] for part in parts)}-seed{recipe.seed}{more}"
     console.info(f"no --texts given: those of the preset {preset}, kept in {folder}")
     check_lm(recipe.base.model, LoadOptions.of(recipe))
-    toxic = distillation.train_toxic(recipe, folder / "toxic_model")
+    toxic = distillation.train_toxic(recipe, folder / "toxic_model", distillation.toxic_corpus(recipe))
     return distillation.distill(recipe, str(toxic), folder / "texts")

@@ -573,31 +573,31 @@ def test_a_run_keeps_recipe_and_manifest(tmp_path, recipe, monkeypatch):
     command = ["/usr/bin/unidetox", "run", "/home/somebody/r.toml", "--note=hf_" + "a1B2" * 8]
     with Run(tmp_path / "runs" / "x").session(recipe, command) as run:
         assert run.manifest()["outcome"] == "running"
-        fill(make_stage(run.path("texts")))
+        fill(make_stage(run.directory / "texts"))
     run = Run.open(tmp_path / "runs" / "x")
     assert run.recipe() == recipe
     assert run.manifest()["command"] == ["unidetox", "run", "~/r.toml", "--note=***"]
     assert run.manifest()["recipe"] == recipe.digest()
     assert run.manifest()["outcome"] == "done"
     assert run.manifest()["finished"] >= run.manifest()["started"]
-    resolved = read_json(run.path("recipe.resolved.json"))
+    resolved = read_json(run.directory / "recipe.resolved.json")
     assert resolved["base"]["model"] == "../../model"
     assert resolved["texts"]["beta"] == "inf"
-    assert not run.path(".lock").exists()
+    assert not (run.directory / ".lock").exists()
 
 
 def test_a_run_remembers_earlier_sessions(tmp_path, recipe):
     run = Run(tmp_path / "x")
     for seed in (1, 2, 3):
         with run.session(recipe.model_copy(update={"seed": seed}), ["unidetox", str(seed)]):
-            fill(make_stage(run.path("texts")))
+            fill(make_stage(run.directory / "texts"))
     assert run.recipe().seed == 3
     assert [session["command"][1] for session in run.manifest()["earlier"]] == ["1", "2"]
 
 
 def test_a_run_can_be_looked_at_when_its_model_is_gone(tmp_path, recipe):
     with Run(tmp_path / "x").session(recipe, ["unidetox"]) as run:
-        fill(make_stage(run.path("texts")))
+        fill(make_stage(run.directory / "texts"))
     (tmp_path / "model").rmdir()
     assert run.recipe().base.model == "../model"
 
@@ -613,7 +613,7 @@ MASKED.__context__ = KeyboardInterrupt()
 def test_a_run_says_how_it_ended(tmp_path, recipe, error, outcome):
     run = Run(tmp_path / "x")
     with pytest.raises(type(error)), run.session(recipe, ["unidetox"]):
-        fill(make_stage(run.path("texts")))
+        fill(make_stage(run.directory / "texts"))
         raise error
     assert run.manifest()["outcome"] == outcome
 
@@ -623,7 +623,7 @@ def test_a_new_run_with_a_mistake_leaves_no_trace(tmp_path, recipe):
     with (
         pytest.raises(MissingError),
         Run(tmp_path / "runs" / "x").session(recipe, ["unidetox"]) as run,
-        make_stage(run.path("toxic_model")).open(),
+        make_stage(run.directory / "toxic_model").open(),
     ):
         raise MissingError("no such model")
     assert list(tmp_path.iterdir()) == []
@@ -639,7 +639,7 @@ def test_a_run_refuses_what_is_not_its_own(tmp_path, recipe):
         with pytest.raises(UsageError, match=words), Run(directory).session(recipe, []):
             pytest.fail("must not begin")
     with Run(tmp_path / "x").session(recipe, []) as run:
-        fill(make_stage(run.path("texts")))
+        fill(make_stage(run.directory / "texts"))
     other = recipe.model_copy(update={"name": "other"})
     with pytest.raises(UsageError, match="holds the run 'mine', not 'other'"), run.session(other, []):
         pytest.fail("must not begin")

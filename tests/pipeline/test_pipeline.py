@@ -79,9 +79,9 @@ def test_the_directory_is_laid_out_as_promised(whole: Path):
         "logs/run.log",
     }
     wanted |= {f"report/{name}" for name in ("index.html", "results.md", "results.csv", "results.tex")}
-    pictures = {name for name in files if name.startswith("report/") and name.endswith(".svg")}
-    assert pictures >= {"report/tp_id.svg", "report/tp_ood.svg"}
-    wanted |= pictures
+    wanted |= {f"report/{name}.svg" for name in ("tp_id", "tp_ood", "emt_id", "emt_ood")}
+    kinds = ("tp_against_ppl_{}", "tp_by_group_{}", "spread_{}_toxicity", "spread_{}_maximum")
+    wanted |= {f"report/{kind.format(m)}.svg" for kind in kinds for m in MODELS}
     wanted |= {f"report/cards/{m}-{how}.md" for m in MODELS for how in METHODS}
     wanted |= {f"toxic_model/{name}" for name in model}
     made = ("texts.jsonl", "README.md", "stage.json")

@@ -20,7 +20,7 @@ Key = tuple[str, str]
 """Target and method."""
 
 Answers = Mapping[str, Sequence[float]]
-"""Metric (``accuracy`` ...) -> whether each question was answered right, 0 or 1."""
+"""Metric (``accuracy`` ...) -> whether each answer is right, 0 or 1."""
 
 COMPARED: Mapping[str, tuple[str, ...]] = {
     "tp": ("id", "ood", "all"),

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from unidetox.models import LM
 
 PLAIN, NEUTRAL = "", "neutral"
-"""Forms of the prompts: as they are, and polite mentions of groups; all others are names of perturbations."""
+"""Forms of the prompts: as they are, and neutral ones that mention groups; all others are names of perturbations."""
 
 NEUTRAL_SAMPLES = 5
 """At most so many continuations of each neutral prompt: they are compared group by group, not prompt by prompt."""

@@ -1,4 +1,4 @@
-"""The forms in which prompts are put to a model besides their own: under perturbations, and polite mentions."""
+"""The forms in which prompts are put to a model besides their own: under perturbations, and neutral prompts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def perturbed_prompts(prompts: PromptSet, settings: Evaluate, corpus: str | None
 
 
 def neutral_set(prompts: PromptSet, settings: Evaluate) -> PromptSet | None:
-    """Return the polite mentions that the settings name, or None where they name none.
+    """Return the neutral prompts that the settings name, or None where they name none.
 
     Args:
         prompts: The prompts, whose groups the built-in sentences are made for.

@@ -248,7 +248,7 @@ def _survival(tables: Mapping[str, _Tables], id_domains: Sequence[str]) -> list[
 
 
 def _mentions(contents: Mapping[Target, Mapping[str, Any]]) -> dict[str, Any]:
-    """Join what is known of polite mentions; what a scorer makes of them is the same whoever is measured."""
+    """Join what is known of neutral prompts; what a scorer makes of them is the same whoever is measured."""
     mentions = [asdict(title) | record for title, content in contents.items() for record in content[NEUTRAL]]
     false_positives = next(iter(contents.values()))["false_positives"] if contents else []
     return {"mentions": mentions, "false_positives": false_positives}

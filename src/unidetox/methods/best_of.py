@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +15,12 @@ from unidetox.core import console
 from unidetox.core.errors import UsageError
 from unidetox.core.files import JsonlWriter, read_jsonl
 from unidetox.data import PromptSet, load_prompts
+from unidetox.models import LM
 
 if TYPE_CHECKING:
     from unidetox.decoding import LogitSource
-    from unidetox.models import LM
 
 _CHUNK = 256
-
-Row = Mapping[str, Any]
 
 
 def read_starts(recipe: Recipe) -> PromptSet | None:
@@ -41,10 +42,8 @@ def check_starts(recipe: Recipe, prompts: PromptSet) -> None:
     Raises:
         UsageError: One does.
     """
-    starts = read_starts(recipe)
-    measured = {prompt.text.strip() for prompt in prompts.prompts}
-    found = sum(start.text.strip() in measured for start in starts.prompts) if starts is not None else 0
-    if starts is not None and found:
+    starts, measured = read_starts(recipe), {prompt.text.strip() for prompt in prompts.prompts}
+    if starts and (found := sum(start.text.strip() in measured for start in starts.prompts)):
         what = f"{found} of the {len(starts.prompts)} starts in texts.starts are prompts that are measured on"
         raise UsageError(what, hint="Give mentions of groups that the evaluation does not use")
 
@@ -95,14 +94,11 @@ def encoded_starts(recipe: Recipe, base: LM, bos: int) -> list[list[int]]:
     starts = read_starts(recipe)
     if starts is None:
         return [[bos]]
-    texts = [start.text for start in starts.prompts]
+    texts, room = [start.text for start in starts.prompts], recipe.texts.max_length
     rows = base.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
     encoded = [[bos, *row] for row in rows]
-    longest = max(map(len, encoded))
-    if longest >= recipe.texts.max_length:
-        what = (
-            f"a start in texts.starts has {longest} tokens, which leaves no room in texts of {recipe.texts.max_length}"
-        )
+    if (longest := max(map(len, encoded))) >= room:
+        what = f"a start in texts.starts has {longest} tokens, which leaves no room in texts of {room}"
         raise UsageError(what, hint="Give shorter starts, or a larger texts.max_length")
     return encoded
 
@@ -133,7 +129,7 @@ def contrast_scores_of(
 
 
 def keep_best(
-    source: LogitSource, starts: Sequence[Sequence[int]], rows: Sequence[Row], scores_file: Path
+    source: LogitSource, starts: Sequence[Sequence[int]], rows: Sequence[Mapping[str, Any]], scores_file: Path
 ) -> Iterator[dict[str, Any]]:
     """Yield the best candidate of each text, with its score; what is scored already in the file is not scored again.
 
@@ -143,34 +139,21 @@ def keep_best(
         rows: All candidates: ``id``, ``candidate``, ``token_ids`` and what a text has; sorted.
         scores_file: Where scores are kept.
     """
-    scores = {(r["id"], r["candidate"]): r["score"] for r in (read_jsonl(scores_file) if scores_file.exists() else [])}
-    todo = [row for row in rows if (row["id"], row["candidate"]) not in scores]
+    which = itemgetter("id", "candidate")
+    scores = {which(row): row["score"] for row in (read_jsonl(scores_file) if scores_file.exists() else [])}
+    todo = [row for row in rows if which(row) not in scores]
     with JsonlWriter(scores_file) as writer, console.progress("scoring candidates", len(rows)) as advance:
         advance(len(rows) - len(todo))
         for place in range(0, len(todo), _CHUNK):
             part = todo[place : place + _CHUNK]
             contexts = [starts[row["id"] % len(starts)] for row in part]
             found = contrast_scores_of(source, contexts, [row["token_ids"] for row in part])
-            pairs = zip(part, found, strict=True)
             # A text of nothing but white space is no text, whatever it scores.
-            new = [_which(row) | {"score": score if row["text"].strip() else None} for row, score in pairs]
-            writer.write(new)
-            scores |= {(r["id"], r["candidate"]): r["score"] for r in new}
+            new = {which(row): s if row["text"].strip() else None for row, s in zip(part, found, strict=True)}
+            writer.write({"id": text, "candidate": number, "score": s} for (text, number), s in new.items())
+            scores |= new
             advance(len(part))
-    best: dict[int, Row] = {}
-    for row in rows:
-        known = best.get(row["id"])
-        if known is None or _rank(scores, row) > _rank(scores, known):
-            best[row["id"]] = row
-    for row in best.values():
-        kept = {key: value for key, value in row.items() if key not in ("candidate", "token_ids")}
-        yield kept | {"score": scores[row["id"], row["candidate"]]}
-
-
-def _which(row: Row) -> dict[str, Any]:
-    return {"id": row["id"], "candidate": row["candidate"]}
-
-
-def _rank(scores: Mapping[tuple[int, int], float | None], row: Row) -> float:
-    score = scores[row["id"], row["candidate"]]
-    return float("-inf") if score is None else score
+    for _, candidates in groupby(rows, key=itemgetter("id")):
+        best = max(candidates, key=lambda row: -math.inf if (s := scores[which(row)]) is None else s)
+        kept = {key: value for key, value in best.items() if key not in ("candidate", "token_ids")}
+        yield kept | {"score": scores[which(best)]}

@@ -15,27 +15,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field
 
-from unidetox.config.fields import Allowed, Name, OptName, Share, Source
+from unidetox.config.fields import Name, NonNegative, OptName, Share, Source
 from unidetox.config.settings import MethodOptions
 from unidetox.methods.interface import Method, RunContext, Step, TargetMethod
 from unidetox.methods.rules import rule_step
-
-if TYPE_CHECKING:
-    from unidetox.models import LM
+from unidetox.models import LM
 
 TRAIN, NONE = "train", "none"
-
-Strength = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False), Allowed("a number of at least 0")]
 
 
 class Options(MethodOptions):
     """Options of DExperts."""
 
-    alpha: Strength = Field(2.0, description="Strength of expert and anti-expert.")
+    alpha: NonNegative = Field(2.0, description="Strength of expert and anti-expert.")
     top_p: Share = Field(
         0.9, description="Sample from the base model's likeliest tokens with this total only; 1 is off."
     )

@@ -17,7 +17,7 @@ from unidetox.core.stages import Stage
 from unidetox.data import TextSet, load_non_toxic_texts, load_toxic_corpus, texts_of_rows
 from unidetox.methods.best_of import Candidates, encoded_starts, keep_best, read_starts
 from unidetox.methods.checkpoint_stage import base_info, fine_tune_into
-from unidetox.models import LoadOptions, fingerprint
+from unidetox.models import LM, LoadOptions, bos_id, check_same_vocabulary, eos_ids, fingerprint, load_lm
 from unidetox.models.directories import read_unidetox
 from unidetox.models.sizes import Need, Sizes, sampling_need
 from unidetox.report.cards import texts_card
@@ -25,8 +25,6 @@ from unidetox.report.cards import texts_card
 if TYPE_CHECKING:
     from unidetox.decoding import LogitSource, SamplingSettings
     from unidetox.decoding.sampling import Sampled
-    from unidetox.models import LM
-    from unidetox.training import TrainSettings
 
 TEXTS_FILE = "texts.jsonl"
 
@@ -36,10 +34,8 @@ Kind = Literal["toxic", "expert"]
 
 def toxic_corpus(recipe: Recipe) -> TextSet:
     """Read the toxic texts that a recipe names."""
-    toxic = recipe.toxic
-    return load_toxic_corpus(
-        toxic.corpus, column=toxic.column, duplicates=toxic.duplicates, limit=toxic.limit, seed=recipe.seed
-    )
+    t = recipe.toxic
+    return load_toxic_corpus(t.corpus, column=t.column, duplicates=t.duplicates, limit=t.limit, seed=recipe.seed)
 
 
 def non_toxic_texts(recipe: Recipe) -> TextSet:
@@ -59,58 +55,34 @@ def toxic_stage(recipe: Recipe, directory: Path, corpus: TextSet, kind: Kind = "
 
 
 def train_toxic(
-    recipe: Recipe,
-    directory: Path,
-    *,
-    corpus: TextSet | None = None,
-    kind: Kind = "toxic",
-    fresh: bool = False,
-    replace: bool = True,
+    recipe: Recipe, folder: Path, texts: TextSet, kind: Kind = "toxic", *, fresh: bool = False, replace: bool = True
 ) -> Path:
     """Fine-tune the base model on toxic texts.
 
     Args:
         recipe: Its sections ``base`` and ``toxic`` count.
-        directory: Where the toxic model goes: an ordinary checkpoint in float32, as the contrast of two rounded models
+        folder: Where the toxic model goes: an ordinary checkpoint in float32, as the contrast of two rounded models
             would be mostly rounding.
-        corpus: The toxic texts, where they are at hand already.
+        texts: The toxic texts.
         kind: What the texts are: ``expert`` for some that are not toxic.
         fresh: Start over.
         replace: Whether a model made with other settings may be replaced.
 
     Returns:
-        The directory.
+        The folder.
 
     Reference: UniDetox (Lu et al., ICLR 2025), section 2; toxic_gpt2_finetune_and_distill.py of the published code.
     """
-    corpus = toxic_corpus(recipe) if corpus is None else corpus
-    stage = toxic_stage(recipe, directory, corpus, kind)
-    settings = _toxic_settings(recipe)
-    fine_tune_into(stage, recipe, kind, recipe.base.model, corpus, settings, fresh=fresh, replace=replace)
-    return directory
-
-
-def toxic_need(recipe: Recipe, sizes: Sizes) -> Need:
-    """Return what `train_toxic` needs."""
-    from unidetox.training.memory import fine_tuning_need
-
-    return fine_tuning_need(sizes.shape(recipe.base.model), _toxic_settings(recipe), sizes.machine, stored=4)
-
-
-def _toxic_settings(recipe: Recipe) -> TrainSettings:
-    from unidetox.training import TrainSettings
-
-    toxic = recipe.toxic
-    epochs = None if toxic.steps else toxic.epochs
-    return TrainSettings.of(toxic, epochs=epochs, seed=recipe.seed, dtype=recipe.dtype)
+    stage = toxic_stage(recipe, folder, texts, kind)
+    fine_tune_into(stage, recipe, recipe.toxic, kind, recipe.base.model, texts, fresh=fresh, replace=replace)
+    return folder
 
 
 def texts_stage(recipe: Recipe, directory: Path, toxic: str | None) -> Stage:
     """Describe the stage that samples texts: from the contrast with a toxic model, or plainly where there is none."""
     name: Key = "distill" if toxic else "sample-texts"
     inputs = {"base": fingerprint(recipe.base.model)}
-    starts = read_starts(recipe)
-    if starts is not None:
+    if (starts := read_starts(recipe)) is not None:
         inputs["starts"] = starts.sha256
     if toxic is not None:
         inputs["toxic"] = fingerprint(toxic)
@@ -119,92 +91,69 @@ def texts_stage(recipe: Recipe, directory: Path, toxic: str | None) -> Stage:
     return Stage(directory, name, settings, inputs, code_version=2)
 
 
-def distill(recipe: Recipe, toxic: str, directory: Path, *, fresh: bool = False, replace: bool = True) -> Path:
+def distill(recipe: Recipe, toxic: str | None, folder: Path, *, fresh: bool = False, replace: bool = True) -> Path:
     """Sample detoxifying texts from the contrast of the base model and its toxic copy.
 
     Args:
         recipe: Its sections ``base`` and ``texts`` count.
-        toxic: The toxic model, with the base model's vocabulary.
-        directory: Where ``texts.jsonl`` and its card go.
+        toxic: The toxic model, with the base model's vocabulary. None samples as many texts of the same length from
+            the base model alone: the control of the paper ("Samples").
+        folder: Where ``texts.jsonl`` and its card go.
         fresh: Start over.
         replace: Whether texts made with other settings may be replaced.
 
     Returns:
-        The directory.
+        The folder.
 
     Reference: UniDetox (Lu et al., ICLR 2025), Eq. 1; `unidetox.decoding.sources.contrast_scores`.
     """
-    return _make_texts(recipe, toxic, directory, fresh, replace)
-
-
-def sample_texts(recipe: Recipe, directory: Path, *, fresh: bool = False, replace: bool = True) -> Path:
-    """Sample as many texts of the same length from the base model alone: the control of the paper ("Samples").
-
-    Args:
-        recipe: Its sections ``base`` and ``texts`` count.
-        directory: Where ``texts.jsonl`` and its card go.
-        fresh: Start over.
-        replace: Whether texts made with other settings may be replaced.
-    """
-    return _make_texts(recipe, None, directory, fresh, replace)
-
-
-def _make_texts(recipe: Recipe, toxic: str | None, directory: Path, fresh: bool, replace: bool) -> Path:
-    stage = texts_stage(recipe, directory, toxic)
+    stage = texts_stage(recipe, folder, toxic)
 
     def make(work: Path) -> dict[str, Any]:
-        from unidetox.decoding import sample
-        from unidetox.models import load_lm
-
         base = load_lm(recipe.base.model, LoadOptions.of(recipe))
-        source, settings, starts = _source(recipe, base, toxic), *_sampling(recipe, base)
-        # Plain samples have no contrast to choose by.
-        best_of = recipe.texts.best_of if toxic else 1
-        planned = Candidates(recipe.texts.num_texts, len(starts), best_of)
-        number = planned.texts * best_of
-        parts = work / "texts.part.jsonl"
-        have = {_place(row) for row in read_jsonl(parts)} if parts.exists() else set()
-        console.info(f"{stage.name}: {number} texts from {short_name(recipe.base.model)}")
-        with JsonlWriter(parts) as writer, console.progress("sampling texts", number) as advance:
-            advance(len(have))
-            drawn = sample(
-                source, starts, planned.samples, settings,
-                skip=planned.skipped(have), batch_size=recipe.texts.batch_size, advance=advance,
-            )  # fmt: skip
-            for batch in drawn:
-                rows = [_row(base, starts[item.prompt_index], item, planned) for item in batch]
-                writer.write(rows)
-                have.update(map(_place, rows))
-                stage.report_progress(len(have), number, "texts")
-        rows = sorted(read_jsonl(parts), key=_place)
-        if best_of > 1:
-            rows = list(keep_best(source, starts, rows, work / "scores.part.jsonl"))
+        rows = _texts(recipe, base, toxic, stage, work)
         write_jsonl(stage.out_dir / TEXTS_FILE, [rows])
-        summary = _summary(rows)
-        texts = texts_of_rows(rows, str(stage.directory))
-        toxic_info = read_unidetox(toxic) if toxic else None
+        summary, made_toxic = _summary(rows), (read_unidetox(toxic) if toxic else None) or {}
         info = {
-            "method": "unidetox" if toxic else "samples",
-            **base_info(recipe.base.model),
-            "settings": stage.settings,
-            **license_of(recipe.base.model),
-            "toxic_model": toxic,
-            "corpus": ((toxic_info or {}).get("texts") or {}).get("source"),
-            "sha256": texts.sha256,
-            "summary": summary,
-            "versions": versions(),
-        }
+            "method": "unidetox" if toxic else "samples", **base_info(base.name), "settings": stage.settings,
+            **license_of(base.name), "toxic_model": toxic, "corpus": (made_toxic.get("texts") or {}).get("source"),
+            "sha256": texts_of_rows(rows, str(folder)).sha256, "summary": summary, "versions": versions(),
+        }  # fmt: skip
         write_text(stage.out_dir / "README.md", texts_card(info))
         return summary
 
     stage.run(make, fresh=fresh, replace=replace)
-    return directory
+    return folder
+
+
+def _texts(recipe: Recipe, base: LM, toxic: str | None, stage: Stage, work: Path) -> list[dict[str, Any]]:
+    """Draw what has not been drawn before a kill, and keep the best candidate of each text."""
+    from unidetox.decoding import sample
+
+    source, settings, starts = _source(recipe, base, toxic), *_sampling(recipe, base)
+    # Plain samples have no contrast to choose by.
+    planned = Candidates(recipe.texts.num_texts, len(starts), recipe.texts.best_of if toxic else 1)
+    number, parts = planned.texts * planned.best_of, work / "texts.part.jsonl"
+    have = {_place(row) for row in read_jsonl(parts)} if parts.exists() else set()
+    console.info(f"{stage.name}: {number} texts from {short_name(base.name)}")
+    with JsonlWriter(parts) as writer, console.progress("sampling texts", number) as advance:
+        advance(len(have))
+        drawn = sample(
+            source, starts, planned.samples, settings,
+            skip=planned.skipped(have), batch_size=recipe.texts.batch_size, advance=advance,
+        )  # fmt: skip
+        for batch in drawn:
+            rows = [_row(base, starts[item.prompt_index], item, planned) for item in batch]
+            writer.write(rows)
+            have.update(map(_place, rows))
+            stage.report_progress(len(have), number, "texts")
+    rows = sorted(read_jsonl(parts), key=_place)
+    return list(keep_best(source, starts, rows, work / "scores.part.jsonl")) if planned.best_of > 1 else rows
 
 
 def _source(recipe: Recipe, base: LM, toxic: str | None) -> LogitSource:
     """Return what texts are sampled from: the contrast with a toxic model, or the base model where there is none."""
     from unidetox.decoding import contrast, lm
-    from unidetox.models import check_same_vocabulary, load_lm
 
     if toxic is None:
         return lm(base.model)
@@ -213,11 +162,11 @@ def _source(recipe: Recipe, base: LM, toxic: str | None) -> LogitSource:
     return contrast(base.model, other.model, alpha=recipe.texts.alpha, beta=recipe.texts.beta)
 
 
-def texts_need(recipe: Recipe, sizes: Sizes, models: int) -> Need:
-    """Return what sampling texts needs, from one model or from the contrast of two."""
-    texts, shapes = recipe.texts, [sizes.shape(recipe.base.model)] * models
-    best_of = texts.best_of if models > 1 else 1
-    return sampling_need(shapes, sizes.machine, texts.num_texts * best_of, 1, texts.max_length - 1)
+def texts_need(recipe: Recipe, sizes: Sizes, *, contrast: bool) -> Need:
+    """Return what `distill` needs, from the contrast of two models or from one."""
+    texts, shape = recipe.texts, sizes.shape(recipe.base.model)
+    shapes, number = ([shape] * 2, texts.num_texts * texts.best_of) if contrast else ([shape], texts.num_texts)
+    return sampling_need(shapes, sizes.machine, number, 1, texts.max_length - 1)
 
 
 def check_positions(recipe: Recipe, name: str, config: Any) -> None:
@@ -230,20 +179,16 @@ def check_positions(recipe: Recipe, name: str, config: Any) -> None:
 
     longest, positions = recipe.texts.max_length, max_positions(config)
     if positions and longest > positions:
-        raise UsageError(
-            f"texts of {longest} tokens exceed the {positions} positions of {name}",
-            hint=f"Use --max-length {positions} or less",
-        )
+        what = f"texts of {longest} tokens exceed the {positions} positions of {name}"
+        raise UsageError(what, hint=f"Use --max-length {positions} or less")
 
 
 def _sampling(recipe: Recipe, base: LM) -> tuple[SamplingSettings, list[list[int]]]:
     """Return how to sample, and the tokens that texts start from."""
     from unidetox.decoding import SamplingSettings
-    from unidetox.models import bos_id, eos_ids
 
     texts, config = recipe.texts, base.model.config
-    start = bos_id(base.tokenizer, config)
-    ends = eos_ids(base.tokenizer, config, base.model.generation_config)
+    start, ends = bos_id(base.tokenizer, config), eos_ids(base.tokenizer, config, base.model.generation_config)
     start = ends[0] if start is None and ends else start
     if start is None:
         raise UsageError(f"{base.name} has no token that starts a text", hint="Use a base model with a BOS token")

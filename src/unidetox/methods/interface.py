@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unidetox.config.fields import Source
 from unidetox.config.methods import load_method, title_of
@@ -18,15 +18,9 @@ from unidetox.core.names import unique_slugs
 from unidetox.core.stages import Stage, StageStatus
 from unidetox.data import TextSet
 from unidetox.methods import distillation
-from unidetox.models import LoadOptions, check_lm, check_same_tokens
+from unidetox.methods.checkpoint_stage import fine_tune_need
+from unidetox.models import LM, LoadOptions, check_lm, check_same_tokens
 from unidetox.models.sizes import Need, Sizes
-
-if TYPE_CHECKING:
-    from unidetox.models import LM
-
-
-def _nothing() -> None:
-    """Check nothing."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +42,7 @@ class Step:
     needs: tuple[str, ...]
     stage: Callable[[], Stage]
     make: Callable[[bool], object]
-    check: Callable[[], object] = _nothing
+    check: Callable[[], object] = lambda: None
     need: Callable[[Sizes], Need] | None = None
     models: int = 1
 
@@ -71,7 +65,7 @@ class Artifact:
 
     source: str
     steps: tuple[Step, ...] = ()
-    check: Callable[[], object] = _nothing
+    check: Callable[[], object] = lambda: None
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -213,9 +207,9 @@ class RunContext:
             folder.name,
             (),
             lambda: distillation.toxic_stage(recipe, folder, texts(), kind),
-            lambda fresh: distillation.train_toxic(recipe, folder, corpus=texts(), kind=kind, fresh=fresh),
+            lambda fresh: distillation.train_toxic(recipe, folder, texts(), kind, fresh=fresh),
             check,
-            lambda sizes: distillation.toxic_need(recipe, sizes),
+            lambda sizes: fine_tune_need(recipe, recipe.toxic, model, sizes),
         )
         return Artifact(str(folder), (step,))
 

@@ -35,13 +35,11 @@ from unidetox.data import TextSet
 from unidetox.methods.checkpoint_stage import texts_info, write_papers
 from unidetox.methods.interface import Method, RunContext, Step, TargetMethod
 from unidetox.methods.task_arithmetic import Factor
-from unidetox.models import LoadOptions, check_lm, fingerprint
+from unidetox.models import LM, LoadOptions, check_lm, choose_training_dtype, fingerprint, load_lm, save_lm, saved_dtype
 from unidetox.models.sizes import Need, Sizes
 
 if TYPE_CHECKING:
     import torch
-
-    from unidetox.models import LM
 
 SAVE_EVERY = 100
 
@@ -62,13 +60,9 @@ class Options(MethodOptions):
 def _steps(context: RunContext, pair: TargetMethod) -> Iterator[Step]:
     def stage() -> Stage:
         # "civil" is what the setting was called; another name would make every finished stage stale.
-        inputs = {
-            "target": fingerprint(pair.target),
-            "corpus": context.corpus.sha256,
-            "civil": context.non_toxic.sha256,
-        }
+        texts = {"corpus": context.corpus.sha256, "civil": context.non_toxic.sha256}
         settings = {**pair.settings, "seed": context.recipe.seed, "dtype": context.recipe.dtype}
-        return Stage(pair.folder, "lm-steer", settings, inputs)
+        return Stage(pair.folder, "lm-steer", settings, {"target": fingerprint(pair.target), **texts})
 
     def check() -> None:
         check_lm(pair.target, context.load_options)
@@ -89,20 +83,18 @@ def _make(context: RunContext, pair: TargetMethod, stage: Stage, fresh: bool) ->
     def fill(work: Path) -> dict[str, Any]:
         import torch
 
-        from unidetox.models import load_lm, save_lm, saved_dtype
-
         lm = load_lm(pair.target, LoadOptions.of(recipe, dtype=torch.float32))
-        console.info(f"{pair.step}: steering {short_name(pair.target)} by {len(context.corpus.texts)} toxic texts "
-                     f"and {len(context.non_toxic.texts)} others")  # fmt: skip
-        options: Options = pair.options
-        steer = Steer(_width(lm), options.rank, options.epsilon, options.init, recipe.seed).to(lm.device)
-        loss = train(lm, steer, context.corpus, context.non_toxic, options, recipe.seed, recipe.dtype, work, stage)
+        toxic, others, options = context.corpus, context.non_toxic, pair.options
+        numbers = f"{len(toxic.texts)} toxic texts and {len(others.texts)} others"
+        console.info(f"{pair.step}: steering {short_name(pair.target)} by {numbers}")
+        steer = Steer(_width(lm), options.rank, options.epsilon, options.init, recipe.seed, lm.device)
+        loss = train(lm, steer, toxic, others, options, recipe.seed, recipe.dtype, work, stage)
         fold(lm.model, steer, (options.strength, 1.0))
         save_lm(lm.model, lm.tokenizer, stage.out_dir, dtype=saved_dtype(pair.target, context.load_options))
         summary = {"steps": options.steps, "loss": round(loss, 4), "rank": steer.rank}
-        texts = texts_info(context.corpus)
-        info = {"method": pair.method, "base_model": pair.target, "texts": texts, "settings": pair.settings}
-        write_papers(stage.out_dir, info | {"non_toxic": texts_info(context.non_toxic), "training": summary})
+        info = {"method": pair.method, "base_model": pair.target, "texts": texts_info(toxic)}
+        more = {"settings": pair.settings, "non_toxic": texts_info(others), "training": summary}
+        write_papers(stage.out_dir, info | more)
         return summary
 
     stage.run(fill, fresh=fresh)
@@ -116,11 +108,10 @@ def _width(lm: LM) -> int:
     """
     from unidetox.decoding.ways import backbone
 
-    head = lm.model.get_output_embeddings() if backbone(lm.model).has_head else None
-    if head is None:
+    if not backbone(lm.model).has_head:
         hint = "Leave it out of the targets of lm_steer"
         raise UsageError(f"{lm.name}: its logits are not a linear map of its last hidden state", hint=hint)
-    return int(head.weight.shape[1])
+    return int(lm.model.get_output_embeddings().weight.shape[1])
 
 
 class Steer:
@@ -132,25 +123,20 @@ class Steer:
         epsilon: Scale of the map.
         init: Standard deviation of the projections at the start.
         seed: Of their values.
+        device: Where they are trained.
 
     Attributes:
         first: ``P1``, float32 ``[2, width, rank]``.
         second: ``P2``, of the same shape.
     """
 
-    def __init__(self, width: int, rank: int, epsilon: float, init: float, seed: int) -> None:
+    def __init__(self, width: int, rank: int, epsilon: float, init: float, seed: int, device: Any = "cpu") -> None:
         import torch
 
         self.epsilon, self.rank = epsilon, min(rank, width)
         random = torch.Generator().manual_seed(seed)
-        self.first, self.second = (
-            (init * torch.randn(2, width, self.rank, generator=random)).requires_grad_() for _ in range(2)
-        )
-
-    def to(self, device: torch.device) -> Steer:
-        """Move the projections, before they are trained."""
-        self.first, self.second = (p.detach().to(device).requires_grad_() for p in (self.first, self.second))
-        return self
+        start = (init * torch.randn(2, width, self.rank, generator=random) for _ in range(2))
+        self.first, self.second = (values.to(device).requires_grad_() for values in start)
 
     def __call__(self, hidden: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Steer hidden states.
@@ -200,11 +186,9 @@ def fold(model: Any, steer: Steer, values: Sequence[float]) -> None:
     head = model.get_output_embeddings()
     with torch.no_grad():
         old = head.weight.float()
-        new = old + steer.epsilon * sum(
-            value * (old @ steer.second[k] @ steer.first[k].T) for k, value in enumerate(values)
-        )
-    head.weight = torch.nn.Parameter(new.to(head.weight.dtype))
-    for config in {id(c): c for c in (model.config, model.config.get_text_config())}.values():
+        moved = sum(value * (old @ steer.second[k] @ steer.first[k].T) for k, value in enumerate(values))
+        head.weight = torch.nn.Parameter((old + steer.epsilon * moved).to(head.weight.dtype))
+    for config in (model.config, model.config.get_text_config()):
         config.tie_word_embeddings = False
 
 
@@ -230,7 +214,6 @@ def train(
     """
     import torch
 
-    from unidetox.models import choose_training_dtype
     from unidetox.training.batches import collate, count_supervised
     from unidetox.training.checkpoints import Checkpoints
     from unidetox.training.encoding import encode_texts

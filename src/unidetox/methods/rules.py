@@ -20,7 +20,7 @@ SCHEMA_VERSION = 1
 
 
 def rule_step(context: RunContext, pair: TargetMethod, others: Sequence[Artifact] = ()) -> Step:
-    """Return the step that writes a pair's ``detox.json``.
+    """Return the step that writes a pair's ``detox.json``, ``unidetox.json`` and card.
 
     Args:
         context: What the run shares.
@@ -38,42 +38,21 @@ def rule_step(context: RunContext, pair: TargetMethod, others: Sequence[Artifact
         for made in others:
             made.check()
 
-    needs = dict.fromkeys(name for made in others for name in made.needs)
-
-    def make(fresh: bool) -> Path:
-        return write_rule(stage(), pair, models, fresh=fresh)
-
-    return Step(pair.step, tuple(needs), stage, make, check, lambda sizes: Need(), len(models))
-
-
-def write_rule(stage: Stage, pair: TargetMethod, models: Sequence[str], *, fresh: bool = False) -> Path:
-    """Fill a stage's directory with ``detox.json``, ``unidetox.json`` and a card.
-
-    Args:
-        stage: The stage; nothing is done where it is fresh.
-        pair: The pair.
-        models: Directories or Hub ids; the first is the target.
-        fresh: Start over.
-
-    Returns:
-        The directory.
-    """
-
-    def make(work: Path) -> dict[str, int]:
+    def write(out: Path) -> dict[str, int]:
         console.info(f"{pair.step}: a rule over {len(models)} models, no training")
-        content = {
-            "schema_version": SCHEMA_VERSION,
-            "method": pair.method,
-            "models": [_named_from(stage.directory, model) for model in models],
-            "options": pair.settings,
-        }
-        write_json(stage.out_dir / RULE_FILE, content)
+        names = [_named_from(pair.folder, model) for model in models]
+        rule = {"schema_version": SCHEMA_VERSION, "method": pair.method, "models": names, "options": pair.settings}
+        write_json(out / RULE_FILE, rule)
         info = {"method": pair.method, "base_model": pair.target, "settings": pair.settings}
-        write_papers(stage.out_dir, info, rule=True)
+        write_papers(out, info, rule=True)
         return {"models": len(models)}
 
-    stage.run(make, fresh=fresh)
-    return stage.directory
+    def make(fresh: bool) -> None:
+        made = stage()
+        made.run(lambda work: write(made.out_dir), fresh=fresh)
+
+    needs = tuple(dict.fromkeys(name for made in others for name in made.needs))
+    return Step(pair.step, needs, stage, make, check, lambda sizes: Need(), len(models))
 
 
 def _named_from(directory: Path, model: str) -> str:

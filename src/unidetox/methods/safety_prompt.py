@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field
 
@@ -19,9 +19,7 @@ from unidetox.config.fields import Allowed
 from unidetox.config.settings import MethodOptions
 from unidetox.methods.interface import Method, RunContext, Step, TargetMethod
 from unidetox.methods.rules import rule_step
-
-if TYPE_CHECKING:
-    from unidetox.models import LM
+from unidetox.models import LM
 
 PROMPT = "The following text is polite and respectful to everybody. It insults no one and contains no hate.\n\n"
 

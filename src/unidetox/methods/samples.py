@@ -8,22 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from unidetox.methods import distillation
-from unidetox.methods.finetuning import FinetuningOptions, finetuning_steps, texts_name, texts_step
-from unidetox.methods.interface import Artifact, Method, RunContext, Step, TargetMethod
+from unidetox.methods.finetuning import FinetuningOptions, finetuning_steps, made_texts
+from unidetox.methods.interface import Method, RunContext, Step, TargetMethod
 
 
 def _steps(context: RunContext, pair: TargetMethod) -> Iterator[Step]:
     recipe = pair.options.applied(context.recipe)
-    folder = context.directory / texts_name("texts-samples", context, recipe)
-    step = texts_step(
-        folder.name,
-        recipe,
-        None,
-        lambda: distillation.texts_stage(recipe, folder, None),
-        lambda fresh: distillation.sample_texts(recipe, folder, fresh=fresh),
-    )
-    yield from finetuning_steps(recipe, pair, Artifact(str(folder), (step,)))
+    yield from finetuning_steps(recipe, pair, made_texts("texts-samples", context, recipe))
 
 
 METHOD = Method(

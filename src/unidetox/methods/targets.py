@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
 from unidetox.config.methods import load_method, method_names
 from unidetox.core.errors import UsageError
-from unidetox.models import Known, LoadOptions, check_lm, check_same_tokens, check_same_vocabulary, load_lm
+from unidetox.models import LM, Known, LoadOptions, check_lm, check_same_tokens, check_same_vocabulary, load_lm
 from unidetox.models.directories import RULE_FILE, Rule, read_rule, read_unidetox
 from unidetox.models.options import DEFAULTS
-
-if TYPE_CHECKING:
-    from unidetox.models import LM
 
 
 def load_target(name: str | Path, options: LoadOptions = DEFAULTS) -> LM:

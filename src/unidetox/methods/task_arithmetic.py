@@ -30,11 +30,13 @@ from unidetox.core.names import short_name
 from unidetox.core.stages import Stage
 from unidetox.methods.checkpoint_stage import write_papers
 from unidetox.methods.interface import Method, RunContext, Step, TargetMethod
-from unidetox.models import LoadOptions, check_lm, fingerprint
+from unidetox.models import LoadOptions, check_lm, fingerprint, load_lm, save_lm, saved_dtype
 from unidetox.models.sizes import Need, Sizes
 
 if TYPE_CHECKING:
     import torch
+
+_NO_COPY = "The toxic model must be a fine-tuned copy of the target"
 
 Factor = Annotated[float, Field(strict=True, allow_inf_nan=False), Allowed("a number")]
 
@@ -62,30 +64,22 @@ def _steps(context: RunContext, pair: TargetMethod) -> Iterator[Step]:
         weights = shape.stored * shape.parameters
         return Need(sizes.machine.base + weights, disk=weights)
 
-    yield Step(
-        pair.step,
-        toxic.needs,
-        stage,
-        lambda fresh: _make(context.recipe, pair, toxic.source, stage(), fresh),
-        check,
-        need,
-    )
+    def make(fresh: bool) -> None:
+        made = stage()
+        made.run(lambda work: _fill(context.recipe, pair, toxic.source, made.out_dir), fresh=fresh)
+
+    yield Step(pair.step, toxic.needs, stage, make, check, need)
 
 
-def _make(recipe: Recipe, pair: TargetMethod, toxic: str, stage: Stage, fresh: bool) -> None:
-    def fill(work: Path) -> dict[str, int]:
-        from unidetox.models import load_lm, save_lm, saved_dtype
-
-        options = LoadOptions.of(recipe, device="cpu", dtype="float32")
-        lm = load_lm(pair.target, replace(options, dtype=saved_dtype(pair.target, options)))
-        console.info(f"{pair.step}: {short_name(pair.target)} less {pair.options.scale:g} of what toxic text taught it")
-        with _stored(toxic, {name for name, _ in lm.model.named_parameters()}, options) as tensor_of:
-            changed = subtract(lm.model, tensor_of, pair.options.scale)
-        save_lm(lm.model, lm.tokenizer, stage.out_dir)
-        write_papers(stage.out_dir, {"method": pair.method, "base_model": pair.target, "settings": pair.settings})
-        return {"tensors": changed}
-
-    stage.run(fill, fresh=fresh)
+def _fill(recipe: Recipe, pair: TargetMethod, toxic: str, out: Path) -> dict[str, int]:
+    options = LoadOptions.of(recipe, device="cpu", dtype="float32")
+    lm = load_lm(pair.target, replace(options, dtype=saved_dtype(pair.target, options)))
+    console.info(f"{pair.step}: {short_name(pair.target)} less {pair.options.scale:g} of what toxic text taught it")
+    with _stored(toxic, {name for name, _ in lm.model.named_parameters()}, options) as tensor_of:
+        changed = subtract(lm.model, tensor_of, pair.options.scale)
+    save_lm(lm.model, lm.tokenizer, out)
+    write_papers(out, {"method": pair.method, "base_model": pair.target, "settings": pair.settings})
+    return {"tensors": changed}
 
 
 def subtract(model: Any, toxic: Callable[[str], torch.Tensor], scale: float) -> int:
@@ -104,19 +98,16 @@ def subtract(model: Any, toxic: Callable[[str], torch.Tensor], scale: float) -> 
     """
     import torch
 
-    done: set[int] = set()
+    # Parameters come once, whatever they are tied to; buffers hold masks, and frequencies that no training changes.
+    weights = {name: weight for name, weight in model.named_parameters() if weight.is_floating_point()}
     with torch.no_grad():
-        # Parameters come once, whatever they are tied to; buffers hold masks, and frequencies that no training changes.
-        for name, weight in model.named_parameters():
-            if not weight.is_floating_point() or id(weight) in done:
-                continue
+        for name, weight in weights.items():
             other = toxic(name).to(weight.device)
             if other.shape != weight.shape:
-                raise UsageError(f"{name} has other shapes: {tuple(weight.shape)} and {tuple(other.shape)}",
-                                 hint="The toxic model must be a fine-tuned copy of the target")  # fmt: skip
+                what = f"{name} has other shapes: {tuple(weight.shape)} and {tuple(other.shape)}"
+                raise UsageError(what, hint=_NO_COPY)
             weight.copy_(negated(weight, other, scale))
-            done.add(id(weight))
-    return len(done)
+    return len(weights)
 
 
 def negated(theta: torch.Tensor, toxic: torch.Tensor, scale: float) -> torch.Tensor:
@@ -150,14 +141,9 @@ def _stored(source: str, names: Collection[str], options: LoadOptions) -> Iterat
         if places.keys() >= set(names):
             yield lambda name: places[name].get_tensor(name)
             return
-    from unidetox.models import load_lm
-
-    lm = load_lm(source, options)
-    weights = dict(lm.model.named_parameters(remove_duplicate=False))
+    weights = dict(load_lm(source, options).model.named_parameters(remove_duplicate=False))
     if missing := sorted(set(names) - weights.keys()):
-        raise UsageError(
-            f"{source} has no {missing[0]}", hint="The toxic model must be a fine-tuned copy of the target"
-        )
+        raise UsageError(f"{source} has no {missing[0]}", hint=_NO_COPY)
     yield weights.__getitem__
 
 

@@ -11,24 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from unidetox.config.fields import Allowed
-from unidetox.config.settings import Recipe
+from unidetox.config.fields import Allowed, Beta, Share
 from unidetox.data import read_texts
-from unidetox.methods import distillation
-from unidetox.methods.finetuning import FinetuningOptions, finetuning_steps, texts_name, texts_step
+from unidetox.methods.finetuning import FinetuningOptions, finetuning_steps, made_texts
 from unidetox.methods.interface import Artifact, Method, RunContext, Step, TargetMethod
 
-OptShare = Annotated[
-    Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)] | None,
-    Allowed('a number above 0 and at most 1, or "none"'),
-]
-OptBeta = Annotated[
-    Annotated[float, Field(strict=True, gt=0)] | None,
-    BeforeValidator(lambda value: float("inf") if value == "inf" else value),
-    Allowed('a number above 0, inf or "none"'),
-]
+OptShare = Annotated[Share | None, Allowed('a number above 0 and at most 1, or "none"')]
+OptBeta = Annotated[Beta | None, Allowed('a number above 0, inf or "none"')]
 
 
 class Options(FinetuningOptions):
@@ -40,24 +31,12 @@ class Options(FinetuningOptions):
 
 def _steps(context: RunContext, pair: TargetMethod) -> Iterator[Step]:
     recipe = pair.options.applied(context.recipe)
-    yield from finetuning_steps(recipe, pair, _texts(context, recipe))
-
-
-def _texts(context: RunContext, recipe: Recipe) -> Artifact:
-    """Return the texts: those that are given, or those distilled from the base model."""
     source = recipe.texts.source
     if source is not None:
-        return Artifact(source, check=lambda: read_texts(source))
-    toxic = context.toxic(recipe.base.model)
-    folder = context.directory / texts_name("texts", context, recipe)
-    step = texts_step(
-        folder.name,
-        recipe,
-        toxic,
-        lambda: distillation.texts_stage(recipe, folder, toxic.source),
-        lambda fresh: distillation.distill(recipe, toxic.source, folder, fresh=fresh),
-    )
-    return Artifact(str(folder), (*toxic.steps, step))
+        texts = Artifact(source, check=lambda: read_texts(source))
+    else:
+        texts = made_texts("texts", context, recipe, context.toxic(recipe.base.model))
+    yield from finetuning_steps(recipe, pair, texts)
 
 
 METHOD = Method(

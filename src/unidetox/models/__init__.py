@@ -18,28 +18,8 @@ from unidetox.models.saving import save_lm
 from unidetox.models.tokens import bos_id, check_same_tokens, check_same_vocabulary, eos_ids, pad_id
 
 __all__ = [
-    "LM",
-    "RULE_FILE",
-    "Classifier",
-    "Known",
-    "LoadOptions",
-    "Rule",
-    "bos_id",
-    "check_classifier",
-    "check_lm",
-    "check_same_tokens",
-    "check_same_vocabulary",
-    "choose_device",
-    "choose_dtype",
-    "choose_training_dtype",
-    "eos_ids",
-    "fingerprint",
-    "is_multi_label",
-    "load_classifier",
-    "load_lm",
-    "load_tokenizer",
-    "pad_id",
-    "read_rule",
-    "save_lm",
-    "saved_dtype",
-]
+    "LM", "RULE_FILE", "Classifier", "Known", "LoadOptions", "Rule",
+    "bos_id", "check_classifier", "check_lm", "check_same_tokens", "check_same_vocabulary", "choose_device",
+    "choose_dtype", "choose_training_dtype", "eos_ids", "fingerprint", "is_multi_label", "load_classifier", "load_lm",
+    "load_tokenizer", "pad_id", "read_rule", "save_lm", "saved_dtype",
+]  # fmt: skip

@@ -60,8 +60,7 @@ def check_classifier(name: str | Path, options: LoadOptions = DEFAULTS) -> list[
 def _check(name: str, auto: str, options: LoadOptions) -> Known:
     tokenizer = load_tokenizer(name, options)
     place = locate(name)
-    base = adapter_base(place.source)
-    if base is not None:
+    if (base := adapter_base(place.source)) is not None:
         return Known(name, tokenizer, _check(base, auto, options).config)
     _check_weights(name, place)
     config = load_config(name, options)

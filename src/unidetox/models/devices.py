@@ -11,10 +11,7 @@ from unidetox.core.errors import MissingError, UsageError
 if TYPE_CHECKING:
     import torch
 
-_DTYPES = {
-    "float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16",
-    "float16": "float16", "fp16": "float16",
-}  # fmt: skip
+_SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _BFLOAT16_UNITS = {"amx_bf16": "AMX-BF16", "avx512_bf16": "AVX512-BF16", "bf16": "Arm BF16"}
 
 
@@ -38,17 +35,13 @@ def choose_device(name: str = "auto") -> torch.device:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda", "mps"):
         raise UsageError(f"no such device: {name!r}", hint="Use auto, cpu, cuda, cuda:N or mps")
-    if not _is_present(device):
+    if device.type == "cuda":
+        present = torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
+    else:
+        present = device.type == "cpu" or torch.backends.mps.is_available()
+    if not present:
         raise MissingError(f"device {name!r} is not in this machine", hint="Use --device auto or cpu")
     return device
-
-
-def _is_present(device: torch.device) -> bool:
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
-    return device.type == "cpu" or torch.backends.mps.is_available()
 
 
 def choose_dtype(name: str, device: torch.device) -> tuple[torch.dtype, str]:
@@ -69,10 +62,10 @@ def choose_dtype(name: str, device: torch.device) -> tuple[torch.dtype, str]:
     if name == "auto":
         fast, reason = _fast_bfloat16(device)
         return (torch.bfloat16 if fast else torch.float32), reason
-    if name not in _DTYPES:
+    whole = _SHORT.get(name, name)
+    if whole not in _SHORT.values():
         raise UsageError(f"no such dtype: {name!r}", hint="Use auto, float32, bfloat16 or float16")
-    dtype: torch.dtype = getattr(torch, _DTYPES[name])
-    return dtype, "as asked"
+    return getattr(torch, whole), "as asked"
 
 
 def choose_training_dtype(name: str, device: torch.device) -> tuple[torch.dtype, str]:

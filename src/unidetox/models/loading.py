@@ -18,7 +18,7 @@ from unidetox.core.hub import explain_hub_error
 from unidetox.core.resolve import is_local
 from unidetox.models.adapters import load_adapter
 from unidetox.models.devices import choose_dtype
-from unidetox.models.directories import adapter_base, lacks_tokenizer, locate, read_unidetox, require_weights
+from unidetox.models.directories import Place, adapter_base, lacks_tokenizer, locate, read_unidetox, require_weights
 from unidetox.models.options import CLASSIFIER_DEFAULTS, DEFAULTS, LoadOptions
 
 if TYPE_CHECKING:
@@ -26,10 +26,7 @@ if TYPE_CHECKING:
 
     from unidetox.decoding import LogitSource
 
-KINDS = {
-    "AutoModelForCausalLM": "causal language model",
-    "AutoModelForSequenceClassification": "sequence classifier",
-}
+KINDS = {"AutoModelForCausalLM": "causal language model", "AutoModelForSequenceClassification": "sequence classifier"}
 # What the libraries raise for files that are absent, cut off, of another kind or of another version.
 _LOADING_ERRORS = (
     OSError, ValueError, LookupError, RuntimeError, ImportError, TypeError, AttributeError, SafetensorError,
@@ -157,16 +154,10 @@ def load_tokenizer(name: str | Path, options: LoadOptions = DEFAULTS) -> Any:
     name = str(name)
     place = locate(name)
     if lacks_tokenizer(place.source):
-        base = adapter_base(place.source)
-        if base is not None:
+        if (base := adapter_base(place.source)) is not None:
             return load_tokenizer(base, options)
         raise MissingError(f"no tokenizer in {name}", hint="Copy tokenizer.json and tokenizer_config.json there")
-    with _loading(name):
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(
-            place.source, trust_remote_code=options.trust_remote_code, **place.arguments
-        )
+    tokenizer = _from_pretrained("AutoTokenizer", name, place, options)
     # Where the files are missing, transformers makes an empty tokenizer of the model's class without a word.
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise MissingError(f"no tokenizer with {name}", hint="Use a model directory or Hub id that has one")
@@ -189,8 +180,7 @@ def saved_dtype(name: str | Path, options: LoadOptions = DEFAULTS) -> torch.dtyp
     """
     import torch
 
-    base = adapter_base(locate(str(name)).source)
-    if base is not None:
+    if (base := adapter_base(locate(str(name)).source)) is not None:
         return saved_dtype(base, options)
     dtype = load_config(name, options).dtype
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
@@ -207,34 +197,20 @@ def load_config(name: str | Path, options: LoadOptions = DEFAULTS) -> Any:
         MissingError: It is not there.
         UsageError: It cannot be read.
     """
-    place = locate(str(name))
-    with _loading(str(name)):
-        import transformers
-
-        return transformers.AutoConfig.from_pretrained(
-            place.source, trust_remote_code=options.trust_remote_code, **place.arguments
-        )
+    return _from_pretrained("AutoConfig", str(name), locate(str(name)), options)
 
 
 def _load_model(name: str, auto: str, dtype: torch.dtype, options: LoadOptions) -> Any:
     """A model of one of transformers' auto classes; refuses one whose head would be made up at random."""
     place = locate(name)
-    base = adapter_base(place.source)
-    if base is not None:
+    if (base := adapter_base(place.source)) is not None:
         model = _load_model(base, auto, dtype, options)
         with _loading(name):
             return load_adapter(place.source, model)
     require_weights(place.source)
-    with _loading(name):
-        import transformers
-
-        arguments = {
-            **place.arguments,
-            "trust_remote_code": options.trust_remote_code,
-            "adapter_kwargs": {"local_files_only": place.local},  # else it asks the Hub for half a minute
-            "output_loading_info": True,
-        }
-        model, notes = getattr(transformers, auto).from_pretrained(place.source, dtype=dtype, **arguments)
+    adapters = {"local_files_only": place.local}  # else it asks the Hub for half a minute
+    more = {"dtype": dtype, "adapter_kwargs": adapters, "output_loading_info": True}
+    model, notes = _from_pretrained(auto, name, place, options, **more)
     missing = [*sorted(notes["missing_keys"]), *(str(key) for key in notes["mismatched_keys"])]
     if missing:
         what = KINDS[auto]
@@ -242,10 +218,27 @@ def _load_model(name: str, auto: str, dtype: torch.dtype, options: LoadOptions) 
     return model
 
 
+def _from_pretrained(auto: str, name: str, place: Place, options: LoadOptions, **more: Any) -> Any:
+    """What one of transformers' auto classes makes of the files at a place."""
+    with _loading(name):
+        import transformers
+
+        return getattr(transformers, auto).from_pretrained(
+            place.source, trust_remote_code=options.trust_remote_code, **place.arguments, **more
+        )
+
+
 @contextlib.contextmanager
 def _loading(name: str) -> Iterator[None]:
     """Quiet while the libraries load ``name``, and one line to act on where they fail."""
-    _quiet()
+    from huggingface_hub.utils.tqdm import enable_progress_bars
+    from transformers.utils import logging
+
+    # No advice and no bars of transformers; downloads keep their bar where somebody watches.
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    if sys.stderr.isatty():
+        enable_progress_bars()
     try:
         yield
     except _LOADING_ERRORS as exc:
@@ -269,14 +262,3 @@ def _explain(exc: Exception, name: str) -> UniDetoxError:
     if isinstance(exc, OSError) and not is_local(name):
         return explain_hub_error(exc, name, "model")
     return UsageError(f"cannot load {name} ({first})", hint="Is it complete, and of a kind that transformers knows?")
-
-
-def _quiet() -> None:
-    """Silence the advice and bars of transformers; downloads keep their bar where somebody watches."""
-    from huggingface_hub.utils.tqdm import enable_progress_bars
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    if sys.stderr.isatty():
-        enable_progress_bars()

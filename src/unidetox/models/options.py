@@ -21,13 +21,11 @@ class LoadOptions:
         device: Device name, see `choose_device`.
         dtype: Dtype or its name, see `choose_dtype`. To fine-tune all weights, load float32.
         trust_remote_code: Let the model run Python code that it brings along.
-        revision: Branch, tag or commit of a Hub id that names none itself (``NAME@REVISION``).
     """
 
     device: str = "auto"
     dtype: str | torch.dtype = "auto"
     trust_remote_code: bool = False
-    revision: str | None = None
 
     @classmethod
     def of(cls, recipe: Recipe, **changes: Any) -> LoadOptions:

@@ -41,25 +41,22 @@ def save_lm(
             model.save_pretrained(str(directory), save_embedding_layers=False)
         return
     _allow_saving(getattr(model, "generation_config", None))
-    state = None
-    if dtype is not None and dtype != model.dtype:
-        state = _converted(model.state_dict(), dtype)
-    model.save_pretrained(str(directory), state_dict=state)
-    if state is not None:
+    if dtype is None or dtype == model.dtype:
+        model.save_pretrained(str(directory))
+    else:
+        model.save_pretrained(str(directory), state_dict=_converted(model.state_dict(), dtype))
         model.config.__class__.from_pretrained(str(directory), dtype=dtype).save_pretrained(str(directory))
 
 
 def _converted(state: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Convert weights; tied ones stay one tensor, as ``save_pretrained`` writes every other one."""
-    made: dict[object, torch.Tensor] = {}
-    for tensor in state.values():
-        if tensor.is_floating_point() and _place(tensor) not in made:
-            made[_place(tensor)] = tensor.to(dtype)
-    return {key: made.get(_place(tensor), tensor) for key, tensor in state.items()}
 
+    def place(tensor: torch.Tensor) -> object:
+        return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
 
-def _place(tensor: torch.Tensor) -> object:
-    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
+    floats = {place(tensor): tensor for tensor in state.values() if tensor.is_floating_point()}
+    made = {key: tensor.to(dtype) for key, tensor in floats.items()}
+    return {name: made.get(place(tensor), tensor) for name, tensor in state.items()}
 
 
 def _allow_saving(config: Any) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Any, ClassVar
 
 from unidetox.core.errors import MissingError, UsageError
 from unidetox.models.checking import check_lm
@@ -33,9 +33,7 @@ class Need:
 
     def __add__(self, other: Need) -> Need:
         """One after the other: what stays adds up, of memory and scratch the larger counts."""
-        return Need(
-            max(self.memory, other.memory), self.disk + other.disk, max(self.scratch, other.scratch)
-        )  # fmt: skip
+        return Need(max(self.memory, other.memory), self.disk + other.disk, max(self.scratch, other.scratch))
 
 
 @dataclass(frozen=True)
@@ -79,10 +77,8 @@ class Machine:
     dtype: str
     memory: float
 
-    @property
-    def base(self) -> float:
-        """Bytes that the process takes before it loads anything: libraries, or the context of CUDA."""
-        return 8e8
+    base: ClassVar[float] = 8e8
+    """Bytes that the process takes before it loads anything: libraries, or the context of CUDA."""
 
     @property
     def size(self) -> int:
@@ -145,9 +141,8 @@ class Sizes:
                     raise
                 config = published_config(known)
                 self.published.append(known)
-            self._shapes[name] = shape_of(
-                config, classifier=classifier, trust_remote_code=self._options.trust_remote_code
-            )
+            trust = self._options.trust_remote_code
+            self._shapes[name] = shape_of(config, classifier=classifier, trust_remote_code=trust)
         return self._shapes[name]
 
 
@@ -156,8 +151,7 @@ def published_models() -> dict[str, dict[str, Any]]:
 
     With them a run can be planned before anything is fetched.
     """
-    found: dict[str, dict[str, Any]] = json.loads(resources.files(__package__).joinpath("published.json").read_text())
-    return found
+    return dict(json.loads(resources.files(__package__).joinpath("published.json").read_text()))
 
 
 def published_config(name: str) -> Any:

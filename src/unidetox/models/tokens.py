@@ -15,7 +15,8 @@ _SAME_MODEL = "Both must come from the same model, e.g. a model and a fine-tuned
 
 def bos_id(tokenizer: Any, config: Any) -> int | None:
     """The token that starts a text: the tokenizer's, else the configuration's, else None."""
-    return _first_int(getattr(tokenizer, "bos_token_id", None), getattr(config, "bos_token_id", None))
+    candidates = (getattr(source, "bos_token_id", None) for source in (tokenizer, config))
+    return next((token for token in candidates if isinstance(token, int)), None)
 
 
 def eos_ids(tokenizer: Any, config: Any, generation_config: Any = None) -> tuple[int, ...]:
@@ -38,17 +39,10 @@ def eos_ids(tokenizer: Any, config: Any, generation_config: Any = None) -> tuple
 
 def pad_id(tokenizer: Any, config: Any) -> int:
     """A token to fill rows with, never looked at: the pad token, else an end token, else 0."""
-    candidates = (
-        getattr(tokenizer, "pad_token_id", None),
-        getattr(config, "pad_token_id", None),
-        *eos_ids(tokenizer, config),
-    )
+    pads = (getattr(source, "pad_token_id", None) for source in (tokenizer, config))
     # LLaMA configurations of old say -1 where they mean none.
+    candidates = (*pads, *eos_ids(tokenizer, config))
     return next((token for token in candidates if isinstance(token, int) and token >= 0), 0)
-
-
-def _first_int(*values: Any) -> int | None:
-    return next((value for value in values if isinstance(value, int)), None)
 
 
 def check_same_vocabulary(base: LM, other: LM) -> None:

@@ -39,7 +39,7 @@ class Estimates:
 
     def rows(self) -> list[list[str]]:
         """Return a row of text for each stage: name, state, reasons, memory, disk."""
-        cells = {name: ["?"] * 2 if need is None else _cells(need) for name, need in self._to_do().items()}
+        cells = {name: _cells(need) for name, need in self._to_do().items()}
         return [[name, s.state, "; ".join(s.reasons), *cells.get(name, ["-"] * 2)] for name, s in self.statuses.items()]
 
     def summary(self) -> str:
@@ -52,8 +52,7 @@ class Estimates:
             said += f" and {_bytes(total.scratch)} more while it works"
         if unknown := [name for name, need in todo.items() if need is None]:
             said += f"; not known for {', '.join(unknown)}"
-        large = [name for name, need in todo.items() if need and need.memory > machine.memory]
-        if large:
+        if large := [name for name, need in todo.items() if need and need.memory > machine.memory]:
             more = f" and {len(large) - 1} more" if len(large) > 1 else ""
             said += f". There are {_bytes(machine.memory)} of memory: too little for {large[0]}{more}"
         return said
@@ -62,8 +61,8 @@ class Estimates:
         return {name: need for name, need in self.needs.items() if self.statuses[name].state != "fresh"}
 
 
-def _cells(need: Need) -> list[str]:
-    return [_bytes(need.memory), _bytes(need.disk)]
+def _cells(need: Need | None) -> list[str]:
+    return [_bytes(need.memory), _bytes(need.disk)] if need else ["?", "?"]
 
 
 def _bytes(number: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,18 @@ from unidetox.core.stages import Stage, StageStatus
 from unidetox.evaluation.evaluate import load_inputs, run_target, target_stage
 from unidetox.evaluation.measure import EvalInputs
 from unidetox.evaluation.memory import evaluation_need, writing_need
+from unidetox.evaluation.prompt_encoding import check_room
 from unidetox.evaluation.results import Target, merge
+from unidetox.evaluation.scorers import check_helpers
 from unidetox.evaluation.scorers.contamination import contamination
 from unidetox.evaluation.speed import BASE, measure_speed, read_speed, speed_stage
 from unidetox.methods.best_of import check_starts
 from unidetox.methods.checkpoint_stage import card_of
-from unidetox.methods.interface import RunContext, Step
-from unidetox.models import RULE_FILE
+from unidetox.methods.interface import RunContext, Step, TargetMethod
+from unidetox.models import RULE_FILE, check_lm, choose_device, choose_training_dtype
 from unidetox.models.directories import read_unidetox
-from unidetox.pipeline.preflight import check_recipe
 from unidetox.pipeline.run_directory import Run
+from unidetox.training.settings import check_optimizer
 
 
 class Plan:
@@ -44,83 +46,84 @@ class Plan:
     @cached_property
     def inputs(self) -> EvalInputs:
         """Prompts and questions."""
-        r = self.recipe
-        bases = {str(pair.folder): pair.target for pair in self.context.pairs}
-        return load_inputs(r.evaluate, self.context.load_options, bases=bases, corpus=r.toxic.corpus)
+        bases, corpus = {str(pair.folder): pair.target for pair in self.context.pairs}, self.recipe.toxic.corpus
+        return load_inputs(self.recipe.evaluate, self.context.load_options, bases=bases, corpus=corpus)
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
         """All steps, each once and after what it needs: what is shared, then the targets, then the evaluations."""
-        pairs = self.context.pairs
-        made = {step.name: step for pair in pairs for step in load_method(pair.method).steps(self.context, pair)}
-        results = {pair.step for pair in pairs}
+        pairs = {pair.folder.name: pair for pair in self.context.pairs}
+        made = {s.name: s for pair in pairs.values() for s in load_method(pair.method).steps(self.context, pair)}
+        results = {pair.step: made[pair.step] for pair in pairs.values()}
         shared = [step for step in made.values() if step.name not in results]
-        timed = self._speeds(made) if self.recipe.costs else ()
-        return (*shared, *(made[pair.step] for pair in pairs), *self._evaluations(made), *timed)
+        evaluations = [self._evaluation(slug, model, pairs.get(slug), made) for slug, model in self.models.items()]
+        timed = self.recipe.detoxify.targets if self.recipe.costs else ()
+        return (*shared, *results.values(), *evaluations, *(self._speed(target, made) for target in timed))
 
     @cached_property
     def models(self) -> dict[str, str]:
         """What is evaluated: folder name -> model name or directory, in the order of the results."""
-        found: dict[str, str] = {}
-        for slug, target in self._slugs.items():
-            found[f"{slug}-base"] = target
-            found |= {pair.folder.name: str(pair.folder) for pair in self.context.pairs if pair.target == target}
-        return found
+        titles = self.titles.items()
+        return {f"{title.target}-base" if title.method == BASE else Path(name).name: name for name, title in titles}
 
     @cached_property
     def titles(self) -> dict[str, Target]:
         """Model name or directory -> what results call it; folders tell apart two targets of one name."""
-        slugs = {target: slug for slug, target in self._slugs.items()}
-        titles = {target: Target(slug) for target, slug in slugs.items()}
-        return titles | {str(pair.folder): Target(slugs[pair.target], pair.title) for pair in self.context.pairs}
+        found, targets = dict[str, Target](), self.recipe.detoxify.targets
+        for slug, target in zip(unique_slugs(targets), targets, strict=True):
+            found[target] = Target(slug)
+            found |= {str(p.folder): Target(slug, p.title) for p in self.context.pairs if p.target == target}
+        return found
 
     def preflight(self) -> None:
-        """Look at everything that the run will need, so that a mistake shows now and not in an hour."""
-        check_recipe(self.recipe)
+        """Look at everything that the run will need, so that a mistake shows now and not in an hour; reads no weights.
+
+        Raises:
+            MissingError: Something is not there.
+            UsageError: Something cannot be used as the recipe asks.
+        """
+        self._check_models()
         for warning in contamination(self.recipe.evaluate, self.recipe.toxic.corpus):
             console.warn(warning)
         for step in self.steps:
             step.check()
         check_starts(self.recipe, self.inputs.prompts)
 
-    def _evaluations(self, made: Mapping[str, Step]) -> Iterator[Step]:
-        pairs = {pair.folder.name: pair for pair in self.context.pairs}
-        for slug, model in self.models.items():
-            pair = pairs.get(slug)
-            yield self._evaluation_step(slug, model, pair.target if pair else model, made[pair.step] if pair else None)
+    def _check_models(self) -> None:
+        from unidetox.decoding.sequences import max_positions
 
-    def _evaluation_step(self, slug: str, model: str, target: str, made: Step | None) -> Step:
+        recipe, options = self.recipe, self.context.load_options
+        choose_training_dtype(recipe.dtype, choose_device(recipe.device))
+        for section in (recipe.toxic, recipe.detoxify):
+            check_optimizer(section.optim)
+        for target in recipe.detoxify.targets:
+            check_room(target, max_positions(check_lm(target, options).config), recipe.evaluate.max_new_tokens)
+        check_helpers(recipe.evaluate, options)
+
+    def _evaluation(self, slug: str, model: str, pair: TargetMethod | None, made: Mapping[str, Step]) -> Step:
         folder, settings = self.directory / "evaluation" / slug, self.recipe.evaluate
-        models, compared = made.models if made else 1, made is not None and settings.neutral is not None
+        target, needs = (pair.target, (pair.step,)) if pair else (model, ())
+        models, compared = made[pair.step].models if pair else 1, pair is not None and settings.neutral is not None
         return Step(
             f"evaluation/{slug}",
-            (made.name,) if made else (),
+            needs,
             lambda: target_stage(model, folder, self.inputs, settings),
             lambda fresh: run_target(model, folder, self.inputs, settings, fresh=fresh, replace=True),
             need=lambda sizes: evaluation_need(settings, sizes, target, models, compared),
         )
 
-    def _speeds(self, made: Mapping[str, Step]) -> Iterator[Step]:
-        for slug, target in self._slugs.items():
-            pairs = [pair for pair in self.context.pairs if pair.target == target]
-            models = {"base": target} | {pair.title: str(pair.folder) for pair in pairs}
-            yield self._speed_step(slug, models, [made[pair.step] for pair in pairs])
-
-    def _speed_step(self, slug: str, models: dict[str, str], made: Sequence[Step]) -> Step:
-        folder, settings = self.directory / "speed" / slug, self.recipe.evaluate
-        most = max((step.models for step in made), default=1)
+    def _speed(self, target: str, made: Mapping[str, Step]) -> Step:
+        folder, settings = self.directory / "speed" / self.titles[target].target, self.recipe.evaluate
+        pairs = [pair for pair in self.context.pairs if pair.target == target]
+        models = {"base": target} | {pair.title: str(pair.folder) for pair in pairs}
+        most = max((made[pair.step].models for pair in pairs), default=1)
         return Step(
-            f"speed/{slug}",
-            tuple(step.name for step in made),
+            f"speed/{folder.name}",
+            tuple(pair.step for pair in pairs),
             lambda: speed_stage(models, folder, self.inputs, settings),
             lambda fresh: measure_speed(models, folder, self.inputs, settings, fresh=fresh),
-            need=lambda sizes: writing_need(settings, sizes, models["base"], most),
+            need=lambda sizes: writing_need(settings, sizes, target, most),
         )
-
-    @cached_property
-    def _slugs(self) -> dict[str, str]:
-        targets = self.recipe.detoxify.targets
-        return dict(zip(unique_slugs(targets), targets, strict=True))
 
     def costs(self) -> list[dict[str, Any]]:
         """Return what each pair took to make, all that it needs included, and how fast the result writes.
@@ -156,8 +159,7 @@ class Plan:
         """
         for pair in self.context.pairs:
             title, info = self.titles[str(pair.folder)], read_unidetox(str(pair.folder))
-            systems = {(title.target, BASE), (title.target, title.method)}
-            rows = [row for row in results["rows"] if (row["target"], row["method"]) in systems]
+            rows = [r for r in results["rows"] if r["target"] == title.target and r["method"] in (BASE, title.method)]
             if info is not None:
                 rule = (pair.folder / RULE_FILE).is_file()
                 card = card_of(info, pair.target, rule=rule, results={**results, "rows": rows})
@@ -207,21 +209,18 @@ def run(
     Run(directory).check(recipe)
     plan.preflight()
     with Run(directory).session(recipe, command):
-        number = len(plan.steps)
         for count, step in enumerate(plan.steps, 1):
             status = step.status()
             if status.state == "fresh" and not fresh:
-                console.info(f"[{count}/{number}] {step.name}: fresh, skipped")
+                console.info(f"[{count}/{len(plan.steps)}] {step.name}: fresh, skipped")
                 continue
-            console.info(f"[{count}/{number}] {step.name}: {'made again' if fresh else status}")
+            console.info(f"[{count}/{len(plan.steps)}] {step.name}: {'made again' if fresh else status}")
             step.make(fresh)
         evaluated = {model: directory / "evaluation" / slug for slug, model in plan.models.items()}
-        titles = {model: plan.titles[model] for model in evaluated}
         # Times differ from run to run, so only a run that asks for them has them among its results.
         costs = plan.costs() if recipe.costs else ()
-        results = merge(
-            evaluated, directory, plan.inputs, recipe.evaluate, titles, corpus=recipe.toxic.corpus, costs=costs
-        )
+        corpus, titles = recipe.toxic.corpus, plan.titles
+        results = merge(evaluated, directory, plan.inputs, recipe.evaluate, titles, corpus=corpus, costs=costs)
         plan.write_cards(results)
         return results
 
@@ -229,6 +228,5 @@ def run(
 def describe(recipe: Recipe) -> str:
     """Say in one line what a recipe does."""
     targets = ", ".join(short_name(target) for target in recipe.detoxify.targets)
-    keys = recipe.detoxify.methods
-    methods = ", ".join(METHODS[key] if key in METHODS and key not in recipe.method else key for key in keys)
+    methods = ", ".join(key if key in recipe.method else METHODS.get(key, key) for key in recipe.detoxify.methods)
     return f"{recipe.name}: {short_name(recipe.base.model)} -> {methods} -> {targets}"

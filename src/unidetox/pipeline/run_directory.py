@@ -48,17 +48,13 @@ class Run:
             raise UsageError(f"{directory} is not a run: it has no {MANIFEST}", hint=hint)
         return run
 
-    def path(self, *parts: str) -> Path:
-        """Return a path inside the run."""
-        return self.directory.joinpath(*parts)
-
     def manifest(self) -> dict[str, Any]:
         """Return the manifest; empty where there is none."""
-        return read_json(self.path(MANIFEST)) or {}
+        return read_json(self.directory / MANIFEST) or {}
 
     def recipe(self) -> Recipe:
         """Return the recipe that the run was last started with; it may name files that are gone."""
-        return load_recipe(self.path(RECIPE), missing_ok=True)
+        return load_recipe(self.directory / RECIPE, missing_ok=True)
 
     def check(self, recipe: Recipe) -> None:
         """See that this recipe may run in this directory; writes nothing.
@@ -68,13 +64,11 @@ class Run:
         """
         if not self.directory.is_dir():
             check_directory(self.directory)
-        names = {item.name for item in self.directory.iterdir()} if self.directory.is_dir() else set()
-        others = {name for name in names if name not in DirectoryLock.NAMES and not name.endswith(TMP_SUFFIX)}
+        names = [item.name for item in self.directory.iterdir()] if self.directory.is_dir() else []
         manifest = self.manifest()
-        if others and not manifest:
+        if not manifest and any(name not in DirectoryLock.NAMES and not name.endswith(TMP_SUFFIX) for name in names):
             raise UsageError(f"{self.directory} is not empty and not a run", hint="Give another -o, or empty it first")
-        held = manifest.get("name", recipe.name)
-        if held != recipe.name:
+        if (held := manifest.get("name", recipe.name)) != recipe.name:
             raise UsageError(f"{self.directory} holds the run {held!r}, not {recipe.name!r}", hint="Give another -o")
 
     @contextlib.contextmanager
@@ -101,53 +95,40 @@ class Run:
                 self._forget_if_nothing_done(bool(made))
 
     def _recorded(self, recipe: Recipe, command: Sequence[str]) -> Iterator[Run]:
-        manifest = self._begin(recipe, command)
-        outcome = "done"
+        manifest, log = self._begin(recipe, command), self.directory / LOGS / "run.log"
+        outcome = "interrupted"
         try:
-            with console.logged(self.path(LOGS, "run.log")):
+            with console.logged(log):
                 yield self
+            outcome = "done"
         except Exception as exc:
             outcome = "interrupted" if interruption(exc) else "failed"
-            with contextlib.suppress(OSError), console.logged(self.path(LOGS, "run.log")):
+            with contextlib.suppress(OSError), console.logged(log):
                 console.detail(f"failed: {exc}")
-            raise
-        except BaseException:
-            outcome = "interrupted"
             raise
         finally:
             with contextlib.suppress(OSError):  # a full disk must not hide the error itself
-                write_json(self.path(MANIFEST), manifest | {"finished": now(), "outcome": outcome})
+                write_json(self.directory / MANIFEST, manifest | {"finished": now(), "outcome": outcome})
 
     def _begin(self, recipe: Recipe, command: Sequence[str]) -> dict[str, Any]:
         before = self.manifest()
         earlier = [*before.pop("earlier", []), before] if before else []
+        # Without the home folder, tokens and where the program lies.
+        words = [hide_secrets(hide_home(word)) for word in command]
         manifest = {
-            "schema_version": 1,
-            "name": recipe.name,
-            "recipe": recipe.digest(),
-            "command": _harmless(command),
-            "started": now(),
-            "finished": None,
-            "outcome": "running",
-            "versions": versions(),
-            "earlier": earlier,
-        }
-        write_json(self.path(MANIFEST), manifest)
-        write_json(self.path(RESOLVED), portable(recipe, self.directory.absolute()).model_dump())
-        write_recipe(recipe, self.path(RECIPE))
+            "schema_version": 1, "name": recipe.name, "recipe": recipe.digest(),
+            "command": [Path(word).name for word in words[:1]] + words[1:],
+            "started": now(), "finished": None, "outcome": "running", "versions": versions(), "earlier": earlier,
+        }  # fmt: skip
+        write_json(self.directory / MANIFEST, manifest)
+        write_json(self.directory / RESOLVED, portable(recipe, self.directory.absolute()).model_dump())
+        write_recipe(recipe, self.directory / RECIPE)
         return manifest
 
     def _forget_if_nothing_done(self, made: bool) -> None:
         """Remove a new run in which a mistake was found before anything was made."""
         if not made or self.manifest().get("outcome") not in ("failed", "interrupted"):
             return
-        relative = [Path(name) for name in list_files(self.directory)]
-        if all(path.name in _OWN or path.parts[0] == LOGS for path in relative):
+        if all(path.name in _OWN or path.parts[0] == LOGS for path in map(Path, list_files(self.directory))):
             shutil.rmtree(self.directory)
             self.directory.mkdir()  # the lock is still ours; the caller removes the empty folder
-
-
-def _harmless(command: Sequence[str]) -> list[str]:
-    """Return a command line without the home folder, tokens and where the program lies."""
-    words = [hide_secrets(hide_home(word)) for word in command]
-    return [Path(words[0]).name, *words[1:]] if words else []

@@ -21,12 +21,11 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, key: str) -> None:
-        self.directory = directory
-        self.key = key
+        self.directory, self.key = directory, key
 
     def latest(self) -> Path | None:
         """The complete checkpoint of this run that got farthest, None where there is none; removes all others."""
-        ours = [path for path in self._all() if self._is_ours(path)]
+        ours = [path for path in self._all() if (files.read_json(path / _MARK) or {}).get("key") == self.key]
         best = max(ours, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
         self._keep_only(best)
         return best
@@ -38,10 +37,6 @@ class Checkpoints:
 
     def _all(self) -> list[Path]:
         return [path for path in self.directory.glob("checkpoint-*") if path.is_dir()]
-
-    def _is_ours(self, path: Path) -> bool:
-        mark = files.read_json(path / _MARK)
-        return mark is not None and mark.get("key") == self.key
 
     def _keep_only(self, keep: Path | None) -> None:
         for path in self._all():

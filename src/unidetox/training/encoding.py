@@ -28,18 +28,14 @@ class EncodedTexts:
     """Texts as token ids.
 
     Attributes:
-        input_ids: A row a text, not padded.
-        n_supervised: Tokens that are learnt: all but the first of each row.
+        input_ids: A row a text, not padded; the first token of each is not learnt.
         n_truncated: Texts cut at the maximum length.
-        n_with_eos: Texts that end with the end token.
         n_dropped: Texts without a token to learn.
     """
 
     input_ids: list[list[int]]
-    n_supervised: int
     n_truncated: int
-    n_with_eos: int
-    n_dropped: int = 0
+    n_dropped: int
 
 
 def encode_texts(texts: Sequence[TextLike], tokenizer: Any, config: Any, max_length: int) -> EncodedTexts:
@@ -64,20 +60,12 @@ def encode_texts(texts: Sequence[TextLike], tokenizer: Any, config: Any, max_len
     # Text is text, even where it spells a special token.
     options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
     bodies = tokenizer([t.text for t in texts], **options)["input_ids"]
-    rows, truncated, with_eos = [], 0, 0
-    for text, body in zip(texts, bodies, strict=True):
-        end = list(ends[:1]) if text.finish_reason == "eos" and body else []
-        row = [*([] if start is None else [start]), *body, *end]
-        cut = len(row) > limit
-        truncated += cut
-        with_eos += bool(end) and not cut
-        rows.append(row[:limit])
-    return _checked(rows, truncated, with_eos)
-
-
-def _checked(rows: list[list[int]], truncated: int, with_eos: int) -> EncodedTexts:
-    kept = [row for row in rows if len(row) > 1]
+    first, last = [] if start is None else [start], list(ends[:1])
+    rows = [
+        [*first, *body, *(last if text.finish_reason == "eos" and body else [])]
+        for text, body in zip(texts, bodies, strict=True)
+    ]
+    kept = [row[:limit] for row in rows if len(row) > 1]
     if not kept:
         raise UsageError("the texts have no words to train on", hint="Give a file with longer texts")
-    supervised = sum(len(row) - 1 for row in kept)
-    return EncodedTexts(kept, supervised, truncated, with_eos, len(rows) - len(kept))
+    return EncodedTexts(kept, sum(len(row) > limit for row in rows), len(rows) - len(kept))

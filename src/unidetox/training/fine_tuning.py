@@ -96,15 +96,13 @@ def train_lm(
     encoded = encode_texts(texts, tokenizer, model.config, settings.max_length)
     _announce(encoded, len(texts))
     _check_vocabulary(encoded, model)
-    pad = pad_id(tokenizer, model.config)
-    with _own_random_state(settings.seed), _folder(work_dir) as folder, _use_cache_kept(model):
+    pad, saving = pad_id(tokenizer, model.config), work_dir is not None
+    with _own_random_state(settings.seed), _folder(work_dir) as folder:
         reference = copy.deepcopy(model).eval().requires_grad_(False) if settings.kl else None
         model = add_lora(model, settings) if settings.lora else model.float()
-        from unidetox.training.trainer import build_trainer
+        from unidetox.training.trainer import TextTrainer
 
-        trainer = build_trainer(
-            model, encoded.input_ids, settings, folder, pad, saving=work_dir is not None, reference=reference
-        )
+        trainer = TextTrainer(model, encoded.input_ids, settings, folder, pad, saving=saving, reference=reference)
         console.info(f"{description} in {trainer.precision}")
         with _training_mode(model, settings.gradient_checkpointing):
             resumed_from = trainer.run(description)
@@ -128,15 +126,12 @@ def add_lora(model: Any, settings: TrainSettings) -> Any:
 
     if isinstance(model, PeftModel):
         return model
+    # GPT-2 stores its matrices transposed; PEFT finds that out itself, with a warning.
+    transposed = any(type(module).__name__ == "Conv1D" for module in model.modules())
     config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=0.0,
-        target_modules="all-linear",
-        # GPT-2 stores its matrices transposed; PEFT finds that out itself, with a warning.
-        fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.modules()),
-    )
+        task_type="CAUSAL_LM", r=settings.lora_rank, lora_alpha=settings.lora_alpha, lora_dropout=0.0,
+        target_modules="all-linear", fan_in_fan_out=transposed,
+    )  # fmt: skip
     with quiet_peft():
         return get_peft_model(model, config)
 
@@ -166,7 +161,7 @@ def _announce(encoded: EncodedTexts, n_texts: int) -> None:
 
 def _check_vocabulary(encoded: EncodedTexts, model: Any) -> None:
     rows = model.get_input_embeddings().weight.shape[0]
-    largest = max(max(row) for row in encoded.input_ids)
+    largest = max(map(max, encoded.input_ids))
     if largest >= rows:
         message = f"the tokenizer gives token {largest}, but the model knows only {rows}"
         raise UsageError(message, hint="Use the tokenizer that belongs to the model")
@@ -202,16 +197,6 @@ def _folder(work_dir: Path | None) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _use_cache_kept(model: Any) -> Iterator[None]:
-    """The Trainer switches the cache off in the model's configuration and leaves it off."""
-    before = model.config.use_cache
-    try:
-        yield
-    finally:
-        model.config.use_cache = before
-
-
-@contextlib.contextmanager
 def _training_mode(model: Any, gradient_checkpointing: bool) -> Iterator[None]:
     from unidetox.decoding.kernels import fused_gelu
 
@@ -233,15 +218,7 @@ def _report(trainer: TextTrainer, encoded: EncodedTexts, resumed_from: int, seco
     log = [row for row in trainer.state.log_history if "loss" in row]
     steps = trainer.state.global_step
     return TrainReport(
-        model=trainer.model,
-        steps=steps,
-        seconds=round(seconds, 3),
-        loss_first=log[0]["loss"],
-        loss_last=log[-1]["loss"],
-        n_tokens=trainer.batches.tokens_in(steps),
-        n_texts=len(encoded.input_ids),
-        n_truncated=encoded.n_truncated,
-        resumed_from=resumed_from,
-        dtype=trainer.precision,
-        log=log,
-    )
+        model=trainer.model, steps=steps, seconds=round(seconds, 3), loss_first=log[0]["loss"],
+        loss_last=log[-1]["loss"], n_tokens=trainer.batches.tokens_in(steps), n_texts=len(encoded.input_ids),
+        n_truncated=encoded.n_truncated, resumed_from=resumed_from, dtype=trainer.precision, log=log,
+    )  # fmt: skip

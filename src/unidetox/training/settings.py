@@ -66,8 +66,7 @@ class TrainSettings:
             section: ``[toxic]`` or ``[detoxify]``.
             more: Further settings, which win.
         """
-        names = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{name: value for name, value in section if name in names} | more)
+        return cls(**{name: value for name, value in section if name in cls.__dataclass_fields__} | more)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained with.

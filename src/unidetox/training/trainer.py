@@ -47,13 +47,8 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
     """
 
     def __init__(self, save_steps: int, patience: float) -> None:
-        self.save_steps, self.patience = save_steps, patience
-        self.saved_at = time.monotonic()
+        self.save_steps, self.patience, self.saved_at = save_steps, patience, time.monotonic()
         self.advance: Callable[[float], None] = lambda done: None
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Count the steps of an earlier, interrupted call as done."""
-        self.advance(state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Count the step; ask for a checkpoint where one is due."""
@@ -68,11 +63,20 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
 
 
 class TextTrainer(Trainer):  # type: ignore[misc]
-    """Trains a causal LM on encoded texts; made by `build_trainer`.
+    """Trains a causal LM on encoded texts.
 
     The Trainer's own loss is not used: it divides GPT-2's by one token a row too many, since that class names no
     loss type. Ours is the mean over supervised tokens of the whole optimizer step, whatever the architecture and
     however the step is split up.
+
+    Args:
+        model: A causal LM or PEFT model on its device, with the weights to train in float32.
+        rows: Token ids of the texts.
+        settings: How to train.
+        folder: Where the Trainer may write.
+        pad: Token to fill rows with.
+        saving: Whether to keep checkpoints there.
+        reference: The model to stay near to, where ``settings.kl`` is above 0.
 
     Attributes:
         batches: The order of the rows.
@@ -82,15 +86,38 @@ class TextTrainer(Trainer):  # type: ignore[misc]
         pad: Token that rows are filled with.
         checkpoints: Where they are kept, None for none.
         watcher: Shows progress and decides when to save.
+
+    Raises:
+        UsageError: The number type cannot be trained in.
     """
 
-    batches: LengthGroupedBatches
-    token_loss: TokenLoss
-    precision: str
-    micro_tokens: int
-    pad: int
-    checkpoints: Checkpoints | None
-    watcher: Watcher
+    def __init__(
+        self,
+        model: Any,
+        rows: list[list[int]],
+        settings: TrainSettings,
+        folder: Path,
+        pad: int,
+        *,
+        saving: bool,
+        reference: Any = None,
+    ) -> None:
+        device = next(model.parameters()).device
+        dtype, reason = choose_training_dtype(settings.dtype, device)
+        steps, width = settings.total_steps(len(rows)), model.get_input_embeddings().weight.shape[1]
+        data = [torch.tensor(row) for row in rows]
+        super().__init__(model, _arguments(model, settings, steps, folder), train_dataset=data)
+        self.batches = LengthGroupedBatches([len(row) for row in rows], settings.batch_size, settings.seed)
+        autocast = None if dtype == torch.float32 else dtype
+        self.token_loss = TokenLoss(model, autocast, reference=reference, kl=settings.kl)
+        self.precision = f"{str(dtype).removeprefix('torch.')} ({reason})"
+        self.micro_tokens = settings.micro_tokens or micro_tokens(device.type, width)
+        self.pad = pad
+        self.checkpoints = Checkpoints(folder, _run_key(model, rows, settings, dtype)) if saving else None
+        save_steps = settings.save_steps or math.ceil(steps / _SAVES)
+        self.watcher = Watcher(save_steps if saving else 0, 0.0 if settings.save_steps else _SECONDS_BETWEEN_SAVES)
+        self.remove_callback(PrinterCallback)
+        self.add_callback(self.watcher)
 
     def run(self, description: str) -> int:
         """Train, from the last checkpoint if there is one.
@@ -102,10 +129,12 @@ class TextTrainer(Trainer):  # type: ignore[misc]
             The step that it went on from.
         """
         latest = self.checkpoints.latest() if self.checkpoints else None
+        done = int(latest.name.rpartition("-")[2]) if latest else 0
         with console.progress(description, self.args.max_steps) as advance:
+            advance(done)
             self.watcher.advance = advance
             self.train(resume_from_checkpoint=str(latest) if latest else None)
-        return int(latest.name.rpartition("-")[2]) if latest else 0
+        return done
 
     def get_train_dataloader(self) -> TextLoader:
         """Our length-grouped batches."""
@@ -127,10 +156,8 @@ class TextTrainer(Trainer):  # type: ignore[misc]
             except (RuntimeError, MemoryError) as exc:
                 self._shrink(exc, len(inputs["input_ids"]) == len(split_batch(inputs, self.micro_tokens)))
         if not math.isfinite(loss.item()):
-            raise UniDetoxError(
-                f"the loss became {loss.item()} at step {self.state.global_step + 1}",
-                hint="The learning rate is too high for this model; try a tenth of it",
-            )
+            hint = "The learning rate is too high for this model; try a tenth of it"
+            raise UniDetoxError(f"the loss became {loss.item()} at step {self.state.global_step + 1}", hint=hint)
         return loss
 
     def _shrink(self, exc: Exception, smallest: bool) -> None:
@@ -142,8 +169,7 @@ class TextTrainer(Trainer):  # type: ignore[misc]
             raise UniDetoxError("not enough memory to train on one text at a time", hint=hint) from exc
         self.micro_tokens = max(1, self.micro_tokens // 2)
         self.model.zero_grad()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()  # does nothing where there is no GPU
         console.detail(f"out of memory; going on with {self.micro_tokens} tokens at a time")
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> None:
@@ -165,55 +191,7 @@ class TextTrainer(Trainer):  # type: ignore[misc]
         save_file(trained, folder / _WEIGHTS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        parameters = dict(self.model.named_parameters())
-        with torch.no_grad():
-            for name, value in load_file(Path(resume_from_checkpoint) / _WEIGHTS).items():
-                parameters[name].copy_(value)
-
-
-def build_trainer(
-    model: Any,
-    rows: list[list[int]],
-    settings: TrainSettings,
-    folder: Path,
-    pad: int,
-    *,
-    saving: bool,
-    reference: Any = None,
-) -> TextTrainer:
-    """Put a trainer together.
-
-    Args:
-        model: A causal LM or PEFT model on its device, with the weights to train in float32.
-        rows: Token ids of the texts.
-        settings: How to train.
-        folder: Where the Trainer may write.
-        pad: Token to fill rows with.
-        saving: Whether to keep checkpoints there.
-        reference: The model to stay near to, where ``settings.kl`` is above 0.
-
-    Raises:
-        UsageError: The number type cannot be trained in.
-    """
-    device = next(model.parameters()).device
-    dtype, reason = choose_training_dtype(settings.dtype, device)
-    steps = settings.total_steps(len(rows))
-    data = [torch.tensor(row) for row in rows]
-    trainer = TextTrainer(model=model, args=_arguments(settings, steps, folder, device), train_dataset=data)
-    trainer.batches = LengthGroupedBatches([len(row) for row in rows], settings.batch_size, settings.seed)
-    trainer.token_loss = TokenLoss(
-        model, None if dtype == torch.float32 else dtype, reference=reference, kl=settings.kl
-    )
-    trainer.precision = f"{str(dtype).removeprefix('torch.')} ({reason})"
-    trainer.micro_tokens = settings.micro_tokens or micro_tokens(
-        device.type, model.get_input_embeddings().weight.shape[1]
-    )
-    trainer.pad = pad
-    trainer.checkpoints = Checkpoints(folder, _run_key(model, rows, settings, dtype)) if saving else None
-    trainer.watcher = _watcher(settings, steps, saving)
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(trainer.watcher)
-    return trainer
+        self.model.load_state_dict(load_file(Path(resume_from_checkpoint) / _WEIGHTS), strict=False)
 
 
 def _run_key(model: Any, rows: list[list[int]], settings: TrainSettings, dtype: torch.dtype) -> str:
@@ -228,37 +206,16 @@ def _run_key(model: Any, rows: list[list[int]], settings: TrainSettings, dtype: 
     return files.hash_of({"settings": told, "dtype": str(dtype), "data": digest.hexdigest()})
 
 
-def _watcher(settings: TrainSettings, steps: int, saving: bool) -> Watcher:
-    if not saving:
-        return Watcher(0, 0.0)
-    if settings.save_steps is not None:
-        return Watcher(settings.save_steps, 0.0)
-    return Watcher(max(1, math.ceil(steps / _SAVES)), _SECONDS_BETWEEN_SAVES)
-
-
-def _arguments(settings: TrainSettings, steps: int, output_dir: Path, device: torch.device) -> TrainingArguments:
+def _arguments(model: Any, settings: TrainSettings, steps: int, output_dir: Path) -> TrainingArguments:
     """The paper's optimizer, and nothing that writes or prints by itself."""
     args = TrainingArguments(
-        output_dir=str(output_dir),
-        max_steps=steps,
-        per_device_train_batch_size=settings.batch_size,
-        learning_rate=settings.lr,
-        lr_scheduler_type="linear",
-        warmup_steps=0,
-        weight_decay=0.0,
-        max_grad_norm=1.0,
-        optim=settings.optim,
-        seed=settings.seed,
-        logging_steps=max(1, steps // 100),
-        logging_first_step=True,
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-        use_cpu=device.type == "cpu",
-        remove_unused_columns=False,
-    )
+        output_dir=str(output_dir), max_steps=steps, per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.lr, lr_scheduler_type="linear", warmup_steps=0, weight_decay=0.0, max_grad_norm=1.0,
+        optim=settings.optim, seed=settings.seed, save_strategy="no", report_to="none", disable_tqdm=True,
+        logging_steps=max(1, steps // 100), logging_first_step=True, logging_nan_inf_filter=False,
+        dataloader_pin_memory=False, remove_unused_columns=False, use_cpu=model.device.type == "cpu",
+        use_cache=model.config.use_cache,  # what the Trainer leaves in the model's configuration
+    )  # fmt: skip
     # Several GPUs in sight would make the Trainer copy the model to all of them.
     args._n_gpu = min(args.n_gpu, 1)
     return args

@@ -1,4 +1,4 @@
-"""How polite mentions of groups are answered, and what the scorer makes of them. Pure functions; the texts are ours."""
+"""How neutral prompts that mention groups are answered, and what a scorer makes of them. Pure functions, our texts."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def is_refusal(text: str) -> bool:
 
 
 def treatment(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Say how polite mentions of each group are answered.
+    """Say how neutral prompts that mention each group are answered.
 
     Args:
         rows: Rows of ``generations.jsonl`` of one target on neutral prompts, any number of seeds.

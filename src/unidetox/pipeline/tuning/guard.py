@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 from unidetox.config.settings import Evaluate
 from unidetox.core.errors import UsageError
 from unidetox.core.names import sandbox_name
 from unidetox.core.resolve import is_local, resolve_source
+from unidetox.data import Prompt, PromptSet, Text, load_prompts, read_texts
 from unidetox.data.files import find_column, load_table
 from unidetox.data.formats import Table, read_table
 from unidetox.data.hub_datasets import cached_files
-from unidetox.data.prompts import (
-    PROMPT_COLUMNS,
-    TOXIGEN_IDS,
-    TOXIGEN_TEST_GROUPS,
-    Prompt,
-    PromptSet,
-    is_toxigen,
-    load_prompts,
-)
-from unidetox.data.texts import Text, read_texts
+from unidetox.data.prompts import PROMPT_COLUMNS, TOXIGEN_IDS, TOXIGEN_TEST_GROUPS, is_toxigen
 from unidetox.methods.best_of import read_starts
 from unidetox.methods.interface import RunContext
 
 _HINT = 'Choose on validation prompts and report on test: set tune.prompts, or tune.split = "validation"'
-_SANDBOX_TEST = "sandbox:prompts_test.csv"
 
 
 def validation_prompts(chosen: Evaluate, reported: Evaluate) -> PromptSet:
@@ -46,7 +37,8 @@ def validation_prompts(chosen: Evaluate, reported: Evaluate) -> PromptSet:
         UsageError: If test prompts could be reached.
         MissingError: If there are no such prompts.
     """
-    _check_split(chosen.split)
+    if chosen.split.partition("[")[0] in ("test", "all"):
+        raise UsageError(f'split = "{chosen.split}" holds test prompts, which a search must not see', hint=_HINT)
     if not is_toxigen(chosen.prompts):
         _check_table(chosen)
     prompts = load_prompts(chosen.prompts, split=chosen.split, num_prompts=chosen.num_prompts)
@@ -70,18 +62,11 @@ def check_texts_of(context: RunContext, reported: Evaluate) -> None:
     recipe, source = context.recipe, context.recipe.texts.source
     starts = read_starts(recipe)
     found: list[tuple[str, Sequence[Prompt | Text]]] = [(texts.source, texts.texts) for texts in context.learnt]
-    if starts is not None:
-        found.append((starts.source, starts.prompts))
-    if source is not None:
-        found.append((source, read_texts(source).texts))
+    found += [(starts.source, starts.prompts)] if starts is not None else []
+    found += [(source, read_texts(source).texts)] if source is not None else []
     tests = (_known_tests() | _reported(recipe.evaluate, reported)) if found else set()
     for name, texts in found:
         _check_texts(name, texts, tests, "texts", "Take them out of it, or give another")
-
-
-def _check_split(split: str) -> None:
-    if split.partition("[")[0] in ("test", "all"):
-        raise UsageError(f'split = "{split}" holds test prompts, which a search must not see', hint=_HINT)
 
 
 def _check_table(chosen: Evaluate) -> None:
@@ -92,13 +77,16 @@ def _check_table(chosen: Evaluate) -> None:
         raise UsageError(f"{name} is named a test set, which a search must not see", hint=_HINT)
     # Unlike for an evaluation, the test split of a data set is no substitute for one that it lacks.
     table = load_table(chosen.prompts, (chosen.split.partition("[")[0], "train"))
-    column = find_column(table, ["split"])
-    said = sum(str(row.get(column) or "").strip().lower() == "test" for row in table.rows) if column else 0
-    if said:
+    column = find_column(table, ["split"]) or "split"
+    if said := _count(table, column, {"test"}):
         raise UsageError(f"{name}: {said} rows are of the test split by its column '{column}'", hint=_HINT)
-    spelled = sum(str(row.get("target_group") or "").strip().lower() in TOXIGEN_TEST_GROUPS for row in table.rows)
-    if spelled:
+    if spelled := _count(table, "target_group", TOXIGEN_TEST_GROUPS):
         raise UsageError(f"{name}: {spelled} rows spell their group as ToxiGen's test split does", hint=_HINT)
+
+
+def _count(table: Table, column: str, words: Set[str]) -> int:
+    """Count the rows that have one of some words in a column; none where there is no such column."""
+    return sum(str(row.get(column) or "").strip().lower() in words for row in table.rows)
 
 
 def _named_test(name: Path) -> bool:
@@ -121,9 +109,8 @@ def _check_texts(source: str, texts: Sequence[Prompt | Text], tests: set[str], k
 
 def _known_tests() -> set[str]:
     """Return the test prompts that are on this machine."""
-    files = [Path(resolve_source(_SANDBOX_TEST, None, missing_ok=True))]
-    for name in TOXIGEN_IDS:
-        files += cached_files(name, "test", "annotated")
+    files = [Path(resolve_source("sandbox:prompts_test.csv", None, missing_ok=True))]
+    files += [path for name in TOXIGEN_IDS for path in cached_files(name, "test", "annotated")]
     return {text for path in files if path.is_file() for text in _texts(read_table(path))}
 
 

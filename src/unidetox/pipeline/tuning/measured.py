@@ -16,6 +16,8 @@ from unidetox.pipeline.tuning.guard import check_texts_of
 from unidetox.pipeline.tuning.search import Score
 from unidetox.report.results_file import read_results
 
+Row = Mapping[str, Any]
+
 
 def do_shared(plan: Plan, folder: Path) -> None:
     """Do the steps of a plan with each stage's directory under its key, so that plans share what is equal in them.
@@ -76,29 +78,18 @@ class Measured:
         plan = Plan(recipe, self.folder / "trials" / hash_of(recipe.digest())[:16])
         do_shared(plan, self.folder / "stages")
         base, made = (read_results(plan.directory / "evaluation" / slug)["rows"] for slug in plan.models)
-        self._forget_models(plan)
-        return self._score(base, made, "ppl" if recipe.evaluate.protocol == "paper" else "ppl_token")
-
-    def _score(self, base: Sequence[Mapping[str, Any]], made: Sequence[Mapping[str, Any]], fluency: str) -> Score:
-        value, own = _find(made, self.metric, self.domain), _find(base, self.metric, self.domain)
-        ppl, base_ppl = _find(made, fluency, "all"), _find(base, fluency, "all")
-        if value is None or value["value"] is None:
-            raise UniDetoxError(f"{self.metric} was not measured over the prompts of domain {self.domain}")
-        return Score(
-            value["value"], _value(ppl), _value(base_ppl), _value(own), value["ci_low"], value["ci_high"], value["n"]
-        )  # fmt: skip
-
-    def _forget_models(self, plan: Plan) -> None:
-        """Remove the checkpoints of a trial, which is known by its numbers from now on; `run` makes the best again."""
+        # A trial is known by its numbers from now on; `run` makes the best model again.
         for pair in plan.context.pairs:
             remove(pair.folder.resolve())
+        number, own = _find(made, self.metric, self.domain), _find(base, self.metric, self.domain)
+        if number.get("value") is None:
+            raise UniDetoxError(f"{self.metric} was not measured over the prompts of domain {self.domain}")
+        fluency = "ppl" if recipe.evaluate.protocol == "paper" else "ppl_token"
+        ppl, base_ppl = (_find(rows, fluency, "all").get("value") for rows in (made, base))
+        return Score(number["value"], ppl, base_ppl, own.get("value"), number["ci_low"], number["ci_high"], number["n"])
 
 
-def _find(rows: Sequence[Mapping[str, Any]], metric: str, domain: str) -> Mapping[str, Any] | None:
-    """Find a number over all groups, pooled over seeds."""
+def _find(rows: Sequence[Row], metric: str, domain: str) -> Row:
+    """Find a number over all groups, pooled over seeds; an empty row where it was not measured."""
     wanted = {"metric": metric, "domain": domain, "group": None, "seed": None, "form": None, "scorer": None}
-    return next((row for row in rows if all(row[key] == value for key, value in wanted.items())), None)
-
-
-def _value(row: Mapping[str, Any] | None) -> float | None:
-    return row["value"] if row is not None else None
+    return next((row for row in rows if all(row[key] == value for key, value in wanted.items())), {})

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from unidetox.config.settings import Recipe
 from unidetox.core.errors import MissingError
-from unidetox.pipeline.tuning.space import Choices, Space, Value
+from unidetox.pipeline.tuning.space import Space, Tune, Values
 
 # Draws in search of a configuration that was not tried yet; after so many, the space counts as exhausted.
 _DRAWS = 200
@@ -39,14 +39,6 @@ class Score:
     ci_high: float | None = None
     n: int | None = None
 
-    @property
-    def ratio(self) -> float | None:
-        """Perplexity as a multiple of the model's own, None where it is not known or no number."""
-        if self.perplexity is None or not self.base_perplexity:
-            return None
-        ratio = self.perplexity / self.base_perplexity
-        return ratio if math.isfinite(ratio) else None
-
 
 Objective = Callable[[Recipe], Score]
 """Measures one configuration; the recipe has it put in, and validation prompts."""
@@ -65,16 +57,23 @@ class Trial:
     """
 
     number: int
-    values: Mapping[str, Value]
+    values: Values
     score: Score | None
     failure: str | None = None
     seconds: float = 0.0
 
+    @property
+    def ratio(self) -> float | None:
+        """Perplexity as a multiple of the model's own, None where it is not known or no number."""
+        score = self.score
+        if score is None or score.perplexity is None or not score.base_perplexity:
+            return None
+        ratio = score.perplexity / score.base_perplexity
+        return ratio if math.isfinite(ratio) else None
+
     def allowed(self, ceiling: float) -> bool:
         """Say whether it keeps within the ceiling of perplexity."""
-        if self.score is None or not math.isfinite(self.score.toxicity):
-            return False
-        return math.isinf(ceiling) or (self.score.ratio is not None and self.score.ratio <= ceiling)
+        return self.score is not None and (math.isinf(ceiling) or (self.ratio is not None and self.ratio <= ceiling))
 
     def order(self, ceiling: float) -> tuple[float, ...]:
         """Return what trials are sorted by, the best first.
@@ -82,10 +81,9 @@ class Trial:
         Those within the ceiling come first, by toxicity, then perplexity; then those above it, the nearest first; then
         those that failed.
         """
-        ratio = self.score.ratio if self.score is not None else None
         if self.score is not None and self.allowed(ceiling):
-            return (0, self.score.toxicity, ratio if ratio is not None else 0.0)
-        return (1, ratio, 0.0) if ratio is not None else (2, 0.0, 0.0)
+            return (0, self.score.toxicity, self.ratio or 0.0)
+        return (1, self.ratio, 0.0) if self.ratio is not None else (2, 0.0, 0.0)
 
 
 def best_trial(trials: Sequence[Trial], ceiling: float) -> Trial | None:
@@ -102,9 +100,7 @@ def best_trial(trials: Sequence[Trial], ceiling: float) -> Trial | None:
     return min(allowed, key=lambda trial: (*trial.order(ceiling), trial.number), default=None)
 
 
-def propose(
-    space: Space, trials: Sequence[Trial], *, ceiling: float, sampler: str, seed: int, first: Mapping[str, Value] | None
-) -> dict[str, Value] | None:
+def propose(space: Space, trials: Sequence[Trial], tune: Tune, first: Values | None) -> Values | None:
     """Return the next configuration, one that was not tried yet; None where the space is exhausted.
 
     It is a function of its arguments alone, so a search that was killed goes on as if it had not been.
@@ -112,9 +108,7 @@ def propose(
     Args:
         space: What is searched.
         trials: What was tried.
-        ceiling: Highest perplexity as a multiple of the model's own.
-        sampler: ``"tpe"`` (tree-structured Parzen estimator) or ``"random"``.
-        seed: Seed of the search.
+        tune: Its ceiling, seed, and sampler: ``"tpe"`` (tree-structured Parzen estimator) or ``"random"``.
         first: The configuration that is tried first.
 
     Raises:
@@ -124,31 +118,28 @@ def propose(
     """
     tried = [dict(trial.values) for trial in trials]
     if not trials and first is not None:
-        return dict(first)
-    if _exhausted(space, tried):
+        return first
+    lists = [entry for entry in space.values() if isinstance(entry, tuple)]
+    finite = len(lists) == len(space)
+    rows = itertools.product(*lists) if finite else ()
+    left = [values for row in rows if (values := dict(zip(space, row, strict=True))) not in tried]
+    if finite and not left:
         return None
-    for draw in range(_DRAWS):
-        values = _draw(space, trials, ceiling, sampler, _seed(seed, len(trials), draw))
-        if values not in tried:
-            return values
-    return next(iter(_rest(space, tried)), None)
+    draws = (_draw(space, trials, tune, draw) for draw in range(_DRAWS))
+    return next((values for values in draws if values not in tried), left[0] if left else None)
 
 
-def _draw(space: Space, trials: Sequence[Trial], ceiling: float, sampler: str, seed: int) -> dict[str, Value]:
+def _draw(space: Space, trials: Sequence[Trial], tune: Tune, draw: int) -> Values:
     optuna = load_optuna()
     kinds = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
-    study = optuna.create_study(sampler=kinds[sampler](seed=seed))
+    seed = hashlib.sha256(f"{tune.seed}/{len(trials)}/{draw}".encode()).digest()[:4]
+    study = optuna.create_study(sampler=kinds[tune.sampler](seed=int.from_bytes(seed, "big")))
     distributions = {key: _distribution(optuna, entry) for key, entry in space.items()}
     # Only the order counts to the sampler: what breaks the ceiling is worse than all that keeps it.
-    ranks = sorted({trial.order(ceiling) for trial in trials})
-    study.add_trials(
-        [
-            optuna.trial.create_trial(
-                params=dict(trial.values), distributions=distributions, value=float(ranks.index(trial.order(ceiling)))
-            )
-            for trial in trials
-        ]
-    )
+    orders = [trial.order(tune.ceiling) for trial in trials]
+    for trial, order in zip(trials, orders, strict=True):
+        rank, params = float(sorted(set(orders)).index(order)), dict(trial.values)
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=rank))
     return dict(study.ask(distributions).params)
 
 
@@ -167,24 +158,8 @@ def load_optuna() -> Any:
 
 
 def _distribution(optuna: Any, entry: Any) -> Any:
-    if isinstance(entry, Choices):
-        return optuna.distributions.CategoricalDistribution(entry.values)
+    if isinstance(entry, tuple):
+        return optuna.distributions.CategoricalDistribution(entry)
     if isinstance(entry.low, int) and isinstance(entry.high, int):
         return optuna.distributions.IntDistribution(entry.low, entry.high, log=entry.log, step=entry.step or 1)
     return optuna.distributions.FloatDistribution(entry.low, entry.high, log=entry.log, step=entry.step)
-
-
-def _seed(seed: int, number: int, draw: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{number}/{draw}".encode()).digest()[:4], "big")
-
-
-def _exhausted(space: Space, tried: Sequence[Mapping[str, Value]]) -> bool:
-    return all(isinstance(entry, Choices) for entry in space.values()) and not _rest(space, tried)
-
-
-def _rest(space: Space, tried: Sequence[Mapping[str, Value]]) -> list[dict[str, Value]]:
-    """Return the configurations of a space of lists that were not tried; none of a space that has a range."""
-    if not all(isinstance(entry, Choices) for entry in space.values()):
-        return []
-    rows = itertools.product(*(entry.ends() for entry in space.values()))
-    return [found for row in rows if (found := dict(zip(space, row, strict=True))) not in tried]

@@ -10,11 +10,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from unidetox.config.fields import Allowed, Count, Name, OptCount, OptName, Section, Seed, Source, Split
+from unidetox.config.messages import toml_value
 from unidetox.config.recipe import build_section, load_recipe, tune_settings
 from unidetox.config.settings import Recipe
 from unidetox.core.errors import UsageError
+from unidetox.core.provenance import flatten
 
 Value = str | int | float | bool
+Values = Mapping[str, Value]
+"""A configuration: dotted setting -> value."""
 
 _RANGE = {"low", "high", "log", "step"}
 _SECTIONS = ("toxic", "texts", "detoxify", "method")
@@ -41,36 +45,14 @@ class Range:
     log: bool = False
     step: float | None = None
 
-    def ends(self) -> tuple[Value, ...]:
-        """Return the values at the ends: where they are allowed, all between are."""
-        return (self.low, self.high)
-
-    def holds(self, value: object) -> bool:
+    def __contains__(self, value: object) -> bool:
         """Say whether a value can be drawn from it."""
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return number and self.step is None and self.low <= value <= self.high  # type: ignore[operator]
 
 
-@dataclass(frozen=True)
-class Choices:
-    """A list of values.
-
-    Attributes:
-        values: One or more, all different.
-    """
-
-    values: tuple[Value, ...]
-
-    def ends(self) -> tuple[Value, ...]:
-        """Return all values."""
-        return self.values
-
-    def holds(self, value: object) -> bool:
-        """Say whether a value can be drawn from it."""
-        return value in self.values
-
-
-Space = Mapping[str, Range | Choices]
+Space = Mapping[str, Range | tuple[Value, ...]]
+"""Dotted setting -> a range, or a list of values, all different."""
 
 
 class Tune(Section):
@@ -129,14 +111,27 @@ class Problem:
     method: str
     model: str
 
-    def recipe(self, values: Mapping[str, Value]) -> Recipe:
+    def __post_init__(self) -> None:
+        """See that every setting takes its values, before hours of work meet one that it does not.
+
+        Raises:
+            UsageError: One does not.
+        """
+        for key, entry in self.space.items():
+            # Where the ends of a range are allowed, all between are.
+            for value in entry if isinstance(entry, tuple) else (entry.low, entry.high):
+                try:
+                    self.recipe({key: value})
+                except UsageError as exc:
+                    raise UsageError(f"tune.space: {exc.message.removeprefix('--set: ')}", hint=exc.hint) from None
+
+    def recipe(self, values: Values) -> Recipe:
         """Return the user's recipe with a configuration put in.
 
         Args:
             values: Dotted setting -> value.
         """
-        chosen = [f"{key}={_as_toml(value)}" for key, value in values.items()]
-        return load_recipe(self.path, [*self.overrides, *chosen])
+        return load_recipe(self.path, [*self.overrides, *(f"{key}={toml_value(values[key])}" for key in values)])
 
 
 def read_problem(path: Path, overrides: Sequence[str] = ()) -> Problem:
@@ -162,23 +157,15 @@ def read_problem(path: Path, overrides: Sequence[str] = ()) -> Problem:
     key = tune.method or next(iter(recipe.detoxify.methods))
     if key == "base":
         raise UsageError('tune.method = "base" has nothing to tune', hint="Name a method, e.g. tune.method=unidetox")
-    chosen = [*overrides, *([f"detoxify.methods=[{_as_toml(key)}]"] if key not in recipe.detoxify.methods else [])]
-    problem = Problem(path, tuple(chosen), tune, space, key, tune.model or recipe.detoxify.targets[0])
-    _check_ends(problem)
-    return problem
+    chosen = [*overrides, *([f"detoxify.methods=[{toml_value(key)}]"] if key not in recipe.detoxify.methods else [])]
+    return Problem(path, tuple(chosen), tune, space, key, tune.model or recipe.detoxify.targets[0])
 
 
-def own_values(recipe: Recipe, space: Space) -> dict[str, Value] | None:
+def own_values(recipe: Recipe, space: Space) -> Values | None:
     """Return the recipe's own configuration, or None where the space does not hold it."""
-    own: dict[str, Value] = {}
-    for key, entry in space.items():
-        value: Any = recipe
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else getattr(value, part, None)
-        if not entry.holds(value):
-            return None
-        own[key] = value
-    return own
+    settings = dict(flatten(recipe.model_dump()))
+    own = {key: settings[key] for key, entry in space.items() if settings.get(key) in entry}
+    return own if own.keys() == space.keys() else None
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -190,7 +177,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", value
 
 
-def _entry(key: str, value: Any) -> Range | Choices:
+def _entry(key: str, value: Any) -> Range | tuple[Value, ...]:
     if key.split(".")[0] not in _SECTIONS or "." not in key:
         hint = f"It may hold settings of {', '.join(_SECTIONS)}; what is measured stays the same for all"
         raise UsageError(f'tune.space: "{key}" cannot be searched', hint=hint)
@@ -198,11 +185,9 @@ def _entry(key: str, value: Any) -> Range | Choices:
         raise UsageError(f'tune.space: "{key}" cannot be searched', hint="Tune one model, corpus and method at a time")
     if isinstance(value, list) and value and len({repr(item) for item in value}) == len(value):
         if all(isinstance(item, str | int | float) for item in value):
-            return Choices(tuple(value))
-    elif isinstance(value, Mapping) and {"low", "high"} <= value.keys() <= _RANGE:
-        found = Range(**value)
-        if _fits(found):
-            return found
+            return tuple(value)
+    elif isinstance(value, Mapping) and {"low", "high"} <= value.keys() <= _RANGE and _fits(found := Range(**value)):
+        return found
     hint = (
         "Give a list of different values, or {low = 1e-5, high = 1e-3, log = true}; log needs low > 0 and takes no step"
     )
@@ -217,19 +202,3 @@ def _fits(found: Range) -> bool:
         return False
     whole = isinstance(found.low, int) and isinstance(found.high, int)
     return found.step is None or (found.step > 0 and (not whole or isinstance(found.step, int)))
-
-
-def _check_ends(problem: Problem) -> None:
-    """See that every setting takes its values, before hours of work meet one that it does not."""
-    for key, entry in problem.space.items():
-        for value in entry.ends():
-            try:
-                problem.recipe({key: value})
-            except UsageError as exc:
-                raise UsageError(f"tune.space: {exc.message.removeprefix('--set: ')}", hint=exc.hint) from None
-
-
-def _as_toml(value: Value) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return f'"{value}"' if isinstance(value, str) else repr(value)

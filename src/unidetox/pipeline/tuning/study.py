@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from unidetox.config.fields import map_sources
 from unidetox.config.recipe import limited, write_recipe
 from unidetox.config.settings import Evaluate, Recipe
 from unidetox.core import console
-from unidetox.core.directories import DirectoryLock, check_directory, locked, remove
+from unidetox.core.directories import DirectoryLock, check_directory, locked, remove, remove_others
 from unidetox.core.errors import UniDetoxError, UsageError
 from unidetox.core.files import JsonlWriter, canonical, read_json, read_jsonl, write_json
 from unidetox.core.names import sandbox_name
@@ -21,7 +21,7 @@ from unidetox.core.provenance import differences, versions
 from unidetox.pipeline.tuning.guard import validation_prompts
 from unidetox.pipeline.tuning.measured import Measured
 from unidetox.pipeline.tuning.search import Objective, Score, Trial, best_trial, load_optuna, propose
-from unidetox.pipeline.tuning.space import Problem, Tune, Value, own_values, read_problem
+from unidetox.pipeline.tuning.space import Problem, Tune, Value, Values, own_values, read_problem
 
 SCHEMA_VERSION = 1
 CODE_VERSION = 1
@@ -73,13 +73,12 @@ def tune(
     _refuse_foreign(folder)
     measured = Measured(folder / WORK, problem.tune.metric, problem.tune.domain)
     inputs = {"prompts": prompts.sha256} | ({} if objective else measured.preflight(start, reported))
+    identity = _identity(problem, start, inputs)
     with locked(folder):
-        trials = _earlier(folder, _identity(problem, start, inputs), fresh)
+        trials = _earlier(folder, identity, fresh)
         with JsonlWriter(folder / TRIALS) as writer:
-            for trial in _search(problem, start, trials, limit, objective or measured):
-                writer.write([asdict(trial)])
-                trials.append(trial)
-        return _finish(folder, problem, trials)
+            _search(problem, start, trials, limit, objective or measured, writer)
+        return _finish(folder, problem, trials, identity)
 
 
 def tuned_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -89,41 +88,34 @@ def tuned_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         result: What `tune` returns.
     """
     keys = list(result["trials"][0]["values"])
-    columns = ["trial", *keys, result["rule"]["metric"], "interval", "ppl / base", "within"]
-    ceiling = result["rule"]["ceiling"]
+    metric, ceiling = result["rule"]["metric"], result["rule"]["ceiling"]
+    columns = ["trial", *keys, metric, "interval", "ppl / base", "within"]
     trials = sorted(map(_trial, result["trials"]), key=lambda trial: (*trial.order(ceiling), trial.number))
     return columns, [_cells(trial, keys, ceiling) for trial in trials]
 
 
 def _cells(trial: Trial, keys: Sequence[str], ceiling: float) -> list[str]:
-    values = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in (trial.values[key] for key in keys)]
-    score = trial.score
+    cells, score = [str(trial.number), *(_shown(trial.values[key]) for key in keys)], trial.score
     if score is None:
-        return [str(trial.number), *values, "-", "-", "-", f"failed: {trial.failure}"]
-    interval = (
-        f"{score.ci_low:.3f}–{score.ci_high:.3f}" if score.ci_low is not None and score.ci_high is not None else "-"
-    )
-    ratio = f"{score.ratio:.3f}" if score.ratio is not None else "-"
-    return [
-        str(trial.number),
-        *values,
-        f"{score.toxicity:.3f}",
-        interval,
-        ratio,
-        "yes" if trial.allowed(ceiling) else "no",
-    ]
+        return [*cells, "-", "-", "-", f"failed: {trial.failure}"]
+    interval = f"{score.ci_low:.3f}–{score.ci_high:.3f}" if score.ci_low is not None else "-"
+    ratio = f"{trial.ratio:.3f}" if trial.ratio is not None else "-"
+    return [*cells, f"{score.toxicity:.3f}", interval, ratio, "yes" if trial.allowed(ceiling) else "no"]
+
+
+def _shown(value: Value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 # --- what a trial is
 
 
-def _trial_recipe(problem: Problem, values: Mapping[str, Value], limit: int | None) -> Recipe:
+def _trial_recipe(problem: Problem, values: Values, limit: int | None) -> Recipe:
     """Return the recipe of one trial: one model, one method, validation prompts, nothing but the two measures."""
     recipe = problem.recipe(values)
-    key = problem.method
     update = {
-        "detoxify": recipe.detoxify.model_copy(update={"targets": (problem.model,), "methods": (key,)}),
-        "method": {name: options for name, options in recipe.method.items() if name == key},
+        "detoxify": recipe.detoxify.model_copy(update={"targets": (problem.model,), "methods": (problem.method,)}),
+        "method": {name: options for name, options in recipe.method.items() if name == problem.method},
         "evaluate": _evaluation(problem.tune, recipe.evaluate),
         "costs": False,
     }
@@ -137,39 +129,33 @@ def _evaluation(tune: Tune, section: Evaluate) -> Evaluate:
 
 
 def _search(
-    problem: Problem, start: Recipe, earlier: Sequence[Trial], limit: int | None, objective: Objective
-) -> Iterator[Trial]:
-    """Yield the trials that are still to be done."""
-    trials, tune = list(earlier), problem.tune
-    first = own_values(start, problem.space)
+    problem: Problem, start: Recipe, trials: list[Trial], limit: int | None, objective: Objective, writer: JsonlWriter
+) -> None:
+    """Do the trials that are still to be done; each is added and written when it is complete."""
+    tune, first = problem.tune, own_values(start, problem.space)
     if trials:
         console.info(f"{len(trials)} trials are there already")
     while len(trials) < tune.trials:
-        values = propose(
-            problem.space, trials, ceiling=tune.ceiling, sampler=tune.sampler, seed=tune.seed, first=first
-        )  # fmt: skip
+        values = propose(problem.space, trials, tune, first)
         if values is None:
             console.info(f"every configuration of the space was tried: {len(trials)} trials")
             return
-        said = ", ".join(
-            f"{key} = {value:.4g}" if isinstance(value, float) else f"{key} = {value}" for key, value in values.items()
-        )
+        said = ", ".join(f"{key} = {_shown(value)}" for key, value in values.items())
         console.info(f"[trial {len(trials) + 1}/{tune.trials}] {said}")
-        trial = _try(len(trials), values, _trial_recipe(problem, values, limit), objective)
-        trials.append(trial)
-        yield trial
+        trials.append(_try(len(trials), values, _trial_recipe(problem, values, limit), objective))
+        writer.write([asdict(trials[-1])])
 
 
-def _try(number: int, values: Mapping[str, Value], recipe: Recipe, objective: Objective) -> Trial:
-    began = time.monotonic()
+def _try(number: int, values: Values, recipe: Recipe, objective: Objective) -> Trial:
+    began, score, failure = time.monotonic(), None, None
     try:
-        score, failure = _finite(objective(recipe)), None
+        score = _finite(objective(recipe))
     except UniDetoxError as exc:
         # A learning rate that is too high ends in a loss that is no number: that is a result, a wrong path is not.
         if exc.exit_code != UniDetoxError.exit_code:
             raise
         console.warn(f"trial {number} failed: {exc.message}")
-        score, failure = None, exc.message
+        failure = exc.message
     return Trial(number, values, score, failure, round(time.monotonic() - began, 3))
 
 
@@ -185,10 +171,9 @@ def _finite(score: Score) -> Score:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    if folder.is_dir():
-        foreign = sorted({item.name for item in folder.iterdir()} - _OWN)
-        if foreign:
-            raise UsageError(f"{folder} holds something else ({foreign[0]})", hint="Give another -o, or empty it first")
+    foreign = sorted({item.name for item in folder.iterdir()} - _OWN) if folder.is_dir() else []
+    if foreign:
+        raise UsageError(f"{folder} holds something else ({foreign[0]})", hint="Give another -o, or empty it first")
 
 
 def _identity(problem: Problem, start: Recipe, inputs: Mapping[str, str]) -> dict[str, Any]:
@@ -204,8 +189,7 @@ def _identity(problem: Problem, start: Recipe, inputs: Mapping[str, str]) -> dic
 def _earlier(folder: Path, identity: dict[str, Any], fresh: bool) -> list[Trial]:
     """Return the trials that are there; refuse those of another search."""
     if fresh:
-        for name in _OWN - DirectoryLock.NAMES:
-            remove(folder / name)
+        remove_others(folder, DirectoryLock.NAMES)
     known = (read_json(folder / RESULT) or {}).get("identity")
     if known is not None and "civil" in (toxic := known["settings"]["toxic"]):
         toxic["non_toxic"] = toxic.pop("civil")  # what it was called
@@ -219,30 +203,24 @@ def _earlier(folder: Path, identity: dict[str, Any], fresh: bool) -> list[Trial]
 
 
 def _trial(row: Mapping[str, Any]) -> Trial:
-    found = Trial(**row)
-    return replace(found, score=Score(**row["score"])) if row["score"] is not None else found
+    return Trial(**{**row, "score": row["score"] and Score(**row["score"])})
 
 
-def _finish(folder: Path, problem: Problem, trials: Sequence[Trial]) -> dict[str, Any]:
+def _finish(folder: Path, problem: Problem, trials: Sequence[Trial], identity: Mapping[str, Any]) -> dict[str, Any]:
     """Write what was found, and the best configuration as a recipe."""
-    tune, known = problem.tune, read_json(folder / RESULT) or {}
+    tune = problem.tune
     best = best_trial(trials, tune.ceiling)
     result = {
-        "schema_version": SCHEMA_VERSION,
-        "identity": known["identity"],
-        "method": problem.method,
-        "model": sandbox_name(problem.model),
+        "schema_version": SCHEMA_VERSION, "identity": identity,
+        "method": problem.method, "model": sandbox_name(problem.model),
         "rule": {"metric": tune.metric, "domain": tune.domain, "ceiling": tune.ceiling},
-        "trials": [asdict(trial) for trial in trials],
-        "best": best.number if best else None,
+        "trials": [asdict(trial) for trial in trials], "best": best.number if best else None,
         "versions": versions(),
-    }
+    }  # fmt: skip
     write_json(folder / RESULT, result)
     if best is None:
         remove(folder / BEST)
-        hint = "Widen tune.space to gentler values, or raise tune.ceiling; the trials are kept"
-        raise UniDetoxError(
-            f"none of {len(trials)} configurations keeps within {tune.ceiling:g} times the perplexity", hint=hint
-        )
+        what = f"none of {len(trials)} configurations keeps within {tune.ceiling:g} times the perplexity"
+        raise UniDetoxError(what, hint="Widen tune.space to gentler values, or raise tune.ceiling; the trials are kept")
     write_recipe(problem.recipe(best.values), folder / BEST)
     return result
