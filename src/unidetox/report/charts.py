@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 from unidetox.config.methods import method_name
 from unidetox.core.names import public_name, unique_slugs
@@ -23,16 +22,14 @@ _SPREADS = {
 }
 
 
-@dataclass(frozen=True)
-class Tick:
+class Tick(NamedTuple):
     """A grid line: where it is, and what it says."""
 
     at: float
     label: str
 
 
-@dataclass(frozen=True)
-class Mark:
+class Mark(NamedTuple):
     """A point with its interval(s), in SVG units, what stands beside it, and what a pointer that rests on it reads."""
 
     x: float
@@ -46,8 +43,7 @@ class Mark:
     y_high: float | None = None
 
 
-@dataclass(frozen=True)
-class Lane:
+class Lane(NamedTuple):
     """A strip for one model, group or form of prompts: its name, and where its base lies."""
 
     name: str
@@ -57,8 +53,7 @@ class Lane:
     base_x: float | None
 
 
-@dataclass(frozen=True)
-class Curve:
+class Curve(NamedTuple):
     """One method's line: its points in SVG units, some of them marked, and what a pointer that rests on it reads."""
 
     method: str
@@ -67,8 +62,7 @@ class Curve:
     text: str
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """One drawing, `WIDTH` wide.
 
     Attributes:
@@ -102,8 +96,7 @@ class Picture:
     curves: Sequence[Curve] = ()
 
 
-@dataclass(frozen=True)
-class Scale:
+class Scale(NamedTuple):
     """Where a value lies: from ``low..high`` to ``start..end`` in SVG units; what lies outside is put at the edge."""
 
     low: float
@@ -149,11 +142,8 @@ def planes(index: ResultIndex) -> list[Picture]:
     top = ceiling(max(_ends(toxicity.values()), default=0.0))
     shown = []
     for target, key in _keys("tp_against_ppl", index.targets):
-        both = {
-            method: (fluency[target, method], toxicity[target, method])
-            for method in index.methods
-            if (target, method) in toxicity and (target, method) in fluency
-        }
+        known = [m for m in index.methods if (target, m) in toxicity and (target, m) in fluency]
+        both = {method: (fluency[target, method], toxicity[target, method]) for method in known}
         if both:
             shown.append(_plane(key, index.names[target], both, top))
     return shown
@@ -173,11 +163,8 @@ def group_panels(index: ResultIndex) -> list[Picture]:
     """Lay out TP by group: a picture a model, a lane a group, the one that fares worst before at the top."""
     shown = []
     for target, key in _keys("tp_by_group", index.targets):
-        lanes = {
-            public_name(group): _lane(index, target, column_of("tp", domain), group)
-            for domain, group in index.breakdown("tp")
-            if group is not None
-        }
+        places = [(domain, group) for domain, group in index.breakdown("tp") if group is not None]
+        lanes = {public_name(group): _lane(index, target, column_of("tp", domain), group) for domain, group in places}
         ordered = sorted(lanes.items(), key=lambda lane: -next((number.value for number in lane[1].values()), 0.0))
         shown += _own_panel(key, f"TP by group, {index.names[target]}", dict(ordered))
     return shown
