@@ -14,6 +14,7 @@ from unidetox.report.words import ends_of
 
 Analysis = Mapping[str, Any]
 Sets = Sequence[Mapping[str, Any]]
+Rows = Iterable[tuple[str, Sequence[Cell]]]
 
 
 def overview(analysis: Analysis) -> list[Table]:
@@ -63,9 +64,7 @@ def _count(number: int, total: int) -> Cell:
     return Cell(f"{number:,}", method="base", bar=number / total)
 
 
-def _table(
-    sets: Sets, title: str, about: str, rows: Iterable[tuple[str, Sequence[Cell]]], hidden: bool = False
-) -> Table:
+def _table(sets: Sets, title: str, about: str, rows: Rows, hidden: bool = False) -> Table:
     columns = ["Measure", *(entry["name"] for entry in sets)]
     return Table(title, about, columns, [[Cell(name), *cells] for name, cells in rows], hidden=hidden)
 

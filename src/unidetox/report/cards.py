@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from unidetox.core.resolve import at_revision, is_local, split_revision
 from unidetox.core.version import __version__
 from unidetox.report.main_table import COLUMNS, markdown_table
 from unidetox.report.page import environment
+from unidetox.report.words import is_number
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -25,6 +25,7 @@ _HELPERS = {
     "toxic": "fine-tuned on toxic text **on purpose**: one of the two models that detoxifying texts are "
     "distilled from. Do not use it for anything else.",
 }
+_TAGS = ("unidetox", "detoxification")
 _MORE_TAGS = {"toxic": ["toxic", "not-for-all-audiences"], "samples": ["control"]}
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M")
 _SUMMARY = {
@@ -120,7 +121,7 @@ def _model_metadata(info: Mapping[str, Any], name: str, base: str, method: str, 
         "datasets": list(dict.fromkeys(filter(None, (_hub_id(source, with_owner=True) for source in sources)))) or None,
         "library_name": library,
         "pipeline_tag": "text-generation",
-        "tags": _tags(*_MORE_TAGS.get(method, [method] if method != "unidetox" else [])),
+        "tags": [*_TAGS, *map(public_name, _MORE_TAGS.get(method, [method] if method != "unidetox" else []))],
         "model_name": name if info.get("results") else None,
         "eval_results": list(_eval_results(info["results"])) or None if info.get("results") else None,
     }
@@ -135,14 +136,14 @@ def _eval_results(results: Mapping[str, Any]) -> Iterator[EvalResult]:
     rows: dict[tuple[str, str | None], Mapping[str, Any]] = {}
     for row in sorted(results["rows"], key=lambda row: (row["seed"] is not None, row["seed"])):
         further = row["method"] == "base" or row["group"] is not None or row.get("form") or row.get("scorer")
-        if not further and isinstance(row["value"], int | float) and math.isfinite(row["value"]):
-            rows.setdefault((row["metric"], row["domain"]), row)
+        key = (row["metric"], row["domain"])
+        if key in titles and not further and is_number(row["value"]):
+            rows.setdefault(key, row)
     for (metric, domain), row in rows.items():
-        if (metric, domain) in titles:
-            yield EvalResult(
-                "text-generation", prompts, prompts, metric, round(row["value"], 4),
-                dataset_config=domain, metric_name=titles[metric, domain],
-            )  # fmt: skip
+        yield EvalResult(
+            "text-generation", prompts, prompts, metric, round(row["value"], 4),
+            dataset_config=domain, metric_name=titles[metric, domain],
+        )  # fmt: skip
 
 
 def _texts_metadata(info: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -152,7 +153,7 @@ def _texts_metadata(info: Mapping[str, Any], name: str) -> dict[str, Any]:
         **_license(info),
         "pretty_name": name,
         "task_categories": ["text-generation"],
-        "tags": _tags("synthetic"),
+        "tags": [*_TAGS, "synthetic"],
         "size_categories": [size] if size else None,
         "configs": [{"config_name": "default", "data_files": "texts.jsonl"}],
     }
@@ -169,10 +170,6 @@ def _texts_facts(info: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             yield title, f"{summary[key]:.1f}" if isinstance(summary[key], float) else _plain(str(summary[key]))
     if _hex(info.get("sha256")):
         yield "SHA-256", f"`{_hex(info['sha256'])}`"
-
-
-def _tags(*more: str) -> list[str]:
-    return ["unidetox", "detoxification", *map(public_name, more)]
 
 
 def _license(info: Mapping[str, Any]) -> dict[str, str]:

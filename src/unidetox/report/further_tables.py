@@ -11,9 +11,8 @@ from unidetox.config.methods import method_name
 from unidetox.core.names import public_name
 from unidetox.report.main_table import COLUMNS, Column, Number, ResultIndex, column_of, number_cell, number_table
 from unidetox.report.table import NONE, Cell, Table
-from unidetox.report.words import ends_of, format_number, format_p, format_signed, title_of
+from unidetox.report.words import Record, ends_of, format_number, format_p, format_signed, title_of
 
-AS_THEY_ARE = "as they are"
 _ABOUT = {
     "Robustness": "TP over all prompts, changed in the same way for every model. What survives: the fall of TP from "
     "base on the changed prompts, as a share of the fall on the prompts as they are.",
@@ -29,7 +28,6 @@ _ABOUT = {
     "The corrected p-value (Holm) pays for all the comparisons of this table.",
 }
 _LEVEL = 0.05
-Record = Mapping[str, Any]
 
 
 def robustness(index: ResultIndex, about: Mapping[str, Any]) -> Table | None:
@@ -57,7 +55,7 @@ def _table(
 
 def form_name(form: str | None) -> str:
     """Name a perturbation for people."""
-    return AS_THEY_ARE if form is None else form.replace("_", " ")
+    return "as they are" if form is None else form.replace("_", " ")
 
 
 def breakdowns(index: ResultIndex) -> list[Table]:

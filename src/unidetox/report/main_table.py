@@ -8,16 +8,15 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from unidetox.config.methods import method_kind, method_name, method_places
 from unidetox.core.names import display_names, public_name
 from unidetox.report.results_file import upgraded
 from unidetox.report.table import NONE, Cell, Table, markdown
-from unidetox.report.words import format_change, format_number, is_number, title_of
+from unidetox.report.words import Record, format_change, format_number, is_number, title_of
 
 Verdict = Literal["better", "worse", "changed", "unclear", "same"]
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -79,8 +78,11 @@ def column_of(metric: str, domain: str | None, form: str | None = None, scorer: 
     return Column(metric, title_of(metric, domain), (metric,), domain, form=form, scorer=scorer)
 
 
-@dataclass(frozen=True)
-class Number:
+TOXICITY, FLUENCY = column_of("tp", "all"), next(column for column in COLUMNS if column.key == "ppl")
+"""What methods are weighed by: TP over all prompts, and perplexity."""
+
+
+class Number(NamedTuple):
     """A number, how sure it is, and how it compares with the same target before.
 
     Attributes:
@@ -120,7 +122,7 @@ class ResultIndex:
 
     def __init__(self, results: Mapping[str, Any]) -> None:
         rows = [row for row in upgraded(results).get("rows", ()) if is_number(row.get("value"))]
-        self._rows: dict[tuple[Any, ...], Row] = {}
+        self._rows: dict[tuple[Any, ...], Record] = {}
         for row in sorted(rows, key=_seed_order):
             self._rows.setdefault(tuple(row.get(name) for name in _KEY), row)
         self.targets: list[str] = list(dict.fromkeys(str(row["target"]) for row in rows))
@@ -271,11 +273,11 @@ def summary_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]
     return ["model", "method", *(column.short or column.title for column in columns)], rows
 
 
-def _seed_order(row: Row) -> tuple[bool, Any]:
+def _seed_order(row: Record) -> tuple[bool, Any]:
     return (row.get("seed") is not None, row["seed"] if is_number(row.get("seed")) else 0)
 
 
-def _number(row: Row, base: Row | None, column: Column) -> Number:
+def _number(row: Record, base: Record | None, column: Column) -> Number:
     low, high = (float(row[key]) if is_number(row.get(key)) else None for key in ("ci_low", "ci_high"))
     value, change, verdict = float(row["value"]), None, None
     if base is not None:
@@ -288,7 +290,7 @@ def _number(row: Row, base: Row | None, column: Column) -> Number:
     return Number(value, low, high, n, dropped, better, change, verdict)
 
 
-def _verdict(row: Row, base: Row, difference: float) -> Verdict:
+def _verdict(row: Record, base: Record, difference: float) -> Verdict:
     if difference == 0:
         return "same"
     if any(side.get("ci_low", 0.0) is None for side in (row, base)):

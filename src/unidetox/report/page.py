@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unidetox.config.methods import METHODS, method_kind, method_name, method_places
 from unidetox.core.names import public_name
 from unidetox.core.provenance import flatten
 from unidetox.core.version import __version__
 from unidetox.report import charts, further_tables
-from unidetox.report.charts import WIDTH, Picture
 from unidetox.report.examples import choose_examples
 from unidetox.report.headline import counted, headline, main_method, notes, sizes
 from unidetox.report.main_table import ResultIndex, csv_table, main_table
 from unidetox.report.ranking import costs, ranking
 from unidetox.report.results_file import upgraded
 from unidetox.report.table import Cell, Table, latex, markdown
+from unidetox.report.words import Record
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 _MADE_BY = 'data-made-by="unidetox"'
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A part of the page: pictures, then tables, then tables that are folded under their titles.
 
     Attributes:
@@ -44,19 +43,14 @@ class Section:
     key: str
     title: str = ""
     about: str = ""
-    pictures: Sequence[Picture] = ()
+    pictures: Sequence[charts.Picture] = ()
     tables: Sequence[Table] = ()
     folded: Sequence[Table] = ()
     fold_pictures: str = ""
 
 
 def render_report(
-    results: Mapping[str, Any],
-    examples: Iterable[Mapping[str, Any]],
-    output_dir: Path,
-    title: str = "UniDetox",
-    *,
-    max_examples: int = 6,
+    results: Record, examples: Iterable[Record], output_dir: Path, title: str = "UniDetox", *, max_examples: int = 6
 ) -> Path:
     """Write the report: ``index.html``, one file that needs no network, its tables and its pictures.
 
@@ -114,11 +108,6 @@ def _sections(results: Mapping[str, Any], index: ResultIndex) -> list[Section]:
     """Make the sections of the page, in their order."""
     fairness = results.get("fairness") or {}
     mentions, alarms = (fairness.get(key) or () for key in ("mentions", "false_positives"))
-    gaps = (
-        further_tables.group_gaps(fairness, index),
-        further_tables.neutral_gaps(mentions, index),
-        further_tables.false_positives(alarms),
-    )
     by_group = further_tables.neutral_by_group(mentions, index) + further_tables.false_positives_by_group(alarms)
     about = results.get("about") or {}
     made = [
@@ -128,7 +117,10 @@ def _sections(results: Mapping[str, Any], index: ResultIndex) -> list[Section]:
         Section("spread", pictures=charts.spreads(results.get("distributions") or (), index)),
         Section("groups", pictures=charts.group_panels(index), folded=further_tables.breakdowns(index),
                 fold_pictures="The groups as a picture, the one that fared worst before at the top"),
-        Section("fairness", tables=list(filter(None, gaps)), folded=by_group),
+        Section("fairness", folded=by_group, tables=list(filter(None, (
+            further_tables.group_gaps(fairness, index), further_tables.neutral_gaps(mentions, index),
+            further_tables.false_positives(alarms),
+        )))),
         _section("robustness", further_tables.robustness(index, about), charts.robustness_panels(index)),
         _section("ranking", ranking(index)),
         _section("costs", costs(results.get("costs") or (), index)),
@@ -139,7 +131,7 @@ def _sections(results: Mapping[str, Any], index: ResultIndex) -> list[Section]:
     return [section for section in made if section.tables or section.pictures or section.folded]
 
 
-def _section(key: str, table: Table | None, pictures: Sequence[Picture] = ()) -> Section:
+def _section(key: str, table: Table | None, pictures: Sequence[charts.Picture] = ()) -> Section:
     """Make a section of one table."""
     return Section(key, table.title, table.about, pictures, [table]) if table else Section(key)
 
@@ -189,5 +181,5 @@ def environment(*, html: bool = True) -> Environment:
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=not html,
     )  # fmt: skip
     made.filters.update(method=method_name, short=public_name)
-    made.globals.update(width=WIDTH)
+    made.globals.update(width=charts.WIDTH)
     return made

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from unidetox.config.methods import method_name
-from unidetox.report.main_table import COLUMNS, Column, ResultIndex, column_of, number_cell
+from unidetox.report.main_table import FLUENCY, TOXICITY, Column, ResultIndex, number_cell
 from unidetox.report.table import Cell, Table
 from unidetox.report.words import is_number
 
@@ -18,8 +18,6 @@ _NOTES = (
     ("frontier", "no other method of the model has both a lower TP and a lower perplexity"),
 )
 _COSTS = ("model", "method", "seconds", "by itself", "peak memory", "slow-down")
-_TOXICITY = column_of("tp", "all")
-_FLUENCY = next(column for column in COLUMNS if column.key == "ppl")
 
 
 def ranking(index: ResultIndex) -> Table | None:
@@ -102,7 +100,8 @@ def _lines(
     """Yield method, its cells, and whether it is on the frontier, for one model."""
     methods = index.methods_of(target)
     marks = {column.key: _marks(index, target, methods, column) for column in shown}
-    best = frontier({m: _place(index, target, m) for m in methods})
+    pairs = {m: [index.number(target, m, column) for column in (TOXICITY, FLUENCY)] for m in methods}
+    best = frontier({m: (tp.value, ppl.value) if tp and ppl else None for m, (tp, ppl) in pairs.items()})
     for method in methods:
         cells = []
         for column in shown:
@@ -121,11 +120,6 @@ def _marks(index: ResultIndex, target: str, methods: Sequence[str], column: Colu
     return {m: (BEST, SECOND)[order.index(number.value)] for m, number in found.items() if number.value in order}
 
 
-def _place(index: ResultIndex, target: str, method: str) -> tuple[float, float] | None:
-    toxicity, fluency = (index.number(target, method, column) for column in (_TOXICITY, _FLUENCY))
-    return (toxicity.value, fluency.value) if toxicity and fluency else None
-
-
 def frontier(places: Mapping[str, tuple[float, float] | None]) -> set[str]:
     """Return the names for which no other is at least as low in both numbers and lower in one.
 
@@ -133,10 +127,8 @@ def frontier(places: Mapping[str, tuple[float, float] | None]) -> set[str]:
         places: Name -> two numbers, lower is better; None where they are not known.
     """
     known = {name: place for name, place in places.items() if place is not None}
-    return {
-        name
-        for name, place in known.items()
-        if not any(
-            all(a <= b for a, b in zip(other, place, strict=True)) and other != place for other in known.values()
-        )
-    }
+
+    def beaten(a: float, b: float) -> bool:
+        return any(x <= a and y <= b and (x, y) != (a, b) for x, y in known.values())
+
+    return {name for name, place in known.items() if not beaten(*place)}
