@@ -13,6 +13,7 @@ from unidetox.report.further_tables import form_name
 from unidetox.report.main_table import COLUMNS, FLUENCY, TOXICITY, Column, Number, ResultIndex, column_of
 from unidetox.report.words import format_number, title_of
 
+Lanes = Mapping[str, Mapping[str, Number]]
 WIDTH = 460
 _NAME, _STEP, _GAP = 22, 17, 12
 _PLOT_HEIGHT = 280
@@ -194,9 +195,7 @@ def _lane(index: ResultIndex, target: str, column: Column, group: str | None = N
     return {method: number for method, number in found.items() if number is not None}
 
 
-def _panel(
-    key: str, title: str, lanes: Mapping[str, Mapping[str, Number]], highest: float | None = None
-) -> list[Picture]:
+def _panel(key: str, title: str, lanes: Lanes, highest: float | None = None) -> list[Picture]:
     """Lay out dots and intervals, a line a method in each lane; the numbers stand in a column on the right.
 
     Lanes without numbers are left out, and there is no picture without lanes. ``highest``: what must fit; by default

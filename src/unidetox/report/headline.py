@@ -85,11 +85,8 @@ def _movement(index: ResultIndex, method: str, column: Column) -> str:
 
 def _lasting(index: ResultIndex, method: str) -> str:
     """Say how much of the fall survives the perturbation that it survives worst and best."""
-    found = [
-        (number.value, form.replace("_", " "))
-        for form in index.forms("survival")
-        for number in index.numbers(column_of("survival", "all", form), method).values()
-    ]
+    kept = {form: index.numbers(column_of("survival", "all", form), method) for form in index.forms("survival")}
+    found = [(number.value, form.replace("_", " ")) for form, numbers in kept.items() for number in numbers.values()]
     if not found:
         return ""
     ends = dict.fromkeys(f"{100 * value:.0f}\u00a0% ({name})" for value, name in (min(found), max(found)))

@@ -156,11 +156,8 @@ class ResultIndex:
         """List the (domain, group) for which a metric is given: each domain, then its groups; ``all`` comes last."""
         keys = [(domain, group) for name, domain, group in self.plain() if name == metric]
         domains = dict.fromkeys(domain for domain, _ in keys if domain not in ("id", "ood"))
-        return [
-            (domain, group)
-            for domain in sorted(domains, key=lambda domain: domain == "all")
-            for group in [None, *(g for d, g in keys if d == domain and g is not None)]
-        ]
+        groups = {domain: [g for d, g in keys if d == domain and g is not None] for domain in domains}
+        return [(d, g) for d in sorted(domains, key=lambda domain: domain == "all") for g in (None, *groups[d])]
 
     def forms(self, metric: str) -> list[str]:
         """List the perturbations under which a metric is given."""

@@ -138,11 +138,8 @@ def _section(key: str, table: Table | None, pictures: Sequence[charts.Picture] =
 
 def _facts(results: Mapping[str, Any], index: ResultIndex) -> Iterable[list[tuple[str, str]]]:
     yield sizes(index)
-    yield [
-        (f"{public_name(target)} / {method_name(method)}", counted(counts))
-        for target, methods in (results.get("counts") or {}).items()
-        for method, counts in methods.items()
-    ]
+    systems = [(t, m, counts) for t, methods in (results.get("counts") or {}).items() for m, counts in methods.items()]
+    yield [(f"{public_name(t)} / {method_name(m)}", counted(counts)) for t, m, counts in systems]
     yield from (list(_shown(results.get(part) or {})) for part in ("models", "settings"))
 
 

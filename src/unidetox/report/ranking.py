@@ -31,17 +31,16 @@ def ranking(index: ResultIndex) -> Table | None:
     """
     if max((len(index.methods_of(target)) for target in index.targets), default=0) <= 3:
         return None
-    shown = index.shown()
     rows = [
         [Cell(index.names[target]), Cell(method_name(method), method=method), *cells, Cell("yes" if on else "")]
         for target in index.targets
-        for method, cells, on in _lines(index, target, shown)
+        for method, cells, on in _lines(index, target)
     ]
     about = (
         f"Of each model's methods, {BEST} marks the best and {SECOND} the second best number, with 95 % intervals. A "
         "mark is not a proof: the comparisons say which differences are more than chance."
     )
-    columns = ["Model", "Method", *(column.title for column in shown), "Frontier"]
+    columns = ["Model", "Method", *(column.title for column in index.shown()), "Frontier"]
     return Table("Methods side by side", about, columns, rows, 2, _NOTES)
 
 
@@ -52,10 +51,9 @@ def terminal_rankings(results: Mapping[str, Any]) -> Iterator[tuple[str, list[st
         results: The content of a ``results.json``.
     """
     index = ResultIndex(results)
-    shown = index.shown()
-    columns = ["method", *(column.short or column.title for column in shown)]
+    columns = ["method", *(column.short or column.title for column in index.shown())]
     for target in index.targets:
-        lines = _lines(index, target, shown, digits=2)
+        lines = _lines(index, target, digits=2)
         yield index.names[target], columns, [[method_name(m), *(cell.text for cell in cells)] for m, cells, _ in lines]
 
 
@@ -66,15 +64,13 @@ def costs(records: Sequence[Mapping[str, Any]], index: ResultIndex) -> Table | N
         records: See `unidetox.pipeline.plan.Plan.costs`.
         index: The results.
     """
-    if not records:
-        return None
     about = (
         "Seconds to make each result on this machine, with all that it needs (toxic copies and texts are shared, and "
         "count for each method that reads them) and by itself; the peak memory, libraries included; and "
         "how many times longer than its base the result generates, measured side by side."
     )
     rows = [[Cell(text) for text in _cost_row(record, index)] for record in records]
-    return Table("What each method costs", about, [name.capitalize() for name in _COSTS], rows, 2)
+    return Table("What each method costs", about, [name.capitalize() for name in _COSTS], rows, 2) if rows else None
 
 
 def cost_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -94,11 +90,9 @@ def _cost_row(record: Mapping[str, Any], index: ResultIndex) -> list[str]:
     ]  # fmt: skip
 
 
-def _lines(
-    index: ResultIndex, target: str, shown: Sequence[Column], digits: int = 3
-) -> Iterator[tuple[str, list[Cell], bool]]:
+def _lines(index: ResultIndex, target: str, digits: int = 3) -> Iterator[tuple[str, list[Cell], bool]]:
     """Yield method, its cells, and whether it is on the frontier, for one model."""
-    methods = index.methods_of(target)
+    methods, shown = index.methods_of(target), index.shown()
     marks = {column.key: _marks(index, target, methods, column) for column in shown}
     pairs = {m: [index.number(target, m, column) for column in (TOXICITY, FLUENCY)] for m in methods}
     best = frontier({m: (tp.value, ppl.value) if tp and ppl else None for m, (tp, ppl) in pairs.items()})
