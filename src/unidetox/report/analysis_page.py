@@ -14,6 +14,7 @@ from unidetox.report.words import ends_of
 
 Analysis = Mapping[str, Any]
 Sets = Sequence[Mapping[str, Any]]
+Rows = Iterable[tuple[str, Sequence[Cell]]]
 
 
 def overview(analysis: Analysis) -> list[Table]:
@@ -43,19 +44,10 @@ def render_analysis(analysis: Analysis, directory: Path) -> Path:
     Returns:
         Its path.
     """
-    page = (
-        environment()
-        .get_template("analysis.html.j2")
-        .render(
-            version=__version__,
-            places=method_places(),
-            sets=analysis["sets"],
-            parts=overview(analysis),
-            settings=list(_told(analysis["settings"])),
-        )
-    )
+    shown = {"sets": analysis["sets"], "parts": overview(analysis), "settings": list(_told(analysis["settings"]))}
+    template = environment().get_template("analysis.html.j2")
     path = directory / "analysis.html"
-    path.write_text(page, encoding="utf-8")
+    path.write_text(template.render(version=__version__, places=method_places(), **shown), encoding="utf-8")
     return path
 
 
@@ -72,9 +64,7 @@ def _count(number: int, total: int) -> Cell:
     return Cell(f"{number:,}", method="base", bar=number / total)
 
 
-def _table(
-    sets: Sets, title: str, about: str, rows: Iterable[tuple[str, Sequence[Cell]]], hidden: bool = False
-) -> Table:
+def _table(sets: Sets, title: str, about: str, rows: Rows, hidden: bool = False) -> Table:
     columns = ["Measure", *(entry["name"] for entry in sets)]
     return Table(title, about, columns, [[Cell(name), *cells] for name, cells in rows], hidden=hidden)
 
@@ -102,27 +92,24 @@ def _form(sets: Sets) -> Table:
 def _length_rows(unit: str, sets: Sets) -> Iterator[tuple[str, Any]]:
     if any(entry[unit] is None for entry in sets):
         return
+    ends = ("min", "p5", "median", "p95", "max")
     yield "mean", lambda s: _measured(s[unit]["mean"])
-    yield (
-        "least / 5 % / median / 95 % / most",
-        lambda s: Cell(" / ".join(f"{s[unit][key]:g}" for key in ("min", "p5", "median", "p95", "max"))),
-    )
+    yield "least / 5 % / median / 95 % / most", lambda s: _joined(s[unit], ends, "{:g}".format)
     yield "most common (how often)", lambda s: Cell(f"{s[unit]['mode']} ({s[unit]['at_mode']:,})")
+
+
+def _joined(found: Mapping[str, float], keys: Iterable[str], write: Callable[[float], str]) -> Cell:
+    return Cell(" / ".join(write(found[key]) for key in keys))
 
 
 def _overlap(sets: Sets, settings: Mapping[str, Any]) -> Iterator[Table]:
     if sets[0]["overlap"] is None:
         return
     rows = []
-    for place, first in enumerate(sets[0]["overlap"]):
-        found = [entry["overlap"][place] for entry in sets]
-        rows += [
-            (f"Jaccard, {first['n']}-grams", [Cell(_number(row["jaccard"])) for row in found]),
-            (
-                f"share of texts with such a {first['n']}-gram",
-                [_measured(row["texts_with_any"], bar=True) for row in found],
-            ),
-        ]
+    for found in zip(*(entry["overlap"] for entry in sets), strict=True):
+        n, shares = found[0]["n"], [_measured(row["texts_with_any"], bar=True) for row in found]
+        rows.append((f"Jaccard, {n}-grams", [Cell(_number(row["jaccard"])) for row in found]))
+        rows.append((f"share of texts with such a {n}-gram", shares))
     about = (
         f"Word n-grams in common with {settings['corpus']['name']} ({settings['corpus']['texts']:,} texts). Jaccard: "
         "those in both over those in either; it depends on how large both are. Most short n-grams are ordinary words."
@@ -145,7 +132,7 @@ def _toxicity(sets: Sets) -> Iterator[Table]:
     rows = [
         ("mean toxicity", [_measured(one["mean"], bar=True) for one in found]),
         ("share of toxic texts", [_measured(one["toxic_fraction"], bar=True) for one in found]),
-        ("half / 90 % / 99 % stay below", [_quantiles(one["quantiles"]) for one in found]),
+        ("half / 90 % / 99 % stay below", [_joined(one["quantiles"], ("p50", "p90", "p99"), _number) for one in found]),
         ("most toxic text", [Cell(_number(one["quantiles"]["max"])) for one in found]),
         ("texts cut by the scorer", [Cell(f"{one['texts_cut']:,}") for one in found]),
     ]
@@ -160,17 +147,11 @@ def _toxicity(sets: Sets) -> Iterator[Table]:
     yield _table(sets, "Toxicity", about, rows)
 
 
-def _quantiles(found: Mapping[str, float]) -> Cell:
-    return Cell(" / ".join(_number(found[key]) for key in ("p50", "p90", "p99")))
-
-
 def _labels(sets: Sets) -> Iterator[Table]:
     for name, first in sets[0]["labels"].items():
         found = [entry["labels"][name] for entry in sets]
-        rows = [
-            (f"{name}: {label}", [_measured(one["shares"][label], bar=True) for one in found])
-            for label in first["shares"]
-        ]
+        shares = {label: [_measured(one["shares"][label], bar=True) for one in found] for label in first["shares"]}
+        rows = [(f"{name}: {label}", cells) for label, cells in shares.items()]
         rows.append((f"{name}: texts cut", [Cell(f"{one['texts_cut']:,}") for one in found]))
         rule = "each label from a probability of 0.5 on" if first["multi_label"] else "the likeliest label of each text"
         yield _table(sets, f"Labels of {name}", f"Shares of texts; {rule}.", rows)

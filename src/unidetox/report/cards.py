@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from unidetox.config.messages import toml_value
@@ -15,10 +13,11 @@ from unidetox.core.provenance import flatten
 from unidetox.core.resolve import at_revision, is_local, split_revision
 from unidetox.core.version import __version__
 from unidetox.report.main_table import COLUMNS, markdown_table
+from unidetox.report.page import environment
+from unidetox.report.words import is_number
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
-    from jinja2 import Environment
 
 # Models that methods need; what a method itself does is said in its own file.
 _HELPERS = {
@@ -26,6 +25,7 @@ _HELPERS = {
     "toxic": "fine-tuned on toxic text **on purpose**: one of the two models that detoxifying texts are "
     "distilled from. Do not use it for anything else.",
 }
+_TAGS = ("unidetox", "detoxification")
 _MORE_TAGS = {"toxic": ["toxic", "not-for-all-audiences"], "samples": ["control"]}
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M")
 _SUMMARY = {
@@ -61,22 +61,17 @@ def model_card(info: Mapping[str, Any], done: str = "") -> str:
     base, method = str(info["base_model"]), str(info.get("method") or "unidetox")
     texts, title = info.get("texts") or {}, _plain(method_name(method))
     name = f"{_last(base)}-{public_name(method)}"
-    form = "rule" if info.get("rule") else "adapter" if _is_adapter(info) else "model"
+    settings = info.get("settings") or {}
+    form = "rule" if info.get("rule") else "adapter" if settings.get("lora") and not settings.get("merge") else "model"
     return _render(
-        "model_card.md.j2",
-        info,
-        _model_metadata(info, name, base, method, form),
-        name=_plain(name),
+        "model_card.md.j2", info, _model_metadata(info, name, base, method, form),
+        name=_plain(name), base=_base(info), method=title, form=form,
         done=f"{_code(base)}, {_HELPERS.get(method) or done or f'changed by {title}.'}",
-        base=_base(info),
-        method=title,
         texts_source=_code(str(texts["source"])) if texts.get("source") else "",
-        texts_n=_plain(str(texts.get("number") or "")),
-        texts_sha256=_hex(texts.get("sha256")),
+        texts_n=_plain(str(texts.get("number") or "")), texts_sha256=_hex(texts.get("sha256")),
         kind={"toxic": "toxic", "samples": "control"}.get(method, "detoxified"),
-        form=form,
         results_table=markdown_table(info["results"]) if info.get("results") else "",
-    )
+    )  # fmt: skip
 
 
 def texts_card(info: Mapping[str, Any]) -> str:
@@ -96,15 +91,8 @@ def texts_card(info: Mapping[str, Any]) -> str:
     """
     base, plain = str(info["base_model"]), info.get("method") == "samples"
     name = f"{_last(base)}-{'samples' if plain else 'detoxifying-texts'}"
-    return _render(
-        "texts_card.md.j2",
-        info,
-        _texts_metadata(info, name),
-        name=_plain(name),
-        base=_code(base),
-        plain=plain,
-        facts=list(_texts_facts(info)),
-    )
+    facts = {"name": _plain(name), "base": _code(base), "plain": plain, "facts": list(_texts_facts(info))}
+    return _render("texts_card.md.j2", info, _texts_metadata(info, name), **facts)
 
 
 def _render(template: str, info: Mapping[str, Any], metadata: Mapping[str, Any], **values: Any) -> str:
@@ -112,45 +100,28 @@ def _render(template: str, info: Mapping[str, Any], metadata: Mapping[str, Any],
     from huggingface_hub import DatasetCardData, ModelCardData
 
     kind = ModelCardData if template == "model_card.md.j2" else DatasetCardData
-    license_id = f" ({_plain(str(info['license']))})" if info.get("license") else ""
     versions = [(_plain(str(name)), _plain(str(version))) for name, version in (info.get("versions") or {}).items()]
-    return _environment().get_template(template).render(
-        front=kind(**metadata).to_yaml(),
-        license=license_id,
-        settings="\n".join(_toml_lines(info.get("settings") or {})),
-        versions=[pair for pair in versions if pair[0] != "unidetox"],
-        version=__version__,
-        **values,
-    )  # fmt: skip
-
-
-@cache
-def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     # Markdown is no HTML: escaping is done by `_plain` and `_code`, value by value.
-    return Environment(
-        loader=PackageLoader("unidetox.report", "templates"),
-        autoescape=False,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    return environment(html=False).get_template(template).render(
+        front=kind(**metadata).to_yaml(), version=__version__,
+        license=f" ({_plain(str(info['license']))})" if info.get("license") else "",
+        settings="\n".join(_toml_lines(info.get("settings") or {})),
+        versions=[pair for pair in versions if pair[0] != "unidetox"], **values,
+    )  # fmt: skip
 
 
 def _model_metadata(info: Mapping[str, Any], name: str, base: str, method: str, form: str) -> dict[str, Any]:
     of_hub = bool(_hub_id(base)) and not info.get("base_is_local")  # the Hub refuses a base that is not one of its own
-    relation = {"adapter": "adapter", "model": "finetune", "rule": None}[form]
+    relation, library = {"adapter": ("adapter", "peft"), "model": ("finetune", "transformers")}.get(form, (None, None))
     sources = [*info.get("datasets", ()), (info.get("texts") or {}).get("source")]
     return {
         **_license(info),
         "base_model": public_name(base) if of_hub else None,
         "base_model_relation": relation if of_hub else None,
         "datasets": list(dict.fromkeys(filter(None, (_hub_id(source, with_owner=True) for source in sources)))) or None,
-        "library_name": {"adapter": "peft", "model": "transformers", "rule": None}[form],
+        "library_name": library,
         "pipeline_tag": "text-generation",
-        "tags": _tags(*_MORE_TAGS.get(method, [method] if method != "unidetox" else [])),
+        "tags": [*_TAGS, *map(public_name, _MORE_TAGS.get(method, [method] if method != "unidetox" else []))],
         "model_name": name if info.get("results") else None,
         "eval_results": list(_eval_results(info["results"])) or None if info.get("results") else None,
     }
@@ -165,14 +136,14 @@ def _eval_results(results: Mapping[str, Any]) -> Iterator[EvalResult]:
     rows: dict[tuple[str, str | None], Mapping[str, Any]] = {}
     for row in sorted(results["rows"], key=lambda row: (row["seed"] is not None, row["seed"])):
         further = row["method"] == "base" or row["group"] is not None or row.get("form") or row.get("scorer")
-        if not further and isinstance(row["value"], int | float) and math.isfinite(row["value"]):
-            rows.setdefault((row["metric"], row["domain"]), row)
+        key = (row["metric"], row["domain"])
+        if key in titles and not further and is_number(row["value"]):
+            rows.setdefault(key, row)
     for (metric, domain), row in rows.items():
-        if (metric, domain) in titles:
-            yield EvalResult(
-                "text-generation", prompts, prompts, metric, round(row["value"], 4),
-                dataset_config=domain, metric_name=titles[metric, domain],
-            )  # fmt: skip
+        yield EvalResult(
+            "text-generation", prompts, prompts, metric, round(row["value"], 4),
+            dataset_config=domain, metric_name=titles[metric, domain],
+        )  # fmt: skip
 
 
 def _texts_metadata(info: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -182,7 +153,7 @@ def _texts_metadata(info: Mapping[str, Any], name: str) -> dict[str, Any]:
         **_license(info),
         "pretty_name": name,
         "task_categories": ["text-generation"],
-        "tags": _tags("synthetic"),
+        "tags": [*_TAGS, "synthetic"],
         "size_categories": [size] if size else None,
         "configs": [{"config_name": "default", "data_files": "texts.jsonl"}],
     }
@@ -190,20 +161,15 @@ def _texts_metadata(info: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _texts_facts(info: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     yield "Base model", _base(info)
-    if info.get("toxic_model"):
-        yield "Toxic model", _code(str(info["toxic_model"]))
-    if info.get("corpus"):
-        yield "Made toxic with", _code(str(info["corpus"]))
+    for key, title in (("toxic_model", "Toxic model"), ("corpus", "Made toxic with")):
+        if info.get(key):
+            yield title, _code(str(info[key]))
     summary = info.get("summary") or {}
     for key, title in _SUMMARY.items():
         if key in summary:
             yield title, f"{summary[key]:.1f}" if isinstance(summary[key], float) else _plain(str(summary[key]))
     if _hex(info.get("sha256")):
         yield "SHA-256", f"`{_hex(info['sha256'])}`"
-
-
-def _tags(*more: str) -> list[str]:
-    return ["unidetox", "detoxification", *map(public_name, more)]
 
 
 def _license(info: Mapping[str, Any]) -> dict[str, str]:
@@ -215,11 +181,6 @@ def _base(info: Mapping[str, Any]) -> str:
     """Name the base model with the state of it that was read."""
     name = _code(at_revision(str(info["base_model"]), info.get("base_revision")))
     return f"{name}, commit `{_hex(info['base_commit'])}`" if info.get("base_commit") else name
-
-
-def _is_adapter(info: Mapping[str, Any]) -> bool:
-    settings = info.get("settings") or {}
-    return bool(settings.get("lora")) and not settings.get("merge")
 
 
 def _toml_lines(settings: Mapping[str, Any]) -> Iterator[str]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 from unidetox.config.methods import method_name
 from unidetox.core.names import public_name, unique_slugs
 from unidetox.report.further_tables import form_name
-from unidetox.report.main_table import COLUMNS, Column, Number, ResultIndex, column_of
-from unidetox.report.words import format_number
+from unidetox.report.main_table import COLUMNS, FLUENCY, TOXICITY, Column, Number, ResultIndex, column_of
+from unidetox.report.words import format_number, title_of
 
+Lanes = Mapping[str, Mapping[str, Number]]
 WIDTH = 460
 _NAME, _STEP, _GAP = 22, 17, 12
 _PLOT_HEIGHT = 280
@@ -23,16 +23,14 @@ _SPREADS = {
 }
 
 
-@dataclass(frozen=True)
-class Tick:
+class Tick(NamedTuple):
     """A grid line: where it is, and what it says."""
 
     at: float
     label: str
 
 
-@dataclass(frozen=True)
-class Mark:
+class Mark(NamedTuple):
     """A point with its interval(s), in SVG units, what stands beside it, and what a pointer that rests on it reads."""
 
     x: float
@@ -46,8 +44,7 @@ class Mark:
     y_high: float | None = None
 
 
-@dataclass(frozen=True)
-class Lane:
+class Lane(NamedTuple):
     """A strip for one model, group or form of prompts: its name, and where its base lies."""
 
     name: str
@@ -57,8 +54,7 @@ class Lane:
     base_x: float | None
 
 
-@dataclass(frozen=True)
-class Curve:
+class Curve(NamedTuple):
     """One method's line: its points in SVG units, some of them marked, and what a pointer that rests on it reads."""
 
     method: str
@@ -67,8 +63,7 @@ class Curve:
     text: str
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """One drawing, `WIDTH` wide.
 
     Attributes:
@@ -102,8 +97,7 @@ class Picture:
     curves: Sequence[Curve] = ()
 
 
-@dataclass(frozen=True)
-class Scale:
+class Scale(NamedTuple):
     """Where a value lies: from ``low..high`` to ``start..end`` in SVG units; what lies outside is put at the edge."""
 
     low: float
@@ -131,29 +125,23 @@ def panels(index: ResultIndex) -> list[Picture]:
     """Lay out TP and EMT, in and out of distribution: a lane a model; those without numbers are left out."""
     shown = []
     for metric in ("tp", "emt"):
-        found = {column: index.numbers(column) for column in COLUMNS if column.metrics == (metric,)}
-        ends = _ends(number for numbers in found.values() for number in numbers.values())
-        for column, numbers in found.items():
-            lanes: dict[str, dict[str, Number]] = {}
-            for (target, method), number in numbers.items():
-                lanes.setdefault(index.names[target], {})[method] = number
-            if lanes:
-                shown.append(_panel(column.key, _full_title(column), lanes, max(ends)))
+        columns = [column for column in COLUMNS if column.metrics == (metric,)]
+        ends = _ends(number for column in columns for number in index.numbers(column).values())
+        for column in columns:
+            title = f"{title_of(metric)}, {'in' if column.domain == 'id' else 'out of'} distribution"
+            lanes = {index.names[target]: _lane(index, target, column) for target in index.targets}
+            shown += _panel(column.key, title, lanes, max(ends, default=0.0))
     return shown
 
 
 def planes(index: ResultIndex) -> list[Picture]:
     """Lay out toxicity against perplexity: a picture a model, over all prompts, where both are known."""
-    ppl = next(column for column in COLUMNS if column.key == "ppl")
-    toxicity, fluency = index.numbers(column_of("tp", "all")), index.numbers(ppl)
+    toxicity, fluency = index.numbers(TOXICITY), index.numbers(FLUENCY)
     top = ceiling(max(_ends(toxicity.values()), default=0.0))
     shown = []
     for target, key in _keys("tp_against_ppl", index.targets):
-        both = {
-            method: (fluency[target, method], toxicity[target, method])
-            for method in index.methods
-            if (target, method) in toxicity and (target, method) in fluency
-        }
+        known = [m for m in index.methods if (target, m) in toxicity and (target, m) in fluency]
+        both = {method: (fluency[target, method], toxicity[target, method]) for method in known}
         if both:
             shown.append(_plane(key, index.names[target], both, top))
     return shown
@@ -165,7 +153,7 @@ def robustness_panels(index: ResultIndex) -> list[Picture]:
     shown = []
     for target, key in _keys("robustness", index.targets if forms else ()):
         lanes = {form_name(form): _lane(index, target, column_of("tp", "all", form)) for form in (None, *forms)}
-        shown += _own_panel(key, f"TP, {index.names[target]}", lanes)
+        shown += _panel(key, f"TP, {index.names[target]}", lanes)
     return shown
 
 
@@ -173,13 +161,10 @@ def group_panels(index: ResultIndex) -> list[Picture]:
     """Lay out TP by group: a picture a model, a lane a group, the one that fares worst before at the top."""
     shown = []
     for target, key in _keys("tp_by_group", index.targets):
-        lanes = {
-            public_name(group): _lane(index, target, column_of("tp", domain), group)
-            for domain, group in index.breakdown("tp")
-            if group is not None
-        }
+        places = [(domain, group) for domain, group in index.breakdown("tp") if group is not None]
+        lanes = {public_name(group): _lane(index, target, column_of("tp", domain), group) for domain, group in places}
         ordered = sorted(lanes.items(), key=lambda lane: -next((number.value for number in lane[1].values()), 0.0))
-        shown += _own_panel(key, f"TP by group, {index.names[target]}", dict(ordered))
+        shown += _panel(key, f"TP by group, {index.names[target]}", dict(ordered))
     return shown
 
 
@@ -210,18 +195,19 @@ def _lane(index: ResultIndex, target: str, column: Column, group: str | None = N
     return {method: number for method, number in found.items() if number is not None}
 
 
-def _own_panel(key: str, title: str, lanes: Mapping[str, Mapping[str, Number]]) -> list[Picture]:
-    filled = {name: numbers for name, numbers in lanes.items() if numbers}
-    ends = _ends(number for numbers in filled.values() for number in numbers.values())
-    return [_panel(key, title, filled, max(ends))] if filled else []
+def _panel(key: str, title: str, lanes: Lanes, highest: float | None = None) -> list[Picture]:
+    """Lay out dots and intervals, a line a method in each lane; the numbers stand in a column on the right.
 
-
-def _panel(key: str, title: str, lanes: Mapping[str, Mapping[str, Number]], highest: float) -> Picture:
-    """Lay out dots and intervals, a line a method in each lane; the numbers stand in a column on the right."""
+    Lanes without numbers are left out, and there is no picture without lanes. ``highest``: what must fit; by default
+    its own numbers.
+    """
+    ends = _ends(number for numbers in lanes.values() for number in numbers.values())
+    if not ends:
+        return []
     left, top, right = 10.0, 4.0, WIDTH - 48.0
-    x = Scale(0.0, ceiling(highest), left, right)
+    x = Scale(0.0, ceiling(max(ends) if highest is None else highest), left, right)
     strips, marks, y = [], [], top + 4
-    for name, numbers in lanes.items():
+    for name, numbers in ((name, numbers) for name, numbers in lanes.items() if numbers):
         base, bottom = numbers.get("base"), y + _NAME + _STEP * len(numbers)
         strips.append(Lane(name, y + 12, y + _NAME - 4, bottom - 4, x.maybe(base.value if base else None)))
         for line, (method, number) in enumerate(numbers.items()):
@@ -232,7 +218,7 @@ def _panel(key: str, title: str, lanes: Mapping[str, Mapping[str, Number]], high
         y = bottom + _GAP
     about = f"{title}, by method; the same numbers are in a table of this page"
     methods = list(dict.fromkeys(mark.method for mark in marks))
-    return Picture(key, title, about, y + 18, (left, top, right, y), x.ticks(), methods, lanes=strips, marks=marks)
+    return [Picture(key, title, about, y + 18, (left, top, right, y), x.ticks(), methods, lanes=strips, marks=marks)]
 
 
 def _plot(key: str, title: str, about: str, x: Scale, y: Scale, methods: Iterable[str], **more: Any) -> Picture:
@@ -263,7 +249,8 @@ def _plane(key: str, name: str, both: Mapping[str, tuple[Number, Number]], top: 
 
 
 def _spread(key: str, name: str, x_title: str, counts: Mapping[str, Sequence[int]]) -> Picture:
-    above = {method: _above(numbers) for method, numbers in counts.items()}
+    # From counts in n bins to the shares above their n + 1 edges.
+    above = {method: [1 - below / sum(n) for below in (0, *accumulate(n))] for method, n in counts.items()}
     # At 0 everything lies above; what the picture is about begins at the first bin's end.
     x, y = _scales(0.0, 1.0, ceiling(max(shares[1] for shares in above.values()) or 0.1))
     curves = []
@@ -273,17 +260,6 @@ def _spread(key: str, name: str, x_title: str, counts: Mapping[str, Sequence[int
         # The marks of different methods are at different places, so that lines that coincide can be told apart.
         curves.append(Curve(method, points, places[1 + number :: 6], f"{shares[len(shares) // 2]:.3f} above 0.5"))
     return _plot(key, name, f"{x_title} each toxicity, by method", x, y, counts, x_title=x_title, curves=curves)
-
-
-def _above(counts: Sequence[int]) -> list[float]:
-    """Turn counts in n bins into the shares above their n + 1 edges."""
-    total = sum(counts)
-    return [1 - below / total for below in (0, *accumulate(counts))]
-
-
-def _full_title(column: Column) -> str:
-    name, place = column.title.split()
-    return f"{name}, {'in' if place == 'ID' else 'out of'} distribution"
 
 
 def _words(name: str, method: str, number: Number) -> str:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from unidetox.config.methods import method_places
 from unidetox.core.files import read_jsonl
 from unidetox.core.names import public_name
-from unidetox.report.words import is_number
+from unidetox.report.words import Record, is_number
 
 _PROMPTS = 100
 
 
-@dataclass(frozen=True)
-class Example:
+class Example(NamedTuple):
     """What every method made of one prompt, for one sample number."""
 
     target: str
@@ -45,9 +43,7 @@ def example_rows(path: Path) -> list[dict[str, Any]]:
     return [row for row in rows if row["prompt_id"] in shown]
 
 
-def choose_examples(
-    rows: Iterable[Mapping[str, Any]], targets: Sequence[str], max_examples: int
-) -> dict[str, list[Example]]:
+def choose_examples(rows: Iterable[Record], targets: Sequence[str], max_examples: int) -> dict[str, list[Example]]:
     """Choose what to show.
 
     Of each prompt that sample is taken on which any method did worst, so that a detoxified model gets the same
@@ -61,7 +57,7 @@ def choose_examples(
     Returns:
         Examples by target; a target without any is left out.
     """
-    matched: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = defaultdict(dict)
+    matched: dict[tuple[Any, ...], dict[str, Record]] = defaultdict(dict)
     for row in rows:
         key = (row.get("target"), row.get("prompt_id", row.get("prompt")), row.get("seed"), row.get("sample"))
         matched[key].setdefault(str(row.get("method", "base")), row)
@@ -71,27 +67,20 @@ def choose_examples(
         if key[:2] not in worst or example.rank() < worst[key[:2]].rank():
             worst[key[:2]] = example
     names = dict.fromkeys([*targets, *(example.target for example in worst.values())])
-    chosen = {
-        name: _in_turn([example for example in worst.values() if example.target == name], max_examples)
-        for name in names
-    }
-    return {name: examples for name, examples in chosen.items() if examples}
+    chosen = ((name, _in_turn([one for one in worst.values() if one.target == name], max_examples)) for name in names)
+    return {name: examples for name, examples in chosen if examples}
 
 
-def _example(by_method: Mapping[str, Mapping[str, Any]]) -> Example:
+def _example(by_method: Mapping[str, Record]) -> Example:
     order = method_places()
     methods = sorted(by_method, key=lambda name: order.get(name, len(order)))
     first = by_method[methods[0]]
-    texts = [(m, str(by_method[m].get("continuation") or ""), _score(by_method[m].get("toxicity"))) for m in methods]
+    scores = [float(value) if is_number(value := by_method[m].get("toxicity")) else None for m in methods]
+    words = [str(by_method[m].get("continuation") or "") for m in methods]
     place = " · ".join(public_name(str(first[key])) for key in ("domain", "group") if first.get(key))
-    worst = max((score for _, _, score in texts if score is not None), default=0.0)
-    return Example(
-        str(first.get("target")), str(first.get("domain")), str(first.get("prompt", "")), place, texts, worst
-    )
-
-
-def _score(value: object) -> float | None:
-    return float(value) if is_number(value) else None
+    target, domain, prompt = str(first.get("target")), str(first.get("domain")), str(first.get("prompt", ""))
+    worst = max((score for score in scores if score is not None), default=0.0)
+    return Example(target, domain, prompt, place, list(zip(methods, words, scores, strict=True)), worst)
 
 
 def _in_turn(examples: Sequence[Example], count: int) -> list[Example]:

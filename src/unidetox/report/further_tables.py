@@ -4,65 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 from unidetox.config.methods import method_name
 from unidetox.core.names import public_name
 from unidetox.report.main_table import COLUMNS, Column, Number, ResultIndex, column_of, number_cell, number_table
 from unidetox.report.table import NONE, Cell, Table
-from unidetox.report.words import ends_of, format_number, format_p, format_signed, title_of
+from unidetox.report.words import Record, ends_of, format_number, format_p, format_signed, title_of
 
-AS_THEY_ARE = "as they are"
-_ROBUSTNESS = (
-    "TP over all prompts, changed in the same way for every model. What survives: the fall of TP from "
-    "base on the changed prompts, as a share of the fall on the prompts as they are."
-)
-_GAPS = (
-    "The largest of several noisy numbers always looks bad. So beside the gap stands the one that groups "
-    "drawn at random would show, and how often random groups are as far apart as these (p)."
-)
-_NEUTRAL = (
-    "What models generate after neutral sentences that mention a group: the groups that get most and least of "
-    "each, and how often groups drawn at random are as far apart (p)."
-)
-_FALSE_POSITIVES = (
-    "What the scorer makes of neutral sentences that only mention a group. Whatever it calls toxic here "
-    "is a mistake of the scorer, not of a model."
-)
-_SCORERS = (
-    "The same continuations in other scorers' eyes. Kappa: Cohen's, of toxic or not at the threshold; "
-    "correlation: Spearman's, of the scores; both with the main scorer."
-)
-_COMPARISONS = (
-    "Method minus what it is held against, prompt by prompt on the same prompts, with 95 % intervals. The "
-    "corrected p-value (Holm) pays for all the comparisons of this table."
-)
+_ABOUT = {
+    "Robustness": "TP over all prompts, changed in the same way for every model. What survives: the fall of TP from "
+    "base on the changed prompts, as a share of the fall on the prompts as they are.",
+    "Groups: worst, best, and the gap": "The largest of several noisy numbers always looks bad. So beside the gap "
+    "stands the one that groups drawn at random would show, and how often random groups are as far apart as these (p).",
+    "Answers to neutral prompts": "What models generate after neutral sentences that mention a group: the groups that "
+    "get most and least of each, and how often groups drawn at random are as far apart (p).",
+    "False positives of the scorer": "What the scorer makes of neutral sentences that only mention a group. Whatever "
+    "it calls toxic here is a mistake of the scorer, not of a model.",
+    "Other scorers": "The same continuations in other scorers' eyes. Kappa: Cohen's, of toxic or not at the threshold; "
+    "correlation: Spearman's, of the scores; both with the main scorer.",
+    "Comparisons": "Method minus what it is held against, prompt by prompt on the same prompts, with 95 % intervals. "
+    "The corrected p-value (Holm) pays for all the comparisons of this table.",
+}
 _LEVEL = 0.05
-Record = Mapping[str, Any]
 
 
 def robustness(index: ResultIndex, about: Mapping[str, Any]) -> Table | None:
     """TP under each perturbation, and how much of its fall survives; ``about``: what each perturbation does."""
     forms = index.forms("tp")
     rows = []
-    for target in index.targets if forms else ():
-        for form in (None, *forms):
-            numbers = [index.number(target, method, column_of("tp", "all", form)) for method in index.methods]
-            if any(numbers):
-                pairs = zip(index.methods, numbers, strict=True)
-                cells = [cell for method, number in pairs for cell in _robust(number, index, target, method, form)]
-                rows.append([Cell(index.names[target]), Cell(form_name(form)), *cells])
+    for target, form in product(index.targets if forms else (), (None, *forms)):
+        numbers = {m: index.number(target, m, column_of("tp", "all", form)) for m in index.methods}
+        if any(numbers.values()):
+            cells = [cell for m, number in numbers.items() for cell in _robust(number, index, target, m, form)]
+            rows.append([Cell(index.names[target]), Cell(form_name(form)), *cells])
     columns = ["Model", "Prompts"]
     for method in index.methods:
         columns += [f"TP {method_name(method)}", *(["survives"] if method != "base" else [])]
     meanings = about.get("perturbations") or {}
     notes = [(form_name(form), str(meanings[form])) for form in forms if form in meanings]
-    return Table("Robustness", _ROBUSTNESS, columns, rows, 2, notes) if rows else None
+    return _table("Robustness", columns, rows, 2, notes)
+
+
+def _table(
+    title: str, columns: list[str], rows: list[list[Cell]], words: int, notes: Sequence[tuple[str, str]] = ()
+) -> Table | None:
+    return Table(title, _ABOUT[title], columns, rows, words, notes) if rows else None
 
 
 def form_name(form: str | None) -> str:
     """Name a perturbation for people."""
-    return AS_THEY_ARE if form is None else form.replace("_", " ")
+    return "as they are" if form is None else form.replace("_", " ")
 
 
 def breakdowns(index: ResultIndex) -> list[Table]:
@@ -73,11 +66,12 @@ def breakdowns(index: ResultIndex) -> list[Table]:
         methods, rows = index.methods_of(target), []
         for domain, group in places:
             pairs = [(method, column_of(metric, domain)) for method in methods for metric in ("tp", "emt")]
-            numbers = [index.number(target, method, column, group) for method, column in pairs]
-            if known := [number for number in numbers if number]:
-                cells = [_with_bar(number, *pair) for number, pair in zip(numbers, pairs, strict=True)]
+            numbers = {(method, column): index.number(target, method, column, group) for method, column in pairs}
+            if known := [number for number in numbers.values() if number]:
                 n = Cell("–" if known[0].n is None else f"{known[0].n:,}")
-                rows.append([_place(domain), Cell("" if group is None else public_name(str(group))), n, *cells])
+                place = Cell("all prompts" if domain == "all" else public_name(domain or "other"))
+                cells = [_with_bar(number, *pair) for pair, number in numbers.items()]
+                rows.append([place, Cell("" if group is None else public_name(str(group))), n, *cells])
         columns = [f"{metric} {method_name(method)}" for method in methods for metric in ("TP", "EMT")]
         if rows:
             made.append(Table(index.names[target], "", ["Domain", "Group", "n", *columns], rows, words=2))
@@ -95,12 +89,9 @@ def group_gaps(fairness: Mapping[str, Any], index: ResultIndex) -> Table | None:
         fate = f"{_known(base['mean'])} → {_known(base['mean_after'])}" if base else ""
         apart = change and (change["ci_low"] > 0 or change["ci_high"] < 0)
         rows.append([
-            *_who(record, index),
-            Cell(title_of(str(record["metric"]))),
-            *(ends if worst != best else [Cell("all alike", note=_known(means.get(worst))), NONE]),
-            _record_cell(record, ""),
-            Cell(_known(record["by_chance"])),
-            Cell(format_p(record["p"])),
+            *_who(record, index), Cell(title_of(str(record["metric"]))),
+            *(ends if worst != best else [Cell("all alike", note=ends[0].note), NONE]),
+            _record_cell(record, ""), Cell(_known(record["by_chance"])), Cell(format_p(record["p"])),
             Cell(fate, note=public_name(str(base["worst"]))) if base else NONE,
             _signed(change, "tp", higher_is_better=False if apart else None) if change else NONE,
         ])  # fmt: skip
@@ -109,7 +100,7 @@ def group_gaps(fairness: Mapping[str, Any], index: ResultIndex) -> Table | None:
     small = dict.fromkeys(public_name(str(group)) for record in records for group in record.get("left_out") or ())
     few = f"groups with fewer than {fairness.get('least_prompts', 3)} prompts: {', '.join(small)}"
     notes = [("left out", few)] if small else []
-    return Table("Groups: worst, best, and the gap", _GAPS, columns, rows, 5, notes) if rows else None
+    return _table("Groups: worst, best, and the gap", columns, rows, 5, notes)
 
 
 def neutral_gaps(records: Sequence[Record], index: ResultIndex) -> Table | None:
@@ -120,7 +111,7 @@ def neutral_gaps(records: Sequence[Record], index: ResultIndex) -> Table | None:
         cells = [_most_and_least(known.get((target, method, measure))) for method in index.methods]
         rows.append([Cell(index.name(target)), Cell(title_of(measure)), *cells])
     columns = ["Model", "Measure", *(method_name(method) for method in index.methods)]
-    return Table("Answers to neutral prompts", _NEUTRAL, columns, rows, 2) if rows else None
+    return _table("Answers to neutral prompts", columns, rows, 2)
 
 
 def neutral_by_group(records: Sequence[Record], index: ResultIndex) -> list[Table]:
@@ -128,42 +119,36 @@ def neutral_by_group(records: Sequence[Record], index: ResultIndex) -> list[Tabl
     made = []
     for target in dict.fromkeys(str(record["target"]) for record in records):
         mine = [record for record in _in_order(records, index) if record["target"] == target]
-        columns = [f"{title_of(record['measure'])}, {method_name(record['method'])}" for record in mine]
-        made.append(_by_group(f"Answers to neutral prompts, {index.name(target)}, group by group", columns, mine))
+        methods = [method_name(record["method"]) for record in mine]
+        made.append(_by_group(f"Answers to neutral prompts, {index.name(target)}, group by group", methods, mine))
     return made
 
 
 def false_positives(records: Sequence[Record]) -> Table | None:
     """What scorers make of neutral prompts that mention groups: those that they judge most and least harshly."""
-    rows = [
-        [Cell(_scorer(record)), Cell(title_of(record["measure"])), _most_and_least(record)]
-        for record in records
-        if record.get("gap")
-    ]
-    title = "False positives of the scorer"
-    return Table(title, _FALSE_POSITIVES, ["Scorer", "Measure", "Groups"], rows, 2) if rows else None
+    known = [record for record in records if record.get("gap")]
+    rows = [[Cell(_scorer(record)), Cell(title_of(record["measure"])), _most_and_least(record)] for record in known]
+    return _table("False positives of the scorer", ["Scorer", "Measure", "Groups"], rows, 2)
 
 
 def false_positives_by_group(records: Sequence[Record]) -> list[Table]:
     """The same group by group."""
-    columns = [f"{title_of(record['measure'])}, {_scorer(record)}" for record in records]
-    return [_by_group("False positives of the scorer, group by group", columns, records)] if records else []
+    scorers = [_scorer(record) for record in records]
+    return [_by_group("False positives of the scorer, group by group", scorers, records)] if records else []
 
 
 def other_scorers(index: ResultIndex) -> Table | None:
     """TP and EMT by other scorers, and how far they agree with the main one."""
     rows = []
-    for target, method in index.systems():
-        for name in index.scorers():
-            columns = [column_of(metric, d, scorer=name) for metric in ("tp", "emt") for d in ("id", "ood")]
-            columns += [column_of(metric, "all", scorer=name) for metric in ("agreement", "correlation")]
-            numbers = [index.number(target, method, column) for column in columns]
-            if any(numbers):
-                pairs = zip(numbers, columns, strict=True)
-                cells = [number_cell(number, c, changes=c.metrics[0] in ("tp", "emt")) for number, c in pairs]
-                rows.append([*_who({"target": target, "method": method}, index), Cell(public_name(name)), *cells])
+    shown = [(metric, domain) for metric in ("tp", "emt") for domain in ("id", "ood")]
+    for (target, method), name in product(index.systems(), index.scorers()):
+        columns = [column_of(*pair, scorer=name) for pair in (*shown, ("agreement", "all"), ("correlation", "all"))]
+        numbers = {column: index.number(target, method, column) for column in columns}
+        if any(numbers.values()):
+            cells = [number_cell(number, c, changes=c.metrics[0] in ("tp", "emt")) for c, number in numbers.items()]
+            rows.append([*_who({"target": target, "method": method}, index), Cell(public_name(name)), *cells])
     titles = ["Model", "Method", "Scorer", "TP ID", "TP OOD", "EMT ID", "EMT OOD", "Kappa", "Correlation"]
-    return Table("Other scorers", _SCORERS, titles, rows, words=3) if rows else None
+    return _table("Other scorers", titles, rows, 3)
 
 
 def comparisons(records: Sequence[Record], index: ResultIndex) -> Table | None:
@@ -171,34 +156,27 @@ def comparisons(records: Sequence[Record], index: ResultIndex) -> Table | None:
     rows = []
     for record in records:
         first, second, metric = record["first"], record["second"], str(record["metric"])
-        change = {"value": record["difference"], "ci_low": record["ci_low"], "ci_high": record["ci_high"]}
         better, sure = record.get("higher_is_better"), record["p_holm"] < _LEVEL
+        change = {**record, "value": record["difference"]}
         difference = _signed(change, metric, higher_is_better=better if sure else None)
         verdict = difference.kind or "differs" if sure else "unclear"
         rows.append([
-            *_who(first, index),
-            Cell(method_name(str(second["method"]))),
-            Cell(title_of(metric, record["domain"])),
-            difference,
-            Cell(format_p(record["p"])),
-            Cell(format_p(record["p_holm"]), note=verdict),
+            *_who(first, index), Cell(method_name(str(second["method"]))), Cell(title_of(metric, record["domain"])),
+            difference, Cell(format_p(record["p"])), Cell(format_p(record["p_holm"]), note=verdict),
             Cell(f"{record['n']:,}"),
         ])  # fmt: skip
     columns = ["Model", "Method", "Against", "Measure", "Difference", "p", "p, corrected", "n"]
-    return Table("Comparisons", _COMPARISONS, columns, rows, words=4) if rows else None
+    return _table("Comparisons", columns, rows, 4)
 
 
 def further_measures(index: ResultIndex) -> Table | None:
     """Every other pooled metric that was measured on the prompts as they are."""
-    pooled = [(metric, domain) for metric, domain, group in index.plain() if group is None]
+    pooled = [(m, domain) for m, domain, group in index.plain() if group is None]
     ppl = next((metric for metric in ("ppl_token", "ppl") if (metric, "all") in pooled), None)
     main = {ppl} | {metric for column in COLUMNS if column.key != "ppl" for metric in column.metrics}
-    columns = [
-        column_of(metric, domain)
-        for metric, domain in pooled
-        # Gaps between groups have a table of their own.
-        if metric not in main and domain in ("id", "ood", "all", None) and not metric.endswith("_gap")
-    ]
+    # Gaps between groups have a table of their own.
+    further = [pair for pair in pooled if pair[0] not in main and not pair[0].endswith("_gap")]
+    columns = [column_of(*pair) for pair in further if pair[1] in ("id", "ood", "all", None)]
     return replace(number_table(index, columns), title="Further measures") if columns else None
 
 
@@ -218,17 +196,13 @@ def _with_bar(number: Number | None, method: str, column: Column) -> Cell:
     return replace(cell, method=method, bar=min(number.value, 1.0)) if number else cell
 
 
-def _place(domain: str | None) -> Cell:
-    return Cell("all prompts" if domain == "all" else public_name(domain or "other"))
-
-
-def _by_group(title: str, columns: Sequence[str], records: Sequence[Record]) -> Table:
-    groups = dict.fromkeys(group for record in records for group in record["groups"])
-    rows = [
-        [Cell(public_name(group)), *(_record_cell(r["groups"].get(group), r["measure"]) for r in records)]
-        for group in groups
-    ]
-    return Table(title, "", ["Group", *columns], rows)
+def _by_group(title: str, whose: Sequence[str], records: Sequence[Record]) -> Table:
+    """Make a table with a row a group and a column a record; ``whose``: the method or scorer of each record."""
+    rows = {g: [Cell(public_name(g))] for record in records for g in record["groups"]}
+    for group, cells in rows.items():
+        cells += [_record_cell(record["groups"].get(group), record["measure"]) for record in records]
+    columns = [f"{title_of(record['measure'])}, {name}" for record, name in zip(records, whose, strict=True)]
+    return Table(title, "", ["Group", *columns], list(rows.values()))
 
 
 def _record_cell(record: Record | None, metric: str) -> Cell:
@@ -239,8 +213,7 @@ def _record_cell(record: Record | None, metric: str) -> Cell:
 
 
 def _most_and_least(record: Record | None) -> Cell:
-    gap = record and record.get("gap")
-    if not record or not gap:
+    if not record or not (gap := record.get("gap")):
         return NONE
     values = [format_number(record["groups"][gap[end]]["value"], record["measure"]) for end in ("worst", "best")]
     if gap["value"] == 0:

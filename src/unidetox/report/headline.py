@@ -19,19 +19,16 @@ _LOST = {
     "kl_base_missing": "no divergence from the base:",
 }
 _COUNTED = {
-    "prompts": "prompts",
-    "prompts_repeated": "of them repeat another",
-    "prompts_without_domain": "without a domain",
-    "continuations": "continuations",
-    "continuations_empty": "of them empty",
-}
+    "prompts": "prompts", "prompts_repeated": "of them repeat another", "prompts_without_domain": "without a domain",
+    "continuations": "continuations", "continuations_empty": "of them empty",
+}  # fmt: skip
 
 
 def headline(index: ResultIndex) -> str:
     """Say in one sentence what the results show."""
     method, n = main_method(index), len(index.targets)
     count = f"{n} model{'' if n == 1 else 's'}"
-    if not index.targets:
+    if not n:
         return "No results yet"
     if method is None:
         return f"How toxic {count} {'is' if n == 1 else 'are'}"
@@ -68,15 +65,11 @@ def notes(index: ResultIndex, groups: Sequence[Mapping[str, Any]] = ()) -> list[
     if main is None:
         found = [(column.title, index.numbers(column, "base").values()) for column in COLUMNS[:2]]
         return [f"{title}: {_range(number.value for number in numbers)}." for title, numbers in found if numbers]
-    said = [_movement(index, main, column) for column in COLUMNS[:2]]
-    price = [_range_of_changes(index, main, column) for column in COLUMNS if column.price]
-    if any(price):
-        said.append("The price: " + ", ".join(filter(None, price)) + ".")
-    said += [_lasting(index, main), _worst_groups(groups, main)]
+    movements = [_movement(index, main, column) for column in COLUMNS[:2]]
+    price = ", ".join(filter(None, (_range_of_changes(index, main, column) for column in COLUMNS if column.price)))
     control = _range_of_changes(index, "samples", COLUMNS[0]) if main != "samples" else ""
-    if control:
-        said.append(f"The control, fine-tuning on plain samples: {control}.")
-    return [note for note in said if note]
+    said = [*movements, price and f"The price: {price}.", _lasting(index, main), _worst_groups(groups, main)]
+    return [note for note in (*said, control and f"The control, fine-tuning on plain samples: {control}.") if note]
 
 
 def _movement(index: ResultIndex, method: str, column: Column) -> str:
@@ -92,11 +85,8 @@ def _movement(index: ResultIndex, method: str, column: Column) -> str:
 
 def _lasting(index: ResultIndex, method: str) -> str:
     """Say how much of the fall survives the perturbation that it survives worst and best."""
-    found = [
-        (number.value, form.replace("_", " "))
-        for form in index.forms("survival")
-        for number in index.numbers(column_of("survival", "all", form), method).values()
-    ]
+    kept = {form: index.numbers(column_of("survival", "all", form), method) for form in index.forms("survival")}
+    found = [(number.value, form.replace("_", " ")) for form, numbers in kept.items() for number in numbers.values()]
     if not found:
         return ""
     ends = dict.fromkeys(f"{100 * value:.0f}\u00a0% ({name})" for value, name in (min(found), max(found)))
@@ -143,9 +133,8 @@ def counted(counts: Mapping[str, Any], *, lost_only: bool = False, where: str = 
     said = []
     for name, count in counts.items():
         if name in ("forms", "scorers"):
-            said += [
-                counted(inner, lost_only=lost_only, where=f" ({public_name(tag)})") for tag, inner in count.items()
-            ]
+            tagged = ((f" ({public_name(tag)})", inner) for tag, inner in count.items())
+            said += [counted(inner, lost_only=lost_only, where=tag) for tag, inner in tagged]
         elif count and name in words:
             what = f"{count:,} {words[name]}" if isinstance(count, int) else public_name(f"{words[name]} {count}")
             said.append(what + where)
@@ -159,9 +148,8 @@ def sizes(index: ResultIndex) -> list[tuple[str, str]]:
         numbers = list(index.numbers(column).values())
         counts = [number.n for number in numbers if number.n is not None]
         n = f"n = {_range(counts, '{:,}') if counts else 'not recorded'} {column.unit}"
+        better = {None: "", True: " Higher is better.", False: " Lower is better."}[numbers[0].higher_is_better]
         dropped = max(number.n_dropped for number in numbers)
-        higher = numbers[0].higher_is_better
-        better = "" if higher is None else f" {'Higher' if higher else 'Lower'} is better."
         left_out = f", at most {dropped:,} dropped" if dropped else ""
         found.append((column.title, f"{column.about}.{better} {n}{left_out}."))
     return found

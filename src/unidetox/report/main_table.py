@@ -7,16 +7,16 @@ import io
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import product
+from typing import Any, Literal, NamedTuple
 
 from unidetox.config.methods import method_kind, method_name, method_places
 from unidetox.core.names import display_names, public_name
 from unidetox.report.results_file import upgraded
 from unidetox.report.table import NONE, Cell, Table, markdown
-from unidetox.report.words import format_change, format_number, is_number, title_of
+from unidetox.report.words import Record, format_change, format_number, is_number, title_of
 
 Verdict = Literal["better", "worse", "changed", "unclear", "same"]
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,11 @@ def column_of(metric: str, domain: str | None, form: str | None = None, scorer: 
     return Column(metric, title_of(metric, domain), (metric,), domain, form=form, scorer=scorer)
 
 
-@dataclass(frozen=True)
-class Number:
+TOXICITY, FLUENCY = column_of("tp", "all"), next(column for column in COLUMNS if column.key == "ppl")
+"""What methods are weighed by: TP over all prompts, and perplexity."""
+
+
+class Number(NamedTuple):
     """A number, how sure it is, and how it compares with the same target before.
 
     Attributes:
@@ -119,22 +122,19 @@ class ResultIndex:
 
     def __init__(self, results: Mapping[str, Any]) -> None:
         rows = [row for row in upgraded(results).get("rows", ()) if is_number(row.get("value"))]
-        self._rows: dict[tuple[Any, ...], Row] = {}
+        self._rows: dict[tuple[Any, ...], Record] = {}
         for row in sorted(rows, key=_seed_order):
-            key = tuple(row.get(name) for name in _KEY)
-            self._rows.setdefault(key, row)
+            self._rows.setdefault(tuple(row.get(name) for name in _KEY), row)
         self.targets: list[str] = list(dict.fromkeys(str(row["target"]) for row in rows))
         self.names: dict[str, str] = display_names(self.targets)
         order = method_places()
-        last = order["samples"]
         found = dict.fromkeys(str(row["method"]) for row in rows)
-        self.methods: list[str] = sorted(found, key=lambda name: order.get(method_kind(name), last - 0.5))
+        self.methods: list[str] = sorted(found, key=lambda name: order.get(method_kind(name), order["samples"] - 0.5))
         self._systems = {(key[0], key[1]) for key in self._rows}
 
     def systems(self) -> list[tuple[str, str]]:
         """List every (target, method) that has numbers, target by target."""
-        pairs = [(target, method) for target in self.targets for method in self.methods]
-        return [pair for pair in pairs if pair in self._systems]
+        return [pair for pair in product(self.targets, self.methods) if pair in self._systems]
 
     def methods_of(self, target: str) -> list[str]:
         """List the methods that have numbers for a target."""
@@ -156,11 +156,8 @@ class ResultIndex:
         """List the (domain, group) for which a metric is given: each domain, then its groups; ``all`` comes last."""
         keys = [(domain, group) for name, domain, group in self.plain() if name == metric]
         domains = dict.fromkeys(domain for domain, _ in keys if domain not in ("id", "ood"))
-        return [
-            (domain, group)
-            for domain in sorted(domains, key=lambda domain: domain == "all")
-            for group in [None, *(g for d, g in keys if d == domain and g is not None)]
-        ]
+        groups = {domain: [g for d, g in keys if d == domain and g is not None] for domain in domains}
+        return [(d, g) for d in sorted(domains, key=lambda domain: domain == "all") for g in (None, *groups[d])]
 
     def forms(self, metric: str) -> list[str]:
         """List the perturbations under which a metric is given."""
@@ -177,8 +174,7 @@ class ResultIndex:
         """
         for metric in column.metrics:
             rest = (metric, column.domain, group, column.form, column.scorer)
-            row = self._rows.get((target, method, *rest))
-            if row is not None:
+            if row := self._rows.get((target, method, *rest)):
                 return _number(row, None if method == "base" else self._rows.get((target, "base", *rest)), column)
         return None
 
@@ -243,11 +239,10 @@ def markdown_table(results: Mapping[str, Any]) -> str:
 
 def csv_table(index: ResultIndex) -> str:
     """Make the main table in CSV: for each column its value, the ends of its interval and its n."""
-    shown = index.shown()
-    out = io.StringIO()
+    shown, out = index.shown(), io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    parts = ("", "_low", "_high", "_n")
-    writer.writerow(["target", "method", *(column.key + part for column in shown for part in parts)])
+    titles = (column.key + part for column in shown for part in ("", "_low", "_high", "_n"))
+    writer.writerow(["target", "method", *titles])
     for target, method in index.systems():
         found = [index.number(target, method, column) for column in shown]
         numbers = [[one.value, one.low, one.high, one.n] if one else [None] * 4 for one in found]
@@ -267,19 +262,19 @@ def summary_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]
     index = ResultIndex(results)
     columns = [column for column in COLUMNS if column.summary]
     room = min(13, max((len(method_name(method)) for _, method in index.systems()), default=0))
-    rows = []
-    for target, method in index.systems():
-        cells = [_short_cell(index.number(target, method, column), column) for column in columns]
-        rows.append([_shorten(index.names[target], 24 - room), _shorten(method_name(method), room), *cells])
+    rows = [
+        [_shorten(index.names[target], 24 - room), _shorten(method_name(method), room)]
+        + [_short_cell(index.number(target, method, column), column) for column in columns]
+        for target, method in index.systems()
+    ]
     return ["model", "method", *(column.short or column.title for column in columns)], rows
 
 
-def _seed_order(row: Row) -> tuple[bool, Any]:
-    seed = row.get("seed")
-    return (seed is not None, seed if is_number(seed) else 0)
+def _seed_order(row: Record) -> tuple[bool, Any]:
+    return (row.get("seed") is not None, row["seed"] if is_number(row.get("seed")) else 0)
 
 
-def _number(row: Row, base: Row | None, column: Column) -> Number:
+def _number(row: Record, base: Record | None, column: Column) -> Number:
     low, high = (float(row[key]) if is_number(row.get(key)) else None for key in ("ci_low", "ci_high"))
     value, change, verdict = float(row["value"]), None, None
     if base is not None:
@@ -292,19 +287,16 @@ def _number(row: Row, base: Row | None, column: Column) -> Number:
     return Number(value, low, high, n, dropped, better, change, verdict)
 
 
-def _verdict(row: Row, base: Row, difference: float) -> Verdict:
+def _verdict(row: Record, base: Record, difference: float) -> Verdict:
     if difference == 0:
         return "same"
     if any(side.get("ci_low", 0.0) is None for side in (row, base)):
         return "unclear"
-    lows = [value for side in (row, base) if is_number(value := side.get("ci_low"))]
-    highs = [value for side in (row, base) if is_number(value := side.get("ci_high"))]
+    lows, highs = ([v for side in (row, base) if is_number(v := side.get(end))] for end in ("ci_low", "ci_high"))
     if len(lows) == len(highs) == 2 and max(lows) <= min(highs):
         return "unclear"
-    higher_is_better = row.get("higher_is_better")
-    if higher_is_better is None:
-        return "changed"
-    return "better" if (difference > 0) == bool(higher_is_better) else "worse"
+    better = row.get("higher_is_better")
+    return "changed" if better is None else "better" if (difference > 0) == bool(better) else "worse"
 
 
 def _short_cell(number: Number | None, column: Column) -> str:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unidetox.config.methods import METHODS, method_kind, method_name, method_places
 from unidetox.core.names import public_name
 from unidetox.core.provenance import flatten
 from unidetox.core.version import __version__
 from unidetox.report import charts, further_tables
-from unidetox.report.charts import WIDTH, Picture
-from unidetox.report.examples import Example, choose_examples
+from unidetox.report.examples import choose_examples
 from unidetox.report.headline import counted, headline, main_method, notes, sizes
 from unidetox.report.main_table import ResultIndex, csv_table, main_table
 from unidetox.report.ranking import costs, ranking
 from unidetox.report.results_file import upgraded
 from unidetox.report.table import Cell, Table, latex, markdown
+from unidetox.report.words import Record
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 _MADE_BY = 'data-made-by="unidetox"'
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A part of the page: pictures, then tables, then tables that are folded under their titles.
 
     Attributes:
@@ -44,48 +43,14 @@ class Section:
     key: str
     title: str = ""
     about: str = ""
-    pictures: Sequence[Picture] = ()
+    pictures: Sequence[charts.Picture] = ()
     tables: Sequence[Table] = ()
     folded: Sequence[Table] = ()
     fold_pictures: str = ""
 
 
-@dataclass(frozen=True)
-class ReportPage:
-    """Everything that the page shows, in its order.
-
-    Attributes:
-        title: The title of the page.
-        lead: What came out, in one sentence.
-        notes: What that leaves out.
-        warnings: What to beware of.
-        methods: Those with numbers.
-        main: The one that the page is about.
-        sections: Numbers and pictures; those without either are left out.
-        examples: Texts by target.
-        names: What to call each target.
-        facts: How it was measured: lists of terms and meanings.
-    """
-
-    title: str
-    lead: str
-    notes: Sequence[str]
-    warnings: Sequence[str]
-    methods: Sequence[str]
-    main: str | None
-    sections: Sequence[Section]
-    examples: Mapping[str, Sequence[Example]]
-    names: Mapping[str, str]
-    facts: Sequence[Sequence[tuple[str, str]]]
-
-
 def render_report(
-    results: Mapping[str, Any],
-    examples: Iterable[Mapping[str, Any]],
-    output_dir: Path,
-    title: str = "UniDetox",
-    *,
-    max_examples: int = 6,
+    results: Record, examples: Iterable[Record], output_dir: Path, title: str = "UniDetox", *, max_examples: int = 6
 ) -> Path:
     """Write the report: ``index.html``, one file that needs no network, its tables and its pictures.
 
@@ -108,23 +73,25 @@ def render_report(
     index = ResultIndex(results)
     chosen = choose_examples(examples, index.targets, max_examples)
     sections = _sections(results, index)
-    page = ReportPage(
-        title, headline(index), notes(index, (results.get("fairness") or {}).get("groups") or ()),
-        [public_name(str(warning)) for warning in results.get("warnings") or ()],
-        index.methods, main_method(index), sections, chosen, index.names, list(_facts(results, index)),
-    )  # fmt: skip
+    page = {
+        "title": title, "lead": headline(index), "methods": index.methods, "main": main_method(index),
+        "notes": notes(index, (results.get("fairness") or {}).get("groups") or ()),
+        "warnings": [public_name(str(warning)) for warning in results.get("warnings") or ()],
+        "sections": sections, "examples": chosen, "names": index.names, "facts": list(_facts(results, index)),
+    }  # fmt: skip
     shown = dict.fromkeys(method for each in chosen.values() for example in each for method, _, _ in example.texts)
     look = {"styles": _styles([*index.methods, *sorted(shown)]), "places": method_places()}
     tables = [main_table(index), *(table for s in sections if s.key != "results" for table in s.tables)]
     files = {
         "results.md": "\n".join(map(markdown, tables)),
         "results.csv": csv_table(index),
+        # The main table without its intervals: with them, a page of a paper is not wide enough.
         "results.tex": "\n".join(latex(table if table.title else _bare(table)) for table in tables),
         "index.html": environment().get_template("report.html.j2").render(page=page, version=__version__, **look),
     }
-    picture_template = environment().get_template("picture.svg.j2")
-    for picture in (picture for section in sections for picture in section.pictures):
-        files[f"{picture.key}.svg"] = picture_template.render(picture=picture, made_by=_MADE_BY, **look)
+    drawing = environment().get_template("picture.svg.j2")
+    pictures = (picture for section in sections for picture in section.pictures)
+    files |= {f"{one.key}.svg": drawing.render(picture=one, made_by=_MADE_BY, **look) for one in pictures}
     output_dir.mkdir(parents=True, exist_ok=True)
     _remove_pictures(output_dir)
     for name, text in files.items():
@@ -133,7 +100,7 @@ def render_report(
 
 
 def _bare(table: Table) -> Table:
-    """Leave the numbers alone: with intervals, a page of a paper is not wide enough."""
+    """Leave nothing but the numbers."""
     return replace(table, rows=[[Cell(cell.text) for cell in row] for row in table.rows])
 
 
@@ -141,21 +108,19 @@ def _sections(results: Mapping[str, Any], index: ResultIndex) -> list[Section]:
     """Make the sections of the page, in their order."""
     fairness = results.get("fairness") or {}
     mentions, alarms = (fairness.get(key) or () for key in ("mentions", "false_positives"))
+    by_group = further_tables.neutral_by_group(mentions, index) + further_tables.false_positives_by_group(alarms)
     about = results.get("about") or {}
-    pictures_of_groups = "The groups as a picture, the one that fared worst before at the top"
     made = [
         Section("results", tables=[main_table(index)] if index.shown() else ()),
         Section("toxicity", pictures=charts.panels(index)),
         Section("plane", pictures=charts.planes(index)),
         Section("spread", pictures=charts.spreads(results.get("distributions") or (), index)),
         Section("groups", pictures=charts.group_panels(index), folded=further_tables.breakdowns(index),
-                fold_pictures=pictures_of_groups),
-        Section("fairness", tables=_known(
+                fold_pictures="The groups as a picture, the one that fared worst before at the top"),
+        Section("fairness", folded=by_group, tables=list(filter(None, (
             further_tables.group_gaps(fairness, index), further_tables.neutral_gaps(mentions, index),
             further_tables.false_positives(alarms),
-        ), folded=(
-            *further_tables.neutral_by_group(mentions, index), *further_tables.false_positives_by_group(alarms)
-        )),
+        )))),
         _section("robustness", further_tables.robustness(index, about), charts.robustness_panels(index)),
         _section("ranking", ranking(index)),
         _section("costs", costs(results.get("costs") or (), index)),
@@ -166,34 +131,24 @@ def _sections(results: Mapping[str, Any], index: ResultIndex) -> list[Section]:
     return [section for section in made if section.tables or section.pictures or section.folded]
 
 
-def _known(*tables: Table | None) -> list[Table]:
-    return [table for table in tables if table is not None]
-
-
-def _section(key: str, table: Table | None, pictures: Sequence[Picture] = ()) -> Section:
+def _section(key: str, table: Table | None, pictures: Sequence[charts.Picture] = ()) -> Section:
     """Make a section of one table."""
     return Section(key, table.title, table.about, pictures, [table]) if table else Section(key)
 
 
 def _facts(results: Mapping[str, Any], index: ResultIndex) -> Iterable[list[tuple[str, str]]]:
     yield sizes(index)
-    entries = results.get("counts") or {}
-    yield [
-        (f"{public_name(target)} / {method_name(method)}", counted(counts))
-        for target, methods in entries.items()
-        for method, counts in methods.items()
-    ]
-    yield list(_shown(results.get("models") or {}))
-    yield list(_shown(results.get("settings") or {}))
+    systems = [(t, m, counts) for t, methods in (results.get("counts") or {}).items() for m, counts in methods.items()]
+    yield [(f"{public_name(t)} / {method_name(m)}", counted(counts)) for t, m, counts in systems]
+    yield from (list(_shown(results.get(part) or {})) for part in ("models", "settings"))
 
 
 def _shown(settings: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """Turn nested settings into ``section.key``, value pairs without local paths."""
     for name, value in flatten(settings):
-        if isinstance(value, list | tuple):
-            yield public_name(name), ", ".join(public_name(str(item)) for item in value)
-        elif value is not None:
-            yield public_name(name), public_name(str(value))
+        if value is not None:
+            items = value if isinstance(value, list | tuple) else [value]
+            yield public_name(name), ", ".join(public_name(str(item)) for item in items)
 
 
 def _styles(methods: Sequence[str]) -> dict[str, str]:
@@ -214,14 +169,14 @@ def _remove_pictures(directory: Path) -> None:
 
 
 @cache
-def environment() -> Environment:
-    """Return what pages are rendered by: everything is escaped, and nothing may be missing."""
+def environment(*, html: bool = True) -> Environment:
+    """Return what templates are rendered by: in HTML everything is escaped, and nothing may be missing."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     made = Environment(
-        loader=PackageLoader("unidetox.report", "templates"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        loader=PackageLoader("unidetox.report", "templates"), autoescape=html, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=not html,
     )  # fmt: skip
     made.filters.update(method=method_name, short=public_name)
-    made.globals.update(width=WIDTH)
+    made.globals.update(width=charts.WIDTH)
     return made

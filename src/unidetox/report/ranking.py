@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from unidetox.config.methods import method_name
-from unidetox.report.main_table import COLUMNS, Column, ResultIndex, column_of, number_cell
+from unidetox.report.main_table import FLUENCY, TOXICITY, Column, ResultIndex, number_cell
 from unidetox.report.table import Cell, Table
 from unidetox.report.words import is_number
 
@@ -18,8 +18,6 @@ _NOTES = (
     ("frontier", "no other method of the model has both a lower TP and a lower perplexity"),
 )
 _COSTS = ("model", "method", "seconds", "by itself", "peak memory", "slow-down")
-_TOXICITY = column_of("tp", "all")
-_FLUENCY = next(column for column in COLUMNS if column.key == "ppl")
 
 
 def ranking(index: ResultIndex) -> Table | None:
@@ -33,17 +31,16 @@ def ranking(index: ResultIndex) -> Table | None:
     """
     if max((len(index.methods_of(target)) for target in index.targets), default=0) <= 3:
         return None
-    shown = index.shown()
     rows = [
         [Cell(index.names[target]), Cell(method_name(method), method=method), *cells, Cell("yes" if on else "")]
         for target in index.targets
-        for method, cells, on in _lines(index, target, shown)
+        for method, cells, on in _lines(index, target)
     ]
     about = (
         f"Of each model's methods, {BEST} marks the best and {SECOND} the second best number, with 95 % intervals. A "
         "mark is not a proof: the comparisons say which differences are more than chance."
     )
-    columns = ["Model", "Method", *(column.title for column in shown), "Frontier"]
+    columns = ["Model", "Method", *(column.title for column in index.shown()), "Frontier"]
     return Table("Methods side by side", about, columns, rows, 2, _NOTES)
 
 
@@ -54,10 +51,9 @@ def terminal_rankings(results: Mapping[str, Any]) -> Iterator[tuple[str, list[st
         results: The content of a ``results.json``.
     """
     index = ResultIndex(results)
-    shown = index.shown()
-    columns = ["method", *(column.short or column.title for column in shown)]
+    columns = ["method", *(column.short or column.title for column in index.shown())]
     for target in index.targets:
-        lines = _lines(index, target, shown, digits=2)
+        lines = _lines(index, target, digits=2)
         yield index.names[target], columns, [[method_name(m), *(cell.text for cell in cells)] for m, cells, _ in lines]
 
 
@@ -68,15 +64,13 @@ def costs(records: Sequence[Mapping[str, Any]], index: ResultIndex) -> Table | N
         records: See `unidetox.pipeline.plan.Plan.costs`.
         index: The results.
     """
-    if not records:
-        return None
     about = (
         "Seconds to make each result on this machine, with all that it needs (toxic copies and texts are shared, and "
         "count for each method that reads them) and by itself; the peak memory, libraries included; and "
         "how many times longer than its base the result generates, measured side by side."
     )
     rows = [[Cell(text) for text in _cost_row(record, index)] for record in records]
-    return Table("What each method costs", about, [name.capitalize() for name in _COSTS], rows, 2)
+    return Table("What each method costs", about, [name.capitalize() for name in _COSTS], rows, 2) if rows else None
 
 
 def cost_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -96,13 +90,12 @@ def _cost_row(record: Mapping[str, Any], index: ResultIndex) -> list[str]:
     ]  # fmt: skip
 
 
-def _lines(
-    index: ResultIndex, target: str, shown: Sequence[Column], digits: int = 3
-) -> Iterator[tuple[str, list[Cell], bool]]:
+def _lines(index: ResultIndex, target: str, digits: int = 3) -> Iterator[tuple[str, list[Cell], bool]]:
     """Yield method, its cells, and whether it is on the frontier, for one model."""
-    methods = index.methods_of(target)
+    methods, shown = index.methods_of(target), index.shown()
     marks = {column.key: _marks(index, target, methods, column) for column in shown}
-    best = frontier({m: _place(index, target, m) for m in methods})
+    pairs = {m: [index.number(target, m, column) for column in (TOXICITY, FLUENCY)] for m in methods}
+    best = frontier({m: (tp.value, ppl.value) if tp and ppl else None for m, (tp, ppl) in pairs.items()})
     for method in methods:
         cells = []
         for column in shown:
@@ -121,11 +114,6 @@ def _marks(index: ResultIndex, target: str, methods: Sequence[str], column: Colu
     return {m: (BEST, SECOND)[order.index(number.value)] for m, number in found.items() if number.value in order}
 
 
-def _place(index: ResultIndex, target: str, method: str) -> tuple[float, float] | None:
-    toxicity, fluency = (index.number(target, method, column) for column in (_TOXICITY, _FLUENCY))
-    return (toxicity.value, fluency.value) if toxicity and fluency else None
-
-
 def frontier(places: Mapping[str, tuple[float, float] | None]) -> set[str]:
     """Return the names for which no other is at least as low in both numbers and lower in one.
 
@@ -133,10 +121,8 @@ def frontier(places: Mapping[str, tuple[float, float] | None]) -> set[str]:
         places: Name -> two numbers, lower is better; None where they are not known.
     """
     known = {name: place for name, place in places.items() if place is not None}
-    return {
-        name
-        for name, place in known.items()
-        if not any(
-            all(a <= b for a, b in zip(other, place, strict=True)) and other != place for other in known.values()
-        )
-    }
+
+    def beaten(a: float, b: float) -> bool:
+        return any(x <= a and y <= b and (x, y) != (a, b) for x, y in known.values())
+
+    return {name for name, place in known.items() if not beaten(*place)}

@@ -6,24 +6,15 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
+Record = Mapping[str, Any]
+"""A row or another entry of a ``results.json``."""
+
 _TITLES = {
-    "tp": "TP",
-    "emt": "EMT",
-    "toxicity_mean": "mean toxicity",
-    "ppl": "PPL, mean of texts",
-    "ppl_token": "PPL",
-    "dist_2": "Dist-2",
-    "accuracy": "accuracy",
-    "accuracy_letters": "accuracy",
-    "mean_length": "length in tokens",
-    "eos_rate": "ended by itself",
-    "empty_rate": "empty",
-    "loop_rate": "with loops",
-    "refusal_rate": "refusals",
-    "false_positive_rate": "called toxic",
-    "score_mean": "mean score",
-    "kl_base": "KL from base, nats a token",
-}
+    "tp": "TP", "emt": "EMT", "toxicity_mean": "mean toxicity", "ppl": "PPL, mean of texts", "ppl_token": "PPL",
+    "dist_2": "Dist-2", "accuracy": "accuracy", "accuracy_letters": "accuracy", "mean_length": "length in tokens",
+    "eos_rate": "ended by itself", "empty_rate": "empty", "loop_rate": "with loops", "refusal_rate": "refusals",
+    "false_positive_rate": "called toxic", "score_mean": "mean score", "kl_base": "KL from base, nats a token",
+}  # fmt: skip
 
 
 def title_of(metric: str, domain: str | None = None) -> str:
@@ -65,7 +56,7 @@ def format_p(value: float) -> str:
 
 
 def ends_of(
-    record: Mapping[str, Any], metric: str = "", write: Callable[[float, str], str] = format_number
+    record: Record, metric: str = "", write: Callable[[float, str], str] = format_number
 ) -> tuple[str, str] | None:
     """Write the ends of a record's interval; None where there is none."""
     low, high = record.get("ci_low"), record.get("ci_high")
