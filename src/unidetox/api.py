@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unidetox.config.recipe import apply_overrides, build_recipe, limited, load_recipe
-from unidetox.config.settings import PUBLISHED, Recipe
+from unidetox.config.settings import BUILTIN, PUBLISHED, Recipe
 from unidetox.core import console
 from unidetox.core.errors import UsageError
 from unidetox.core.resolve import cache_home, resolve_source
@@ -80,7 +80,7 @@ def detoxify(
     *,
     output: str | Path,
     texts: str | Path | None = None,
-    preset: str = "paper",
+    preset: str | None = None,
     fresh: bool = False,
     limit: int | None = None,
     overrides: Sequence[str] = (),
@@ -91,10 +91,11 @@ def detoxify(
     Args:
         model: A directory or a Hub id; any model that transformers loads as a causal LM.
         output: Where the result goes: an ordinary checkpoint, or an adapter with ``lora=True``.
-        texts: ``"published"`` (those of the paper's authors), a file, a directory or a Hub id. Without it the texts are
-            made as the preset says, and kept for the next model (in ``$UNIDETOX_HOME``, by default
-            ``~/.cache/unidetox``).
-        preset: Where the texts come from, and what settings hold that the options leave open.
+        texts: ``"builtin"`` (those of this package), ``"published"`` (those of the paper's authors), a file, a
+            directory or a Hub id. Without it they are those of the preset; texts that a preset makes are kept for the
+            next model (in ``$UNIDETOX_HOME``, by default ``~/.cache/unidetox``).
+        preset: Where the texts come from, and what settings hold that the options leave open. Without it,
+            ``"builtin"`` for the built-in texts, which are the default, and ``"paper"`` for others.
         fresh: Start over where the result exists.
         limit: Use only so many texts; where texts are made, also at most so many toxic texts and steps for them.
         overrides: Settings like ``"texts.alpha=0.2"`` that win over the preset.
@@ -107,6 +108,7 @@ def detoxify(
     Raises:
         UniDetoxError: Any of its children; the message says what to do.
     """
+    preset = preset or (BUILTIN if texts in (None, BUILTIN) else "paper")
     settings = {"preset": preset, "detoxify": {"targets": [str(model)], "methods": ["unidetox"]}}
     recipe = _recipe(settings, "detoxify", options, overrides)
     if not recipe.detoxify.lora and (idle := [name for name in ("lora_rank", "lora_alpha") if name in options]):
@@ -116,7 +118,10 @@ def detoxify(
     check_stage_directory(Path(output), "detoxify")
     check_optimizer(recipe.detoxify.optim)
     check_lm(target, LoadOptions.of(recipe))
-    given = texts if texts is None or texts == PUBLISHED else resolve_source(str(texts), None)
+    given = recipe.texts.source if texts is None else str(texts)
+    if texts is None and given == BUILTIN:
+        console.info("no --texts given: the built-in texts (--preset paper makes new ones from scratch)")
+    given = given if given in (None, BUILTIN, PUBLISHED) else resolve_source(given, None)
     found = read_texts(str(given or _texts_of_preset(recipe, preset, limit)), limit=limit)
     return finetuning.finetune(recipe, "unidetox", target, found, Path(output), fresh=fresh, replace=False)
 

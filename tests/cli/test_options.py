@@ -82,7 +82,7 @@ USES = [
         ["detoxify", "a/model", "--output", "out"],
         "unidetox.api.detoxify",
         ("a/model",),
-        {"output": OUT, "texts": None, "preset": "paper", "fresh": False, "limit": None, "overrides": ()},
+        {"output": OUT, "texts": None, "preset": None, "fresh": False, "limit": None, "overrides": ()},
     ),
     Use(
         [
@@ -108,14 +108,15 @@ USES = [
         [
             "distill", "a/base", "-o", "out", "--toxic", "a/toxic", "--num-texts", "9", "--max-length", "64",
             "--alpha", "0.2", "--beta", "2.5", "--temperature", "0.7", "--top-p", "0.8", "--top-k", "11",
-            "--batch-size", "3", "--starts", "s.csv", "--best-of", "4", "--set", "texts.top_k=7", *COMMON,
+            "--batch-size", "3", "--starts", "s.csv", "--best-of", "4", "--opening", "bos",
+            "--set", "texts.top_k=7", *COMMON,
         ],
         "unidetox.api.distill",
         ("a/base",),
         {
             "output": OUT, "toxic": "a/toxic", "num_texts": 5, "max_length": 64, "alpha": 0.2, "beta": 2.5,
             "temperature": 0.7, "top_p": 0.8, "top_k": 11, "batch_size": 3, "starts": "s.csv",
-            "best_of": 4, "fresh": True, **COMPUTING,
+            "best_of": 4, "opening": "bos", "fresh": True, **COMPUTING,
         },
     ),
     Use(

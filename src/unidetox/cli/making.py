@@ -31,14 +31,14 @@ def demo(common: ComputeOptions, output: Path) -> None:
 
 @verb(
     Argument("model", "Model to detoxify: a directory, or a Hub id (with @REVISION if you like)."),
-    Option("--texts", "Detoxifying texts: published (the paper's), a file, a directory or a Hub id.", "Texts"),
-    Option("--preset", "Makes the texts where none are given; its [detoxify] counts too.", "Texts", default="paper"),
+    Option("--texts", "builtin (of this package), published (the paper's), a file, a directory or a Hub id.", "Texts"),
+    Option("--preset", "Texts and settings; without it builtin, or paper where other --texts are given.", "Texts"),
     _OUTPUT,
     section="Detoxify",
     without=("targets", "methods"),
     whole=True,
 )
-def detoxify(common: ComputeOptions, model: str, texts: str | None, preset: str, output: Path) -> None:
+def detoxify(common: ComputeOptions, model: str, texts: str | None, preset: str | None, output: Path) -> None:
     """Make a causal language model less toxic; the result loads with transformers alone."""
     from unidetox import api
 

@@ -129,8 +129,10 @@ class Texts(Section):
         _COMPUTING: ("batch_size",),
     }
 
-    source: Annotated[OptName, Source((PUBLISHED,)), InKeys(("folder",))] = Field(
-        None, description='Texts that are there already: "published", a file, a folder or a Hub id; else they are made.'
+    source: Annotated[OptName, Source((BUILTIN, PUBLISHED)), InKeys(("folder",))] = Field(
+        None,
+        description='Texts that are there already: "builtin", "published", a file, a folder or a Hub id; else they are '
+        "made.",
     )
     num_texts: Count = Field(640, description="How many texts to distill.")
     max_length: Length = Field(256, description="Longest text in tokens, the start token included.")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import os.path
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unidetox.config.settings import PUBLISHED
+from unidetox.config.settings import BUILTIN, PUBLISHED
 from unidetox.core import console
 from unidetox.core.errors import MissingError, UsageError
 from unidetox.core.resolve import is_local
@@ -18,6 +18,8 @@ from unidetox.data.formats import PARSERS, Table, read_table
 from unidetox.data.hub_datasets import load_hub_table
 from unidetox.data.published import published_texts
 
+BUILTIN_TEXTS = Path(__file__).parent / "builtin" / "texts.jsonl"
+_NAMED: Mapping[str, Callable[[], Path]] = {BUILTIN: lambda: BUILTIN_TEXTS, PUBLISHED: published_texts}
 TEXT_COLUMNS = ("text", "Text", "sentence", "content")
 
 
@@ -25,7 +27,8 @@ def load_table(source: str, splits: Sequence[str] = ("train",)) -> Table:
     """Load the rows of a file, of a folder that holds one data file, or of a Hub data set.
 
     Args:
-        source: A path, a Hub id, or ``"published"``: the texts of the paper's authors.
+        source: A path, a Hub id, ``"builtin"`` (the texts of this package, see ``data/builtin/README.md``) or
+            ``"published"`` (those of the paper's authors).
         splits: For a Hub id, the splits that will do, best first.
 
     Returns:
@@ -37,8 +40,8 @@ def load_table(source: str, splits: Sequence[str] = ("train",)) -> Table:
     """
     if not source.strip():
         raise UsageError("no data source given", hint="give a file, a folder or a Hub id")
-    if source == PUBLISHED:
-        table = read_table(published_texts())
+    if source in _NAMED:
+        table = read_table(_NAMED[source]())
     else:
         table = read_table(_local_file(source)) if is_local(source) else load_hub_table(source, splits)
     return Table(source, table.columns, table.rows)
