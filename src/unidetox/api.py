@@ -10,7 +10,8 @@ from unidetox.config.recipe import apply_overrides, build_recipe, limited, load_
 from unidetox.config.settings import BUILTIN, PUBLISHED, Recipe
 from unidetox.core import console
 from unidetox.core.errors import UsageError
-from unidetox.core.resolve import cache_home, resolve_source
+from unidetox.core.names import sandbox_name
+from unidetox.core.resolve import SANDBOX, cache_home, resolve_source
 from unidetox.core.stages import StageStatus, check_stage_directory
 from unidetox.data import read_texts
 from unidetox.evaluation.evaluate import evaluate
@@ -95,7 +96,8 @@ def detoxify(
             directory or a Hub id. Without it they are those of the preset; texts that a preset makes are kept for the
             next model (in ``$UNIDETOX_HOME``, by default ``~/.cache/unidetox``).
         preset: Where the texts come from, and what settings hold that the options leave open. Without it,
-            ``"builtin"`` for the built-in texts, which are the default, and ``"paper"`` for others.
+            ``"builtin"`` for the built-in texts, which are the default, and ``"paper"`` for others; for a model of the
+            sandbox, which knows no English, ``"sandbox"``.
         fresh: Start over where the result exists.
         limit: Use only so many texts; where texts are made, also at most so many toxic texts and steps for them.
         overrides: Settings like ``"texts.alpha=0.2"`` that win over the preset.
@@ -108,7 +110,7 @@ def detoxify(
     Raises:
         UniDetoxError: Any of its children; the message says what to do.
     """
-    preset = preset or (BUILTIN if texts in (None, BUILTIN) else "paper")
+    preset = preset or _usual_preset(str(model), texts)
     settings = {"preset": preset, "detoxify": {"targets": [str(model)], "methods": ["unidetox"]}}
     recipe = _recipe(settings, "detoxify", options, overrides)
     if not recipe.detoxify.lora and (idle := [name for name in ("lora_rank", "lora_alpha") if name in options]):
@@ -239,6 +241,12 @@ def _recipe(
     merged |= {key: given.pop(key) for key in _TOP if key in given}
     merged[section] |= given
     return build_recipe(merged, "the settings", labels)
+
+
+def _usual_preset(model: str, texts: str | Path | None) -> str:
+    if texts is None and sandbox_name(model).startswith(SANDBOX):
+        return "sandbox"
+    return BUILTIN if texts in (None, BUILTIN) else "paper"
 
 
 def _texts_of_preset(recipe: Recipe, preset: str, limit: int | None) -> Path:

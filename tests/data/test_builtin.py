@@ -40,3 +40,11 @@ def test_a_model_is_detoxified_with_them_when_nothing_is_said(
     assert (tmp_path / "asked" / "model.safetensors").read_bytes() == (
         tmp_path / "out" / "model.safetensors"
     ).read_bytes()
+
+
+def test_a_model_of_the_sandbox_knows_no_english():
+    from unidetox import api
+
+    assert api._usual_preset("sandbox:gpt2", None) == "sandbox"
+    assert api._usual_preset("a/model", None) == api._usual_preset("sandbox:gpt2", "builtin") == "builtin"
+    assert api._usual_preset("sandbox:gpt2", "texts.csv") == "paper"
