@@ -9,6 +9,7 @@ from typing import Any
 from unidetox.config.recipe import apply_overrides, build_recipe, limited, load_recipe
 from unidetox.config.settings import PUBLISHED, Recipe
 from unidetox.core import console
+from unidetox.core.callers import apart, name_of, names_of
 from unidetox.core.errors import UsageError
 from unidetox.core.resolve import cache_home, resolve_source
 from unidetox.core.stages import StageStatus, check_stage_directory
@@ -29,6 +30,7 @@ __all__ = ["analyze", "compare", "detoxify", "distill", "evaluate", "report", "r
 _TOP = ("name", "seed", "device", "dtype", "trust_remote_code")
 
 
+@apart()
 def train_toxic(base: str | Path, *, output: str | Path, fresh: bool = False, **options: Any) -> Path:
     """Fine-tune a base model on toxic texts.
 
@@ -45,11 +47,12 @@ def train_toxic(base: str | Path, *, output: str | Path, fresh: bool = False, **
     Raises:
         UniDetoxError: Any of its children; the message says what to do.
     """
-    recipe = _recipe({"base": {"model": str(base)}, "detoxify": {"targets": [str(base)]}}, "toxic", options)
+    recipe = _recipe(_of_base(base), "toxic", options)
     check_lm(recipe.base.model, LoadOptions.of(recipe))
     return distillation.train_toxic(recipe, Path(output), distillation.toxic_corpus(recipe), fresh=fresh, replace=False)
 
 
+@apart()
 def distill(base: str | Path, *, toxic: str | Path, output: str | Path, fresh: bool = False, **options: Any) -> Path:
     """Sample detoxifying texts from the contrast of a base model and its toxic copy.
 
@@ -67,14 +70,15 @@ def distill(base: str | Path, *, toxic: str | Path, output: str | Path, fresh: b
     Raises:
         UniDetoxError: Any of its children; the message says what to do.
     """
-    recipe = _recipe({"base": {"model": str(base)}, "detoxify": {"targets": [str(base)]}}, "texts", options)
-    toxic = resolve_source(str(toxic), None)
+    recipe = _recipe(_of_base(base), "texts", options)
+    toxic = resolve_source(name_of(toxic, "toxic"), None)
     # Before the stages are described: what is fetched from the Hub here has another fingerprint from then on.
     for name in (recipe.base.model, toxic):
         check_lm(name, LoadOptions.of(recipe))
     return distillation.distill(recipe, toxic, Path(output), fresh=fresh, replace=False)
 
 
+@apart()
 def detoxify(
     model: str | Path,
     *,
@@ -107,8 +111,8 @@ def detoxify(
     Raises:
         UniDetoxError: Any of its children; the message says what to do.
     """
-    settings = {"preset": preset, "detoxify": {"targets": [str(model)], "methods": ["unidetox"]}}
-    recipe = _recipe(settings, "detoxify", options, overrides)
+    settings = {"preset": preset, "detoxify": {"targets": [name_of(model, "model")], "methods": ["unidetox"]}}
+    recipe = _recipe(settings, "detoxify", options, names_of(overrides, "overrides"))
     if not recipe.detoxify.lora and (idle := [name for name in ("lora_rank", "lora_alpha") if name in options]):
         raise UsageError(f"{idle[0]} has no effect without lora", hint="Add --lora, or leave it out")
     target = recipe.detoxify.targets[0]
@@ -116,11 +120,14 @@ def detoxify(
     check_stage_directory(Path(output), "detoxify")
     check_optimizer(recipe.detoxify.optim)
     check_lm(target, LoadOptions.of(recipe))
-    given = texts if texts is None or texts == PUBLISHED else resolve_source(str(texts), None)
-    found = read_texts(str(given or _texts_of_preset(recipe, preset, limit)), limit=limit)
+    given = None if texts is None else name_of(texts, "texts")
+    if given not in (None, PUBLISHED):
+        given = resolve_source(given, None)
+    found = read_texts(given or str(_texts_of_preset(recipe, preset, limit)), limit=limit)
     return finetuning.finetune(recipe, "unidetox", target, found, Path(output), fresh=fresh, replace=False)
 
 
+@apart()
 def run(
     recipe: str | Path | Recipe,
     *,
@@ -141,10 +148,12 @@ def run(
     Returns:
         The content of ``results.json``.
     """
-    loaded = recipe if isinstance(recipe, Recipe) else load_recipe(Path(recipe), overrides)
-    return plan.run(limited(loaded, limit), Path(output), fresh=fresh)
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(Path(name_of(recipe, "recipe")), names_of(overrides, "overrides"))
+    return plan.run(limited(recipe, limit), Path(output), fresh=fresh)
 
 
+@apart()
 def compare(
     sources: Sequence[str | Path],
     *,
@@ -171,6 +180,7 @@ def compare(
         UsageError: Recipes and directories are mixed, or the directories cannot be compared.
         UniDetoxError: Any of its children; the message says what to do.
     """
+    sources, overrides = names_of(sources, "sources"), tuple(names_of(overrides, "overrides"))
     recipe = recipe_of(sources)
     if recipe is not None:
         loaded = limited(load_recipe(recipe, [*overrides, "costs=true"]), limit)
@@ -222,6 +232,12 @@ def report(output: str | Path) -> Path:
     if (folder / MANIFEST).is_file():
         plan.Plan(Run(folder).recipe(), folder).write_cards(results)
     return render_report(results, example_rows(folder / "generations.jsonl"), folder / "report")
+
+
+def _of_base(base: str | Path) -> dict[str, Any]:
+    """Settings of a verb that has one model."""
+    name = name_of(base, "base")
+    return {"base": {"model": name}, "detoxify": {"targets": [name]}}
 
 
 def _recipe(

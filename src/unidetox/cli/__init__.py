@@ -50,6 +50,7 @@ def main() -> None:
     Exit codes: 0 ok, 1 failure, 2 usage, 3 missing, 4 locked, 129 hung up, 130 interrupted, 143 terminated.
     """
     _open_closed_streams()
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # before it is read
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # Windows has no SIGHUP
         if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` asks
             signal.signal(number, _terminate)

@@ -107,6 +107,11 @@ def _console(file: Any) -> Console:
     return console
 
 
+def is_watched() -> bool:
+    """Say whether there is a terminal that can show bars."""
+    return _screen("stderr").is_interactive
+
+
 class _ConsoleHandler(logging.Handler):
     """Shows what rooms that may not print say through `logging`, each line once."""
 
@@ -200,8 +205,7 @@ def progress(description: str, total: int) -> Iterator[Callable[[float], None]]:
         A function that takes how many more items are done, parts of them too. What an earlier call has done already is
         told first, and does not count for the time that remains.
     """
-    screen = _screen("stderr")
-    if _state.verbosity < 0 or not screen.is_interactive:
+    if _state.verbosity < 0 or not is_watched():
         lines = _Lines(description, total)
         yield lines
         lines.end()
@@ -210,7 +214,7 @@ def progress(description: str, total: int) -> Iterator[Callable[[float], None]]:
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
     # Large pieces may take longer than the half minute that rich looks back.
-    with Progress(*columns, console=screen, transient=True, speed_estimate_period=600) as bar:
+    with Progress(*columns, console=_screen("stderr"), transient=True, speed_estimate_period=600) as bar:
         task = bar.add_task(description, total=total)
         yield lambda done: bar.advance(task, done)
 

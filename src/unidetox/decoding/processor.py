@@ -38,6 +38,9 @@ class ContrastiveLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         attention_mask: torch.Tensor | None = None,
     ) -> None:
         check_contrast(alpha, beta)
+        if not hasattr(toxic_model, "config"):
+            what = f"{type(toxic_model).__name__} is no model"
+            raise UsageError(what, hint="Give the loaded model: AutoModelForCausalLM.from_pretrained(...)")
         self.toxic_model, self.alpha, self.beta, self.attention_mask = (
             toxic_model,
             alpha,
