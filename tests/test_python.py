@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import huggingface_hub.utils.tqdm
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from huggingface_hub.utils import are_progress_bars_disabled
 from recipes import Inputs, environment
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
@@ -140,7 +140,7 @@ def everything() -> dict[str, Any]:
         "warnings": (list(warnings.filters), warnings.showwarning),
         "logging": {name: (log.level, len(log.handlers)) for name, log in known.items() if log.level or log.handlers},
         "transformers": (transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()),
-        "downloads": huggingface_hub.utils.tqdm.are_progress_bars_disabled(),
+        "downloads": are_progress_bars_disabled(),
         "random": (random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()),
         "torch": (torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_default_device()),
         "threads": (torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.backends.mkldnn.enabled),
