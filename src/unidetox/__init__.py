@@ -5,6 +5,7 @@ Everything public is here and loaded when it is asked for: importing this packag
 
 from __future__ import annotations
 
+import random
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -30,5 +31,9 @@ _ELSEWHERE = {"ContrastiveLogitsProcessor": "unidetox.decoding", "detoxify_model
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(import_module(_ELSEWHERE.get(name, "unidetox.api")), name)
+        drawn = random.getstate()
+        try:
+            return getattr(import_module(_ELSEWHERE.get(name, "unidetox.api")), name)
+        finally:
+            random.setstate(drawn)  # rich draws from the caller's numbers while it is loaded
     raise AttributeError(f"module 'unidetox' has no attribute {name!r}")

@@ -9,6 +9,7 @@ from typing import Any
 from unidetox.config.recipe import apply_overrides, build_recipe, limited, load_recipe
 from unidetox.config.settings import BUILTIN, PUBLISHED, Recipe
 from unidetox.core import console
+from unidetox.core.callers import apart, name_of, names_of
 from unidetox.core.errors import UsageError
 from unidetox.core.names import sandbox_name
 from unidetox.core.resolve import SANDBOX, cache_home, resolve_source
@@ -30,6 +31,7 @@ __all__ = ["analyze", "compare", "detoxify", "distill", "evaluate", "report", "r
 _TOP = ("name", "seed", "device", "dtype", "trust_remote_code")
 
 
+@apart()
 def train_toxic(base: str | Path, *, output: str | Path, fresh: bool = False, **options: Any) -> Path:
     """Fine-tune a base model on toxic texts.
 
@@ -46,11 +48,12 @@ def train_toxic(base: str | Path, *, output: str | Path, fresh: bool = False, **
     Raises:
         UniDetoxError: Any of its children; the message says what to do.
     """
-    recipe = _recipe({"base": {"model": str(base)}, "detoxify": {"targets": [str(base)]}}, "toxic", options)
+    recipe = _recipe(_of_base(base), "toxic", options)
     check_lm(recipe.base.model, LoadOptions.of(recipe))
     return distillation.train_toxic(recipe, Path(output), distillation.toxic_corpus(recipe), fresh=fresh, replace=False)
 
 
+@apart()
 def distill(base: str | Path, *, toxic: str | Path, output: str | Path, fresh: bool = False, **options: Any) -> Path:
     """Sample detoxifying texts from the contrast of a base model and its toxic copy.
 
@@ -68,14 +71,15 @@ def distill(base: str | Path, *, toxic: str | Path, output: str | Path, fresh: b
     Raises:
         UniDetoxError: Any of its children; the message says what to do.
     """
-    recipe = _recipe({"base": {"model": str(base)}, "detoxify": {"targets": [str(base)]}}, "texts", options)
-    toxic = resolve_source(str(toxic), None)
+    recipe = _recipe(_of_base(base), "texts", options)
+    toxic = resolve_source(name_of(toxic, "toxic"), None)
     # Before the stages are described: what is fetched from the Hub here has another fingerprint from then on.
     for name in (recipe.base.model, toxic):
         check_lm(name, LoadOptions.of(recipe))
     return distillation.distill(recipe, toxic, Path(output), fresh=fresh, replace=False)
 
 
+@apart()
 def detoxify(
     model: str | Path,
     *,
@@ -110,9 +114,10 @@ def detoxify(
     Raises:
         UniDetoxError: Any of its children; the message says what to do.
     """
-    preset = preset or _usual_preset(str(model), texts)
-    settings = {"preset": preset, "detoxify": {"targets": [str(model)], "methods": ["unidetox"]}}
-    recipe = _recipe(settings, "detoxify", options, overrides)
+    target_name = name_of(model, "model")
+    preset = preset or _usual_preset(target_name, texts)
+    settings = {"preset": preset, "detoxify": {"targets": [target_name], "methods": ["unidetox"]}}
+    recipe = _recipe(settings, "detoxify", options, names_of(overrides, "overrides"))
     if not recipe.detoxify.lora and (idle := [name for name in ("lora_rank", "lora_alpha") if name in options]):
         raise UsageError(f"{idle[0]} has no effect without lora", hint="Add --lora, or leave it out")
     target = recipe.detoxify.targets[0]
@@ -120,14 +125,15 @@ def detoxify(
     check_stage_directory(Path(output), "detoxify")
     check_optimizer(recipe.detoxify.optim)
     check_lm(target, LoadOptions.of(recipe))
-    given = recipe.texts.source if texts is None else str(texts)
+    given = recipe.texts.source if texts is None else name_of(texts, "texts")
     if texts is None and given == BUILTIN:
         console.info("no --texts given: the built-in texts (--preset paper makes new ones from scratch)")
     given = given if given in (None, BUILTIN, PUBLISHED) else resolve_source(given, None)
-    found = read_texts(str(given or _texts_of_preset(recipe, preset, limit)), limit=limit)
+    found = read_texts(given or str(_texts_of_preset(recipe, preset, limit)), limit=limit)
     return finetuning.finetune(recipe, "unidetox", target, found, Path(output), fresh=fresh, replace=False)
 
 
+@apart()
 def run(
     recipe: str | Path | Recipe,
     *,
@@ -148,10 +154,12 @@ def run(
     Returns:
         The content of ``results.json``.
     """
-    loaded = recipe if isinstance(recipe, Recipe) else load_recipe(Path(recipe), overrides)
-    return plan.run(limited(loaded, limit), Path(output), fresh=fresh)
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(Path(name_of(recipe, "recipe")), names_of(overrides, "overrides"))
+    return plan.run(limited(recipe, limit), Path(output), fresh=fresh)
 
 
+@apart()
 def compare(
     sources: Sequence[str | Path],
     *,
@@ -178,6 +186,7 @@ def compare(
         UsageError: Recipes and directories are mixed, or the directories cannot be compared.
         UniDetoxError: Any of its children; the message says what to do.
     """
+    sources, overrides = names_of(sources, "sources"), tuple(names_of(overrides, "overrides"))
     recipe = recipe_of(sources)
     if recipe is not None:
         loaded = limited(load_recipe(recipe, [*overrides, "costs=true"]), limit)
@@ -229,6 +238,12 @@ def report(output: str | Path) -> Path:
     if (folder / MANIFEST).is_file():
         plan.Plan(Run(folder).recipe(), folder).write_cards(results)
     return render_report(results, example_rows(folder / "generations.jsonl"), folder / "report")
+
+
+def _of_base(base: str | Path) -> dict[str, Any]:
+    """Settings of a verb that has one model."""
+    name = name_of(base, "base")
+    return {"base": {"model": name}, "detoxify": {"targets": [name]}}
 
 
 def _recipe(

@@ -107,3 +107,58 @@ def test_bad_settings() -> None:
     other = zoo("gpt2", 1)
     with pytest.raises(UsageError, match="vocabular"):
         ContrastiveLogitsProcessor(other)(torch.tensor([[1]]), torch.zeros(1, 7))
+
+
+def padded() -> tuple[torch.Tensor, torch.Tensor]:
+    """The prompts side by side, and their mask."""
+    width = max(map(len, HEADS))
+    ids = torch.tensor([[0] * (width - len(head)) + head for head in HEADS])
+    return ids, torch.tensor([[0] * (width - len(head)) + [1] * len(head) for head in HEADS])
+
+
+@pytest.mark.parametrize(
+    ("rows", "options"),
+    [
+        (2, {"num_return_sequences": 2, "do_sample": True}),
+        (3, {"num_beams": 3}),
+        (4, {"num_beams": 4, "num_return_sequences": 2}),
+        (2, {"num_beams": 2, "num_return_sequences": 2, "do_sample": True}),
+    ],
+)
+def test_several_rows_of_each_prompt(rows: int, options: dict[str, Any]) -> None:
+    base, toxic = zoo("gpt2", 0), zoo("gpt2", 1)
+    ids, mask = padded()
+    made = []
+    for given in (mask, mask.bool(), mask.tolist(), mask.repeat_interleave(rows, 0)):
+        torch.manual_seed(3)
+        processor = ContrastiveLogitsProcessor(toxic, alpha=ALPHA, attention_mask=given)
+        made.append(generate(base, processor, ids, mask, **options).sequences)
+    assert all(torch.equal(one, made[-1]) for one in made)
+    if "num_beams" not in options:
+        torch.manual_seed(3)
+        processor = ContrastiveLogitsProcessor(toxic, alpha=ALPHA, attention_mask=mask)
+        check_scores(base, toxic, generate(base, processor, ids, mask, **options), [h for h in HEADS for _ in range(2)])
+
+
+@pytest.mark.parametrize("shape", [(2, 11), (6, 11), (3, 40), (11,), (3, 0), (0, 11), (1, 3, 11)])
+def test_a_mask_of_something_else(shape: tuple[int, ...]) -> None:
+    ids, mask = padded()
+    processor = ContrastiveLogitsProcessor(zoo("gpt2", 1), attention_mask=torch.ones(shape))
+    with pytest.raises(UsageError, match=r"attention mask is .* Give the prompts' mask"):
+        generate(zoo("gpt2", 0), processor, ids, mask)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "mamba"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_another_default_dtype(name: str, dtype: torch.dtype) -> None:
+    base, toxic = zoo(name, 0), zoo(name, 1)
+    ids, mask = padded()
+    sequences = []
+    for default in (torch.float32, dtype):
+        torch.set_default_dtype(default)
+        try:
+            processor = ContrastiveLogitsProcessor(toxic, alpha=ALPHA, attention_mask=mask)
+            sequences.append(generate(base, processor, ids, mask, do_sample=False).sequences)
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert torch.equal(*sequences)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,8 +18,6 @@ from unidetox.cli.verbs import App
 from unidetox.core import console
 from unidetox.core.errors import Terminated, UniDetoxError, UsageError, interruption
 from unidetox.core.version import __version__
-
-INTERRUPTED, TERMINATED = 130, 143
 
 
 def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
@@ -40,14 +39,37 @@ app = App(
 )
 
 
-def _terminate(*_: object) -> None:
-    raise Terminated
+def _terminate(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_DFL)  # who asks twice does not want to wait
+    raise Terminated(number)
 
 
 def main() -> None:
-    """Run the command line and exit: 0 ok, 1 failure, 2 usage, 3 missing, 4 locked, 130 interrupted, 143 terminated."""
-    signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(_run(sys.argv[1:]))
+    """Run the command line and exit.
+
+    Exit codes: 0 ok, 1 failure, 2 usage, 3 missing, 4 locked, 129 hung up, 130 interrupted, 143 terminated.
+    """
+    _open_closed_streams()
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # before it is read
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # Windows has no SIGHUP
+        if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` asks
+            signal.signal(number, _terminate)
+    try:
+        code = _run(sys.argv[1:])
+    except Exception:
+        console.traceback()
+        code = 1
+    sys.exit(code)
+
+
+def _open_closed_streams() -> None:
+    """Put a stream that nothing comes from in place of a closed one.
+
+    The next file that is opened would get its number, and what a library writes by number would be written there.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - for as long as the process lives
 
 
 def _run(arguments: list[str]) -> int:
@@ -69,10 +91,10 @@ def _run(arguments: list[str]) -> int:
 
 def _failed(exc: BaseException, arguments: list[str]) -> int:
     if stop := interruption(exc):
-        terminated = isinstance(stop, Terminated)
-        what = "terminated" if terminated else "interrupted"
+        number = stop.number if isinstance(stop, Terminated) else signal.SIGINT
+        what = "interrupted" if number == signal.SIGINT else "terminated"
         console.error(UniDetoxError(what, hint="The same command goes on where it stopped"))
-        return TERMINATED if terminated else INTERRUPTED
+        return 128 + number
     if isinstance(exc, UniDetoxError):
         if "-v" in arguments or "--verbose" in arguments:
             console.traceback()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from traceback import format_exc
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -26,14 +28,88 @@ from unidetox.core.provenance import now
 class _State:
     verbosity: int = 0
     log: Path | None = None
+    screens: dict[str, tuple[Any, Console]] = field(default_factory=dict)
 
 
 _state = _State()
 _LINE_EVERY = 60.0
 """Seconds between lines of progress where there is no terminal."""
-# A table is made for 100 columns; a pipe, which has no width of its own, gets them.
-_out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 100)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
+# What a terminal acts on, what turns text round, and halves of pairs that nothing can write.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028-\u202e\u2066-\u2069]")
+
+
+def _plain(text: str, kept: str = "") -> str:
+    """Write control characters as escapes: names and texts are anybody's, and may hold commands to a terminal."""
+    return _UNPRINTABLE.sub(lambda m: m[0] if m[0] in kept else m[0].encode("unicode_escape").decode(), text)
+
+
+class _Stream:
+    """What a console writes to: any object that can write and flush, closed or without signs for all that is said.
+
+    Args:
+        stream: The object.
+        needed: Whether it is an error that nothing can be written.
+    """
+
+    def __init__(self, stream: Any, needed: bool) -> None:
+        self._stream, self._lost = stream, (ValueError,) if needed else (ValueError, OSError)
+        self.encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    @staticmethod
+    def writable(text: str, encoding: str) -> str:
+        """Return a text with escapes in place of what the encoding has no signs for."""
+        return text.encode(encoding, "backslashreplace").decode(encoding)
+
+    def write(self, text: str) -> None:
+        """Write a text, if there is still somewhere to."""
+        if self._stream is None:
+            return
+        with contextlib.suppress(*self._lost):
+            try:
+                self._stream.write(self.writable(text, self.encoding))
+            except UnicodeEncodeError:  # it does not say in what it encodes
+                self._stream.write(self.writable(text, "ascii"))
+
+    def flush(self) -> None:
+        """Hand on what was written."""
+        if self._stream is not None:
+            with contextlib.suppress(*self._lost):
+                self._stream.flush()
+
+    def isatty(self) -> bool:
+        """Say whether it is a terminal."""
+        try:
+            return bool(self._stream.isatty())
+        except (AttributeError, ValueError, OSError):
+            return False
+
+
+def _screen(name: str) -> Console:
+    """The console of ``stdout`` or ``stderr`` as it is now; nothing is lost if a message is."""
+    stream = getattr(sys, name)
+    stream = getattr(stream, "rich_proxied_file", stream)  # while a bar is shown, rich stands between
+    known = _state.screens.get(name)
+    if known is None or known[0] is not stream:
+        known = _state.screens[name] = stream, _console(_Stream(stream, needed=name == "stdout"))
+    return known[1]
+
+
+def _console(file: Any) -> Console:
+    """Say how to write to a stream. Variables like FORCE_COLOR make no terminal of a file."""
+    terminal = file.isatty()
+    # A table is made for 100 columns; what has no width of its own gets them.
+    console = Console(
+        file=file, force_terminal=terminal, force_interactive=None if terminal else False,
+        width=None if terminal else 100, highlight=False, soft_wrap=True, markup=False, emoji=False,
+    )  # fmt: skip
+    if not console.width:
+        console.width = 100
+    return console
+
+
+def is_watched() -> bool:
+    """Say whether there is a terminal that can show bars."""
+    return _screen("stderr").is_interactive
 
 
 class _ConsoleHandler(logging.Handler):
@@ -72,11 +148,12 @@ def logged(path: Path) -> Iterator[None]:
 
 def _say(message: str, verbosity: int, style: str | None = None) -> None:
     """Keep a line, and show it if at least so much is to be said."""
+    message = _plain(hide_secrets(message))
     if _state.log is not None:
         with contextlib.suppress(OSError), _state.log.open("a", encoding="utf-8") as file:
-            file.write(f"{now()} {hide_secrets(message)}\n")
+            file.write(f"{now()} {message}\n")
     if _state.verbosity >= verbosity:
-        _err.print(message, markup=False, style=style)
+        _screen("stderr").print(message, style=style)
 
 
 def info(message: str) -> None:
@@ -101,24 +178,24 @@ def _warn_once(message: str) -> None:
 
 def error(exc: UniDetoxError) -> None:
     """Print a user-facing error as one line."""
-    _err.print(f"error: {hide_secrets(' '.join(str(exc).split()))}", markup=False, style="bold red")
+    _screen("stderr").print(_plain(f"error: {hide_secrets(' '.join(str(exc).split()))}"), style="bold red")
 
 
 def traceback() -> None:
-    """Show where the exception at hand arose; for `-v`."""
-    _err.print(hide_secrets(format_exc()), markup=False)
+    """Show where the exception at hand arose; for `-v`, and for what is nobody's mistake but ours."""
+    _screen("stderr").print(_plain(hide_secrets(format_exc().rstrip()), "\n"))
 
 
 def result(text: str) -> None:
     """Print a result on standard output."""
-    _out.print(text, markup=False)
+    _screen("stdout").print(_plain(text, "\n"))
 
 
 @contextlib.contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[float], None]]:
     """Show how far the block is, how long it has taken and about how long it will: a bar, or plain lines.
 
-    Lines, at most one a minute, are for where standard error is no terminal.
+    Lines, at most one a minute and one at the end, are for where standard error is no terminal.
 
     Args:
         description: What is counted, e.g. ``"sampling"``.
@@ -128,14 +205,16 @@ def progress(description: str, total: int) -> Iterator[Callable[[float], None]]:
         A function that takes how many more items are done, parts of them too. What an earlier call has done already is
         told first, and does not count for the time that remains.
     """
-    if _state.verbosity < 0 or not _err.is_terminal:
-        yield _Lines(description, total)
+    if _state.verbosity < 0 or not is_watched():
+        lines = _Lines(description, total)
+        yield lines
+        lines.end()
         return
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
     # Large pieces may take longer than the half minute that rich looks back.
-    with Progress(*columns, console=_err, transient=True, speed_estimate_period=600) as bar:
+    with Progress(*columns, console=_screen("stderr"), transient=True, speed_estimate_period=600) as bar:
         task = bar.add_task(description, total=total)
         yield lambda done: bar.advance(task, done)
 
@@ -156,10 +235,15 @@ class _Lines:
         if time - self._said < _LINE_EVERY or self._done >= self._total:
             return
         self._said = time
-        line = f"{self._description}: {int(self._done)} of {self._total} in {_time(time - self._begun)}"
-        if self._done > before:
-            line += f", about {_time((self._total - self._done) * (time - since) / (self._done - before))} left"
-        info(line)
+        left = (self._total - self._done) * (time - since) / (self._done - before) if self._done > before else None
+        self._line("" if left is None else f", about {_time(left)} left")
+
+    def end(self) -> None:
+        """Say how long it took."""
+        self._line("")
+
+    def _line(self, more: str) -> None:
+        info(f"{self._description}: {int(self._done)} of {self._total} in {_time(monotonic() - self._begun)}{more}")
 
 
 def _time(seconds: float) -> str:
@@ -171,13 +255,19 @@ def _time(seconds: float) -> str:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table on standard output; the first columns are left-aligned text, numbers are right-aligned."""
+    screen = _screen("stdout")
+
+    def shown(text: str) -> str:
+        return _Stream.writable(_plain(text), screen.encoding)  # before it is laid out, as escapes are longer
+
+    title, *columns = map(shown, (title, *columns))
     sheet = Table(title=title, title_justify="left")
     for index, name in enumerate(columns):
         right = bool(rows) and all(_is_number(row[index]) for row in rows)
-        sheet.add_column(name, justify="right" if right else "left", no_wrap=right)
+        sheet.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
     for row in rows:
-        sheet.add_row(*row)
-    _out.print(sheet)
+        sheet.add_row(*map(shown, row))
+    screen.print(sheet)
 
 
 def _is_number(cell: str) -> bool:

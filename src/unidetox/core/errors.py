@@ -41,7 +41,15 @@ class LockedError(UniDetoxError):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came; everything ends as by Ctrl-C, with an exit code of its own."""
+    """A signal came that asks for the end; everything ends as by Ctrl-C, with an exit code of its own.
+
+    Args:
+        number: The signal's; the exit code is 128 more.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
 
 
 def interruption(exc: BaseException) -> KeyboardInterrupt | None:

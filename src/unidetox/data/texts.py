@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from unidetox.core.callers import listed
 from unidetox.core.errors import UsageError
 from unidetox.core.files import hash_of
 from unidetox.data.files import check_count, count, load_table, pick_column, say_once, summary, text_of
@@ -86,6 +87,25 @@ def texts_of_rows(rows: Sequence[dict[str, Any]], source: str) -> TextSet:
     dropped: dict[str, int] = {}
     texts = collect_texts(Table(source, ("text", "finish_reason"), list(rows)), "text", range(len(rows)), dropped)
     return make_text_set(texts, source, dropped)
+
+
+def texts_of_list(given: Iterable[Any]) -> list[Any]:
+    """Return what a caller of Python gave as texts.
+
+    Args:
+        given: Plain strings, and objects with ``text`` and ``finish_reason``, which stay as they are.
+
+    Raises:
+        UsageError: It is no list, or an item of it is no text.
+    """
+    texts = []
+    for number, item in enumerate(listed(given, "texts"), 1):
+        if not isinstance(getattr(item, "text", item), str):
+            hint = "Give texts, or a file of them to `unidetox.detoxify`"
+            raise UsageError(f"texts, item {number}: {item!r:.60} is not a text", hint=hint)
+        text = text_of(getattr(item, "text", item), "texts", number)
+        texts.append(item if hasattr(item, "finish_reason") else Text(str(text)))
+    return texts
 
 
 def collect_texts(

@@ -24,7 +24,8 @@ class ContrastiveLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         toxic_model: The toxic LM, with the vocabulary of the model that generates.
         alpha: Plausibility threshold in (0, 1].
         beta: Strength of the contrast, > 0; infinity is the paper's rule ``base - toxic``.
-        attention_mask: ``[rows, prompt tokens]`` of left-padded prompts; none means no padding.
+        attention_mask: ``[prompts, prompt tokens]`` of left-padded prompts, whatever the number of sequences or beams a
+            prompt; none means no padding.
 
     Reference: see `unidetox.decoding.sources.contrast_scores`.
     """
@@ -37,6 +38,9 @@ class ContrastiveLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         attention_mask: torch.Tensor | None = None,
     ) -> None:
         check_contrast(alpha, beta)
+        if not hasattr(toxic_model, "config"):
+            what = f"{type(toxic_model).__name__} is no model"
+            raise UsageError(what, hint="Give the loaded model: AutoModelForCausalLM.from_pretrained(...)")
         self.toxic_model, self.alpha, self.beta, self.attention_mask = (
             toxic_model,
             alpha,
@@ -74,5 +78,9 @@ class ContrastiveLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
     def _mask(self, ids: torch.Tensor) -> torch.Tensor:
         mask = torch.ones_like(ids)
         if self.attention_mask is not None:
-            mask[:, : self.attention_mask.shape[1]] = self.attention_mask
+            given = torch.as_tensor(self.attention_mask, device=ids.device)
+            if given.dim() != 2 or not given.numel() or len(ids) % len(given) or given.shape[1] > ids.shape[1]:
+                what = f"the attention mask is {list(given.shape)}, the sequences are {list(ids.shape)}"
+                raise UsageError(what, hint="Give the prompts' mask, [prompts, tokens], as the tokenizer returns it")
+            mask[:, : given.shape[1]] = given.repeat_interleave(len(ids) // len(given), 0)
         return mask

@@ -11,6 +11,7 @@ from typing import Any
 from unidetox.config.recipe import build_section
 from unidetox.config.settings import Evaluate
 from unidetox.core import console
+from unidetox.core.callers import apart, names_of
 from unidetox.core.directories import locked, remove_empty
 from unidetox.core.errors import UsageError
 from unidetox.core.files import write_json
@@ -136,6 +137,7 @@ def _write_results(job: Measurement, output_dir: Path) -> dict[str, Any]:
     return dict(content["counts"])
 
 
+@apart()
 def evaluate(
     models: str | Path | Sequence[str | Path],
     *,
@@ -167,7 +169,7 @@ def evaluate(
     Raises:
         UniDetoxError: Any of its children; the message says what to do.
     """
-    names = list(dict.fromkeys(str(m) for m in ([models] if isinstance(models, str | Path) else models)))
+    names = list(dict.fromkeys(names_of(models, "models")))
     if not names:
         raise UsageError("no model to evaluate", hint="name a directory or a Hub id")
     names = [resolve_source(name, None) for name in names]

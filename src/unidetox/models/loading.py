@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from unidetox.models.adapters import load_adapter
 from unidetox.models.devices import choose_dtype
 from unidetox.models.directories import Place, adapter_base, lacks_tokenizer, locate, read_unidetox, require_weights
 from unidetox.models.options import CLASSIFIER_DEFAULTS, DEFAULTS, LoadOptions
+from unidetox.models.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     import torch
@@ -231,16 +231,9 @@ def _from_pretrained(auto: str, name: str, place: Place, options: LoadOptions, *
 @contextlib.contextmanager
 def _loading(name: str) -> Iterator[None]:
     """Quiet while the libraries load ``name``, and one line to act on where they fail."""
-    from huggingface_hub.utils.tqdm import enable_progress_bars
-    from transformers.utils import logging
-
-    # No advice and no bars of transformers; downloads keep their bar where somebody watches.
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    if sys.stderr.isatty():
-        enable_progress_bars()
     try:
-        yield
+        with quiet_transformers():
+            yield
     except _LOADING_ERRORS as exc:
         from unidetox.decoding.memory import is_out_of_memory
 

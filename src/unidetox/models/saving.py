@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unidetox.models.adapters import quiet_peft
+from unidetox.models.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     import torch
 
 
+@quiet_transformers()
 def save_lm(
     model: Any,
     tokenizer: Any,
@@ -29,9 +31,7 @@ def save_lm(
         base_revision: Revision of the Hub id that the model was loaded by, which an adapter must name.
     """
     from peft import PeftModel
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     Path(directory).mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(str(directory))
     if isinstance(model, PeftModel):

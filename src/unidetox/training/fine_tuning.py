@@ -7,25 +7,28 @@ import copy
 import random
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unidetox.core import console
+from unidetox.core.callers import apart
 from unidetox.core.errors import UsageError
 from unidetox.models.adapters import quiet_peft
 from unidetox.models.tokens import pad_id
 from unidetox.training.encoding import EncodedTexts, TextLike, encode_texts
+from unidetox.training.launchers import own_process
 from unidetox.training.settings import TrainReport, TrainSettings
 
 if TYPE_CHECKING:
     from unidetox.training.trainer import TextTrainer
 
 
+@apart()
 def detoxify_model(
     model: Any,
     tokenizer: Any,
-    texts: Sequence[str | TextLike],
+    texts: Iterable[str | TextLike],
     *,
     steps: int = 3000,
     lr: float = 5e-5,
@@ -39,8 +42,8 @@ def detoxify_model(
     Args:
         model: A Hugging Face causal LM. Its weights become float32 unless ``lora=True``.
         tokenizer: Its tokenizer.
-        texts: Detoxifying texts; of plain strings it is not known whether they are complete, so they get no end
-            token.
+        texts: Detoxifying texts, as a list or anything that gives one after the other; of plain strings it is not known
+            whether they are complete, so they get no end token.
         steps: Optimizer steps.
         lr: Peak learning rate, decaying linearly to zero.
         batch_size: Texts a step.
@@ -57,9 +60,12 @@ def detoxify_model(
     Reference:
         UniDetox (ICLR 2025), section 2; hyper-parameters of the published code ``unidetox.py:200-210``.
     """
-    from unidetox.data import Text
+    from unidetox.data.texts import texts_of_list
 
-    rows = [Text(text) if isinstance(text, str) else text for text in texts]
+    if not (hasattr(model, "config") and callable(tokenizer)):
+        hint = "Give objects of transformers; `unidetox.detoxify` takes a path or a Hub id"
+        raise UsageError(f"{type(model).__name__} and {type(tokenizer).__name__} are no model and tokenizer", hint=hint)
+    rows = texts_of_list(texts)
     told = TrainSettings(lr=lr, batch_size=batch_size, max_length=max_length, steps=steps, seed=seed, **settings)
     return train_lm(model, tokenizer, rows, told).model
 
@@ -97,7 +103,7 @@ def train_lm(
     _announce(encoded, len(texts))
     _check_vocabulary(encoded, model)
     pad, saving = pad_id(tokenizer, model.config), work_dir is not None
-    with _own_random_state(settings.seed), _folder(work_dir) as folder:
+    with _own_random_state(settings.seed), own_process(), _folder(work_dir) as folder:
         reference = copy.deepcopy(model).eval().requires_grad_(False) if settings.kl else None
         model = add_lora(model, settings) if settings.lora else model.float()
         from unidetox.training.trainer import TextTrainer

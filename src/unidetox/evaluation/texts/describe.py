@@ -14,6 +14,7 @@ import numpy as np
 
 from unidetox.config.settings import DGHS
 from unidetox.core import console
+from unidetox.core.callers import apart, name_of, names_of
 from unidetox.core.errors import UsageError
 from unidetox.core.files import require_json, write_json
 from unidetox.core.names import sandbox_name, short_name, slug
@@ -57,6 +58,7 @@ class _Asked:
     load_options: LoadOptions
 
 
+@apart()
 def analyze(
     texts: str | Path | Sequence[str | Path],
     *,
@@ -101,13 +103,13 @@ def analyze(
     Raises:
         UniDetoxError: Any of its children; the message says what to do.
     """
-    names = [texts] if isinstance(texts, str | Path) else texts
+    names, more = names_of(texts, "texts"), names_of(classifiers, "classifiers")
     if fresh and output is None:
         raise UsageError("fresh has no effect without an output", hint="Give -o as well, or leave it out")
     if output is not None:
         check_stage_directory(Path(output), "analyze")
     load, main = LoadOptions(device, dtype, trust_remote_code), _scorer(scorer) if scorer is not None else None
-    others = tuple(dict.fromkeys(map(_scorer, classifiers)))
+    others = tuple(dict.fromkeys(map(_scorer, more)))
     judges = {
         name: open_scorer(name, scorer_label if name == main else None, load)
         for name in ([main] if main is not None else []) + list(others)
@@ -115,7 +117,7 @@ def analyze(
     for judge in judges.values():
         judge.check()
     asked = _Asked(
-        _read_sets([str(name) for name in names], limit),
+        _read_sets(names, limit),
         load_toxic_corpus(_source(corpus), column=column) if corpus is not None else None,
         read_texts(_source(reference), limit=limit) if reference is not None else None,
         main, scorer_label, others, judges,
@@ -157,11 +159,12 @@ def _stage(directory: Path, asked: _Asked) -> Stage:
 
 
 def _source(name: str | Path) -> str:
-    return DGHS if str(name) == DGHS else resolve_source(str(name), None)
+    given = name_of(name, "a source")
+    return DGHS if given == DGHS else resolve_source(given, None)
 
 
 def _scorer(name: str | Path) -> str:
-    return after_kind(_source, str(name))
+    return after_kind(_source, name_of(name, "a scorer"))
 
 
 def _read_sets(names: Sequence[str], limit: int | None) -> dict[str, TextSet]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -163,7 +164,8 @@ def _draw(space: Space, trials: Sequence[Trial], tune: Tune, draw: int) -> Value
     optuna = load_optuna()
     kinds = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
     seed = hashlib.sha256(f"{tune.seed}/{len(trials)}/{draw}".encode()).digest()[:4]
-    study = optuna.create_study(sampler=kinds[tune.sampler](seed=int.from_bytes(seed, "big")))
+    with _quiet(optuna):
+        study = optuna.create_study(sampler=kinds[tune.sampler](seed=int.from_bytes(seed, "big")))
     distributions = {key: _distribution(optuna, entry) for key, entry in space.items()}
     # Only the order counts to the sampler: what breaks a bound is worse than all that keeps them.
     orders = [trial.order(Bounds(tune.ceiling, tune.floor)) for trial in trials]
@@ -183,8 +185,17 @@ def load_optuna() -> Any:
         import optuna
     except ImportError:
         raise MissingError("tune needs the package optuna", hint="pip install 'unidetox[tune]'") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
+
+
+@contextlib.contextmanager
+def _quiet(optuna: Any) -> Iterator[None]:
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(level)
 
 
 def _distribution(optuna: Any, entry: Any) -> Any:

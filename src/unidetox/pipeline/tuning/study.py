@@ -13,6 +13,7 @@ from unidetox.config.fields import map_sources
 from unidetox.config.recipe import limited, write_recipe
 from unidetox.config.settings import Evaluate, Recipe
 from unidetox.core import console
+from unidetox.core.callers import apart, name_of, names_of
 from unidetox.core.directories import DirectoryLock, check_directory, locked, remove, remove_others
 from unidetox.core.errors import UniDetoxError, UsageError
 from unidetox.core.files import JsonlWriter, canonical, read_json, read_jsonl, write_json
@@ -29,6 +30,7 @@ TRIALS, RESULT, BEST, WORK = "trials.jsonl", "tune.json", "best.toml", "work"
 _OWN = {TRIALS, RESULT, BEST, WORK, *DirectoryLock.NAMES}
 
 
+@apart()
 def tune(
     recipe: str | Path,
     *,
@@ -61,7 +63,7 @@ def tune(
     Reference: UniDetox (Lu et al., ICLR 2025): chosen on GPT-2 XL and validation prompts, then used unchanged.
     """
     folder = Path(output)
-    problem = read_problem(Path(recipe), overrides)
+    problem = read_problem(Path(name_of(recipe, "recipe")), names_of(overrides, "overrides"))
     load_optuna()
     check_directory(folder)
     start = _trial_recipe(problem, {}, limit)
