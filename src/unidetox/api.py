@@ -124,7 +124,7 @@ def detoxify(
     # Making texts first may take hours.
     check_stage_directory(Path(output), "detoxify")
     check_optimizer(recipe.detoxify.optim)
-    check_lm(target, LoadOptions.of(recipe))
+    finetuning.check_target(recipe, target)
     given = recipe.texts.source if texts is None else name_of(texts, "texts")
     if texts is None and given == BUILTIN:
         console.info("no --texts given: the built-in texts (--preset paper makes new ones from scratch)")

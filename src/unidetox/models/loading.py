@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,16 @@ from unidetox.core import console
 from unidetox.core.errors import MissingError, UniDetoxError, UsageError
 from unidetox.core.hub import explain_hub_error
 from unidetox.core.resolve import is_local
-from unidetox.models.adapters import load_adapter
+from unidetox.models.adapters import brought_along, check_adapter, load_adapter
 from unidetox.models.devices import choose_dtype
-from unidetox.models.directories import Place, adapter_base, lacks_tokenizer, locate, read_unidetox, require_weights
+from unidetox.models.directories import (
+    Place,
+    lacks_tokenizer,
+    locate,
+    read_unidetox,
+    require_base,
+    require_weights,
+)  # fmt: skip
 from unidetox.models.options import CLASSIFIER_DEFAULTS, DEFAULTS, LoadOptions
 from unidetox.models.quiet import quiet_transformers
 
@@ -154,7 +161,7 @@ def load_tokenizer(name: str | Path, options: LoadOptions = DEFAULTS) -> Any:
     name = str(name)
     place = locate(name)
     if lacks_tokenizer(place.source):
-        if (base := adapter_base(place.source)) is not None:
+        if (base := require_base(place.source)) is not None:
             return load_tokenizer(base, options)
         raise MissingError(f"no tokenizer in {name}", hint="Copy tokenizer.json and tokenizer_config.json there")
     tokenizer = _from_pretrained("AutoTokenizer", name, place, options)
@@ -180,7 +187,7 @@ def saved_dtype(name: str | Path, options: LoadOptions = DEFAULTS) -> torch.dtyp
     """
     import torch
 
-    if (base := adapter_base(locate(str(name)).source)) is not None:
+    if (base := require_base(locate(str(name)).source)) is not None:
         return saved_dtype(base, options)
     dtype = load_config(name, options).dtype
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
@@ -200,18 +207,46 @@ def load_config(name: str | Path, options: LoadOptions = DEFAULTS) -> Any:
     return _from_pretrained("AutoConfig", str(name), locate(str(name)), options)
 
 
-def _load_model(name: str, auto: str, dtype: torch.dtype, options: LoadOptions) -> Any:
-    """A model of one of transformers' auto classes; refuses one whose head would be made up at random."""
+def load_skeleton(name: str, auto: str, options: LoadOptions = DEFAULTS) -> Any:
+    """Make a model without memory: shapes and names of its weights, with those of its adapters.
+
+    Args:
+        name: A local directory or a Hub id, perhaps ``ID@REVISION``.
+        auto: One of `KINDS`.
+        options: How to load it.
+
+    Raises:
+        MissingError: A part of it is not there.
+        UsageError: It cannot be read, or an adapter does not fit its base.
+    """
+    import torch
+    import transformers
+
     place = locate(name)
-    if (base := adapter_base(place.source)) is not None:
-        model = _load_model(base, auto, dtype, options)
+    if (base := require_base(place.source)) is not None:
+        model = load_skeleton(base, auto, options)
+        with _loading(name):
+            return check_adapter(place.source, model)
+    config = load_config(name, options)
+    with _loading(name), torch.device("meta"):
+        return getattr(transformers, auto).from_config(config, trust_remote_code=options.trust_remote_code)
+
+
+def _load_model(name: str, auto: str, dtype: torch.dtype, options: LoadOptions, given: Set[str] = frozenset()) -> Any:
+    """A model of one of transformers' auto classes; refuses one whose head would be made up at random.
+
+    What is ``given`` may be missing: an adapter brings it along.
+    """
+    place = locate(name)
+    if (base := require_base(place.source)) is not None:
+        model = _load_model(base, auto, dtype, options, given | brought_along(place.source))
         with _loading(name):
             return load_adapter(place.source, model)
     require_weights(place.source)
     adapters = {"local_files_only": place.local}  # else it asks the Hub for half a minute
     more = {"dtype": dtype, "adapter_kwargs": adapters, "output_loading_info": True}
     model, notes = _from_pretrained(auto, name, place, options, **more)
-    missing = [*sorted(notes["missing_keys"]), *(str(key) for key in notes["mismatched_keys"])]
+    missing = [*sorted(set(notes["missing_keys"]) - given), *(str(key) for key in notes["mismatched_keys"])]
     if missing:
         what = KINDS[auto]
         raise UsageError(f"{name} is not a complete {what}: no weights for {missing[0]}", hint=f"Give a {what}")
