@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from unidetox.core.resolve import is_local
 from unidetox.models.adapters import load_adapter
 from unidetox.models.devices import choose_dtype
 from unidetox.models.directories import Place, adapter_base, lacks_tokenizer, locate, read_unidetox, require_weights
+from unidetox.models.labels import Activation, activation_of, labels_of
 from unidetox.models.options import CLASSIFIER_DEFAULTS, DEFAULTS, LoadOptions
 
 if TYPE_CHECKING:
@@ -31,10 +32,6 @@ KINDS = {"AutoModelForCausalLM": "causal language model", "AutoModelForSequenceC
 _LOADING_ERRORS = (
     OSError, ValueError, LookupError, RuntimeError, ImportError, TypeError, AttributeError, SafetensorError,
 )  # fmt: skip
-_JIGSAW = {
-    "toxic", "toxicity", "severe_toxic", "severe_toxicity", "obscene", "threat", "insult", "identity_hate",
-    "identity_attack", "sexual_explicit",
-}  # fmt: skip
 
 
 @dataclass
@@ -71,21 +68,21 @@ class LM:
 
 @dataclass
 class Classifier:
-    """A sequence classifier that gives a probability to each label.
+    """A sequence classifier that gives a score to each label.
 
     Attributes:
         model: The Hugging Face model, in evaluation mode.
         tokenizer: Its tokenizer.
         name: The name or path that it was loaded by.
         labels: The label names in the order of the logits.
-        multi_label: True where each label is judged on its own (sigmoid), False for one of many (soft-max).
+        activation: What makes scores of its logits.
     """
 
     model: Any
     tokenizer: Any
     name: str
     labels: list[str]
-    multi_label: bool
+    activation: Activation
 
 
 def load_lm(name: str | Path, options: LoadOptions = DEFAULTS) -> LM:
@@ -125,24 +122,8 @@ def load_classifier(name: str | Path, options: LoadOptions = CLASSIFIER_DEFAULTS
     device, dtype = options.resolve()
     tokenizer = load_tokenizer(name, options)
     model = _load_model(name, "AutoModelForSequenceClassification", dtype, options).to(device).eval()
-    labels = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
-    return Classifier(model, tokenizer, name, labels, is_multi_label(model.config.problem_type, labels))
-
-
-def is_multi_label(problem_type: str | None, labels: Sequence[str]) -> bool:
-    """Whether a classifier judges each label on its own (sigmoid) or picks one of many (soft-max).
-
-    The configuration decides where it speaks. Jigsaw models (``unitary/toxic-bert`` and its kind) do not
-    always record their problem type, so their set of labels is taken as a sigmoid's; a single label can be
-    nothing else.
-
-    Args:
-        problem_type: ``config.problem_type``, None where it is not recorded.
-        labels: All label names.
-    """
-    if problem_type is not None and len(labels) > 1:
-        return problem_type == "multi_label_classification"
-    return len(labels) == 1 or {label.lower() for label in labels} <= _JIGSAW
+    labels = labels_of(model.config)
+    return Classifier(model, tokenizer, name, labels, activation_of(model.config, labels, name))
 
 
 def load_tokenizer(name: str | Path, options: LoadOptions = DEFAULTS) -> Any:
