@@ -86,7 +86,7 @@ def classifier(directory: str | None, dtype: torch.dtype, *, tiny: bool) -> Any:
     shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
     config = BertConfig(**shape if tiny else {}, num_labels=1, id2label={0: "toxic"}, label2id={"toxic": 0})
     model = BertForSequenceClassification(config).to(dtype).eval()
-    return Classifier(model, tokenizer, "random BERT", ["toxic"], True)
+    return Classifier(model, tokenizer, "random BERT", ["toxic"], "sigmoid")
 
 
 def word(number: int) -> str:

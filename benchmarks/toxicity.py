@@ -30,7 +30,7 @@ def score_plainly(judge: Any, texts: list[str]) -> list[float]:
     for text in texts:
         with torch.inference_mode():
             logits = judge.model(**judge.tokenizer(text, truncation=True, max_length=512, return_tensors="pt")).logits
-        result.append(float((logits.sigmoid() if judge.multi_label else logits.softmax(-1))[0, 0]))
+        result.append(float((logits.sigmoid() if judge.activation == "sigmoid" else logits.softmax(-1))[0, 0]))
     return result
 
 

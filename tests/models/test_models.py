@@ -23,7 +23,6 @@ from unidetox.models import (
     choose_dtype,
     eos_ids,
     fingerprint,
-    is_multi_label,
     load_classifier,
     load_lm,
     load_tokenizer,
@@ -310,26 +309,10 @@ def test_a_generation_config_that_contradicts_itself_does_not_stop_saving(tiny_g
 def test_classifiers(tiny_classifier, tiny_gpt2):
     judge = load_classifier(tiny_classifier, LoadOptions("cpu", "float32"))
     assert judge.labels == ["toxic"]
-    assert judge.multi_label
+    assert judge.activation == "sigmoid"
     assert not judge.model.training
     with pytest.raises(UsageError, match="not a complete sequence classifier"):
         load_classifier(tiny_gpt2, LoadOptions("cpu", "float32"))
-
-
-@pytest.mark.parametrize(
-    ("problem", "labels", "expected"),
-    [
-        ("multi_label_classification", ["a", "b"], True),
-        ("single_label_classification", ["toxic", "insult"], False),
-        (None, ["toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate"], True),
-        (None, ["neutral", "toxic"], False),
-        (None, ["LABEL_0", "LABEL_1"], False),
-        (None, ["toxic"], True),
-        ("regression", ["toxicity"], True),
-    ],
-)
-def test_sigmoid_or_soft_max(problem, labels, expected):
-    assert is_multi_label(problem, labels) is expected
 
 
 # ---- vocabularies and names ----

@@ -9,25 +9,30 @@ from unidetox.core.errors import UsageError
 
 # What configurations call the longest context: the usual name, then those of MPT and of code that models bring along.
 _LIMITS = ("max_position_embeddings", "max_seq_len", "n_positions", "n_ctx")
-# These number positions from behind the padding's index on, so as many of their positions hold no token.
-_OFFSET_POSITIONS = {
-    "roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "data2vec-text", "esm",
-}  # fmt: skip
 
 
-def max_positions(config: Any) -> int | None:
+def max_positions(source: Any) -> int | None:
     """Return the longest context of a model in tokens, or None where it sets no limit.
 
     Args:
-        config: Its configuration; of a model with other parts (images, sound), that of its text model counts.
+        source: Its configuration; of a model with other parts (images, sound), that of its text model counts. Or the
+            model itself: where it numbers positions from behind the padding's index on, as RoBERTa does, as many of
+            them hold no token, which is known by its table of positions alone.
     """
+    config = getattr(source, "config", source)
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
     limits = (getattr(config, name, None) for name in _LIMITS)
     longest = next((limit for limit in limits if isinstance(limit, int) and limit > 0), None)
-    if longest is not None and getattr(config, "model_type", "") in _OFFSET_POSITIONS:
-        padding = getattr(config, "pad_token_id", None)
-        longest -= 1 + (1 if padding is None else padding)
-    return longest
+    tables = [_behind_padding(*named) for named in source.named_modules()] if hasattr(source, "named_modules") else []
+    return min((limit for limit in [longest, *tables] if limit), default=None)
+
+
+def _behind_padding(name: str, module: Any) -> int | None:
+    """Return how many rows of a table of positions stand behind that of the padding; None of any other module."""
+    padding, weight = getattr(module, "padding_idx", None), getattr(module, "weight", None)
+    if padding is None or weight is None or "position" not in name.rpartition(".")[2]:
+        return None
+    return int(weight.shape[0]) - 1 - int(padding)
 
 
 def check_sequences(
@@ -41,7 +46,7 @@ def check_sequences(
         more: How many tokens will follow, for all or for each.
         what: How a message calls a sequence.
     """
-    limit = min((n for model in models if (n := max_positions(model.config))), default=None)
+    limit = min((n for model in models if (n := max_positions(model))), default=None)
     size = min(int(model.get_input_embeddings().weight.shape[0]) for model in models)
     for index, sequence in enumerate(sequences):
         if not len(sequence):

@@ -85,7 +85,7 @@ def encode_pairs(lm: LM, contexts: Sequence[str], continuations: Sequence[str]) 
     from unidetox.decoding.likelihood import encode_pair
     from unidetox.decoding.sequences import max_positions
 
-    head, limit = beginning(lm), max_positions(lm.model.config)
+    head, limit = beginning(lm), max_positions(lm.model)
     pairs = []
     for context, continuation in zip(contexts, continuations, strict=True):
         if not continuation:
@@ -146,7 +146,7 @@ def _fit(lm: LM, ids: list[int], room: int, head: list[int]) -> tuple[list[int],
     """Cut tokens on the left until there is room; what the model reads before every prompt stays, where it can."""
     from unidetox.decoding.sequences import max_positions
 
-    limit = max_positions(lm.model.config)
+    limit = max_positions(lm.model)
     if limit is None or len(ids) + room <= limit:
         return ids, False
     check_room(lm.name, limit, room + (len(head) if lm.prefix else 0))

@@ -6,7 +6,6 @@ from unidetox.models.directories import RULE_FILE, Rule, read_rule
 from unidetox.models.loading import (
     LM,
     Classifier,
-    is_multi_label,
     load_classifier,
     load_lm,
     load_tokenizer,
@@ -20,6 +19,6 @@ from unidetox.models.tokens import bos_id, check_same_tokens, check_same_vocabul
 __all__ = [
     "LM", "RULE_FILE", "Classifier", "Known", "LoadOptions", "Rule",
     "bos_id", "check_classifier", "check_lm", "check_same_tokens", "check_same_vocabulary", "choose_device",
-    "choose_dtype", "choose_training_dtype", "eos_ids", "fingerprint", "is_multi_label", "load_classifier", "load_lm",
+    "choose_dtype", "choose_training_dtype", "eos_ids", "fingerprint", "load_classifier", "load_lm",
     "load_tokenizer", "pad_id", "read_rule", "save_lm", "saved_dtype",
 ]  # fmt: skip

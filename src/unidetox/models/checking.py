@@ -10,6 +10,7 @@ from unidetox.core.errors import MissingError, UsageError
 from unidetox.core.hub import cached_snapshot, download_command
 from unidetox.models.adapters import TASKS, adapter_task
 from unidetox.models.directories import Place, locate, require_base, require_weights
+from unidetox.models.labels import activation_of, labels_of
 from unidetox.models.loading import KINDS, load_config, load_skeleton, load_tokenizer
 from unidetox.models.options import DEFAULTS, LoadOptions
 
@@ -55,7 +56,9 @@ def check_classifier(name: str | Path, options: LoadOptions = DEFAULTS) -> list[
         UsageError: It is there but is no sequence classifier.
     """
     config = _check(str(name), "AutoModelForSequenceClassification", options).config
-    return [str(config.id2label[i]) for i in range(config.num_labels)]
+    labels = labels_of(config)
+    activation_of(config, labels, str(name))
+    return labels
 
 
 def _check(name: str, auto: str, options: LoadOptions, *, has_head: bool = True) -> Known:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from unidetox.models.directories import (
     require_base,
     require_weights,
 )  # fmt: skip
+from unidetox.models.labels import Activation, activation_of, labels_of
 from unidetox.models.options import CLASSIFIER_DEFAULTS, DEFAULTS, LoadOptions
 from unidetox.models.quiet import quiet_transformers
 
@@ -38,10 +39,6 @@ KINDS = {"AutoModelForCausalLM": "causal language model", "AutoModelForSequenceC
 _LOADING_ERRORS = (
     OSError, ValueError, LookupError, RuntimeError, ImportError, TypeError, AttributeError, SafetensorError,
 )  # fmt: skip
-_JIGSAW = {
-    "toxic", "toxicity", "severe_toxic", "severe_toxicity", "obscene", "threat", "insult", "identity_hate",
-    "identity_attack", "sexual_explicit",
-}  # fmt: skip
 
 
 @dataclass
@@ -78,21 +75,21 @@ class LM:
 
 @dataclass
 class Classifier:
-    """A sequence classifier that gives a probability to each label.
+    """A sequence classifier that gives a score to each label.
 
     Attributes:
         model: The Hugging Face model, in evaluation mode.
         tokenizer: Its tokenizer.
         name: The name or path that it was loaded by.
         labels: The label names in the order of the logits.
-        multi_label: True where each label is judged on its own (sigmoid), False for one of many (soft-max).
+        activation: What makes scores of its logits.
     """
 
     model: Any
     tokenizer: Any
     name: str
     labels: list[str]
-    multi_label: bool
+    activation: Activation
 
 
 def load_lm(name: str | Path, options: LoadOptions = DEFAULTS) -> LM:
@@ -132,24 +129,8 @@ def load_classifier(name: str | Path, options: LoadOptions = CLASSIFIER_DEFAULTS
     device, dtype = options.resolve()
     tokenizer = load_tokenizer(name, options)
     model = _load_model(name, "AutoModelForSequenceClassification", dtype, options).to(device).eval()
-    labels = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
-    return Classifier(model, tokenizer, name, labels, is_multi_label(model.config.problem_type, labels))
-
-
-def is_multi_label(problem_type: str | None, labels: Sequence[str]) -> bool:
-    """Whether a classifier judges each label on its own (sigmoid) or picks one of many (soft-max).
-
-    The configuration decides where it speaks. Jigsaw models (``unitary/toxic-bert`` and its kind) do not
-    always record their problem type, so their set of labels is taken as a sigmoid's; a single label can be
-    nothing else.
-
-    Args:
-        problem_type: ``config.problem_type``, None where it is not recorded.
-        labels: All label names.
-    """
-    if problem_type is not None and len(labels) > 1:
-        return problem_type == "multi_label_classification"
-    return len(labels) == 1 or {label.lower() for label in labels} <= _JIGSAW
+    labels = labels_of(model.config)
+    return Classifier(model, tokenizer, name, labels, activation_of(model.config, labels, name))
 
 
 def load_tokenizer(name: str | Path, options: LoadOptions = DEFAULTS) -> Any:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from unidetox.core import console
 from unidetox.core.callers import apart
 from unidetox.core.errors import UsageError
+from unidetox.decoding.sequences import max_positions
 from unidetox.models.adapters import quiet_peft
 from unidetox.models.tokens import pad_id
 from unidetox.training.encoding import EncodedTexts, TextLike, encode_texts
@@ -99,7 +100,8 @@ def train_lm(
         UniDetoxError: The loss became infinite or no number, or the memory does not suffice.
     """
     started = time.monotonic()
-    encoded = encode_texts(texts, tokenizer, model.config, settings.max_length)
+    longest = min(settings.max_length, max_positions(model) or settings.max_length)
+    encoded = encode_texts(texts, tokenizer, model.config, longest)
     _announce(encoded, len(texts))
     _check_vocabulary(encoded, model)
     pad, saving = pad_id(tokenizer, model.config), work_dir is not None

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
-from unidetox.core.errors import UniDetoxError
+from unidetox.core.errors import UniDetoxError, UsageError
 from unidetox.evaluation.scorers.interface import Scorer, find_label
 from unidetox.models import Classifier, LoadOptions, check_classifier, fingerprint, load_classifier
+from unidetox.models.labels import Activation
 from unidetox.models.memory import free_memory, model_bytes
 from unidetox.models.options import CLASSIFIER_DEFAULTS
 
 if TYPE_CHECKING:
     import torch
+
+Side = Literal["left", "right"]
+_ACTIVATIONS: Mapping[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
+    "sigmoid": lambda logits: logits.sigmoid(),
+    "softmax": lambda logits: logits.softmax(-1),
+    "none": lambda logits: logits,
+}
 
 
 class ClassifierScorer(Scorer):
@@ -51,8 +61,8 @@ class ClassifierScorer(Scorer):
 
     @property
     def multi_label(self) -> bool:
-        """Whether each label has a sigmoid of its own, in place of one soft-max over all."""
-        return self.classifier.multi_label
+        """Whether each label has a score of its own, in place of one soft-max over all."""
+        return self.classifier.activation != "softmax"
 
     def check(self) -> None:
         """See that model, tokenizer and label are there."""
@@ -68,12 +78,12 @@ class ClassifierScorer(Scorer):
             free_memory(size)
 
     def score(self, texts: Sequence[str]) -> list[dict[str, float]]:
-        """Return every label's probability, as `Scorer.score`; an empty text is scored as the empty string."""
+        """Return every label's score, as `Scorer.score`; an empty text is scored as the empty string."""
         distinct = list(dict.fromkeys(texts))
         encoded = self._encode(distinct)
         scores: dict[str, dict[str, float]] = {}
         for batch in self._batches([len(ids) for ids in encoded]):
-            rows = self._probabilities([encoded[i] for i in batch])
+            rows = self._scores([encoded[i] for i in batch])
             scores |= {distinct[i]: row for i, row in zip(batch, rows, strict=True)}
         return [scores[text] for text in texts]
 
@@ -85,27 +95,59 @@ class ClassifierScorer(Scorer):
             if len(ids) > limit:
                 self.n_truncated += 1
                 encoded[i] = tokenizer(texts[i], truncation=True, max_length=limit)["input_ids"]
-        return [ids or [_filler(tokenizer)] for ids in encoded]
+        rows = [ids or [_filler(tokenizer)] for ids in encoded]
+        self._require_known(max(map(max, rows), default=0))
+        return rows
+
+    def _require_known(self, highest: int) -> None:
+        """Raise UsageError where a text has a token that the model has no embedding of."""
+        rows = _embeddings(self.classifier.model)
+        if rows is not None and highest >= rows:
+            token = self.classifier.tokenizer.convert_ids_to_tokens(highest)
+            raise UsageError(
+                f"the classifier {self.classifier.name} has {rows} embeddings and none for its tokenizer's token "
+                f"{token!r} ({highest})",
+                hint="Use the tokenizer that it was trained with",
+            )
 
     def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
         """Yield indices, longest first, so that a memory error comes at the start and padding stays small."""
-        one_by_one = (
-            self.classifier.model.config.pad_token_id is None and self.classifier.tokenizer.pad_token_id is None
-        )
         batch: list[int] = []
         for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-            if batch and (one_by_one or lengths[batch[0]] * (len(batch) + 1) > self.tokens_per_batch):
+            full = batch and lengths[batch[0]] * (len(batch) + 1) > self.tokens_per_batch
+            if full or (batch and lengths[i] < lengths[batch[0]] and self._padding is None):
                 yield batch
                 batch = []
             batch.append(i)
         if batch:
             yield batch
 
-    def _probabilities(self, rows: list[list[int]]) -> list[dict[str, float]]:
+    @cached_property
+    def _padding(self) -> Side | None:
+        """The side on which padding changes no score, tried with two short texts; None for neither.
+
+        Models differ in what they take for a text's end, and in what they number positions from.
+        """
+        import torch
+
+        limit = max_tokens(self.classifier)
+        short, long = (self.classifier.tokenizer(text)["input_ids"][:limit] for text in ("a", "a b c d e f g h"))
+        if not short:
+            return None
+        alone = self._logits([short])[0]
+        # Rounding differs with the width, by so much at the most; what is wrong differs by the size of the logits.
+        nearly = torch.finfo(self.classifier.model.dtype).eps ** 0.6 * float(alone.abs().max())
+        sides: tuple[Side, ...] = ("right", "left")
+        for side in sides:
+            if float((self._logits([short, long], side)[0] - alone).abs().max()) <= nearly:
+                return side
+        return None
+
+    def _scores(self, rows: list[list[int]]) -> list[dict[str, float]]:
         from unidetox.decoding.memory import is_out_of_memory
 
         try:
-            logits = self._logits(rows)
+            logits = self._logits(rows, (len(set(map(len, rows))) > 1 and self._padding) or "right")
         except (RuntimeError, MemoryError) as exc:
             if not is_out_of_memory(exc):
                 raise
@@ -115,36 +157,60 @@ class ClassifierScorer(Scorer):
                     f"no memory for one text in the classifier {name}", hint="try --device cpu"
                 ) from None
             half = len(rows) // 2
-            return self._probabilities(rows[:half]) + self._probabilities(rows[half:])
-        values = logits.sigmoid() if self.classifier.multi_label else logits.softmax(-1)
+            return self._scores(rows[:half]) + self._scores(rows[half:])
+        values = _ACTIVATIONS[self.classifier.activation](logits)
         if bool(values.isnan().any()):
             raise UniDetoxError(f"the classifier {self.classifier.name} answers NaN", hint="use another --scorer")
         return [dict(zip(self.classifier.labels, row, strict=True)) for row in values.tolist()]
 
-    def _logits(self, rows: list[list[int]]) -> torch.Tensor:
+    def _logits(self, rows: list[list[int]], side: Side = "right") -> torch.Tensor:
         """Return float32 logits ``[len(rows), labels]``."""
         import torch
 
         from unidetox.decoding.kernels import inference_kernels
 
-        model, tokenizer = self.classifier.model, self.classifier.tokenizer
-        pad = next((p for p in (model.config.pad_token_id, tokenizer.pad_token_id) if p is not None), 0)
-        width = max(len(row) for row in rows)
-        ids = torch.full((len(rows), width), pad, dtype=torch.long)
-        mask = torch.zeros((len(rows), width), dtype=torch.long)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row)
-            mask[i, : len(row)] = 1
-        with torch.inference_mode(), inference_kernels(model.device):
+        model, width = self.classifier.model, max(len(row) for row in rows)
+        with torch.inference_mode(), inference_kernels(model.device), _pad_token(model, rows) as pad:
+            ids = torch.full((len(rows), width), pad, dtype=torch.long)
+            mask = torch.zeros((len(rows), width), dtype=torch.long)
+            for i, row in enumerate(rows):
+                place = slice(0, len(row)) if side == "right" else slice(width - len(row), width)
+                ids[i, place], mask[i, place] = torch.tensor(row), 1
             logits: torch.Tensor = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
         return logits.float().cpu()
+
+
+@contextlib.contextmanager
+def _pad_token(model: Any, rows: list[list[int]]) -> Iterator[int]:
+    """The token to fill rows with, of which the model's configuration knows meanwhile.
+
+    Classifiers on a decoder read the last token that is not this one. Where the configuration names none, or one
+    without an embedding, that is the last of all; so it becomes any token that ends no row.
+    """
+    config = model.config.get_text_config()
+    known, embeddings = getattr(config, "pad_token_id", None), _embeddings(model)
+    valid = isinstance(known, int) and known >= 0 and (embeddings is None or known < embeddings)
+    last = {row[-1] for row in rows}
+    config.pad_token_id = known if valid else next(i for i in itertools.count() if i not in last)
+    try:
+        yield config.pad_token_id
+    finally:
+        config.pad_token_id = known
+
+
+def _embeddings(model: Any) -> int | None:
+    """Return how many tokens a model has embeddings of; None where it makes them in another way."""
+    try:
+        return int(model.get_input_embeddings().weight.shape[0])
+    except (NotImplementedError, AttributeError):
+        return None
 
 
 def max_tokens(classifier: Classifier) -> int:
     """Return how many tokens, special ones included, the classifier can read."""
     from unidetox.decoding.sequences import max_positions
 
-    return int(min(max_positions(classifier.model.config) or 512, classifier.tokenizer.model_max_length))
+    return int(min(max_positions(classifier.model) or 512, classifier.tokenizer.model_max_length))
 
 
 def _filler(tokenizer: object) -> int:

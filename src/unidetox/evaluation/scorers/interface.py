@@ -8,6 +8,7 @@ from typing import Protocol
 
 from unidetox.core.errors import UsageError
 from unidetox.core.names import short_name
+from unidetox.models.labels import is_harmless, likely_toxic
 
 DETOXIFY_NAMES = {"toxicity": "toxic", "severe_toxicity": "severe_toxic", "identity_attack": "identity_hate"}
 """What the Detoxify package calls labels of ``unitary/toxic-bert``: its name -> the label of the checkpoint."""
@@ -61,7 +62,7 @@ class Scorer(Protocol):
             texts: ``[n]`` texts of any length, also empty ones.
 
         Returns:
-            ``[n]`` times label -> score in 0..1, every label in the same order.
+            ``[n]`` times label -> score, every label in the same order; in 0..1, or a regression's value as it is.
 
         Raises:
             UniDetoxError: If a score is no number.
@@ -69,7 +70,7 @@ class Scorer(Protocol):
         raise NotImplementedError
 
     def toxicity(self, scores: Mapping[str, float]) -> float:
-        """Return the toxicity among a text's scores, in 0..1; also of scores that were stored earlier.
+        """Return the toxicity among a text's scores; also of scores that were stored earlier.
 
         Raises:
             UsageError: If there is no such label.
@@ -99,11 +100,11 @@ def find_label(labels: Sequence[str], label: str, name: str) -> str:
     found = [known for known in labels if known.lower() == wanted]
     if len(found) == 1:
         return found[0]
-    by_lower = {known.lower(): known for known in labels}
+    by_lower = {known.lower(): known for known in labels if not is_harmless(known)}
     near = difflib.get_close_matches(label.lower(), by_lower, n=1, cutoff=0.5)
-    suggestion = by_lower[near[0]] if near else labels[0]
+    suggestion = by_lower[near[0]] if near else likely_toxic(labels)
     problem = "has no label" if not found else "has more than one label"
     raise UsageError(
         f"the classifier {name} {problem} '{label}'; its labels: {', '.join(labels)}",
-        hint=f"name the one that means toxic, e.g. --scorer-label {suggestion}",
+        hint=f"name the one that means toxic, e.g. --scorer-label {suggestion or 'LABEL'}",
     )

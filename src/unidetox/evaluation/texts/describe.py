@@ -325,7 +325,7 @@ def _add_scores(sets: list[dict[str, Any]], name: str, judge: Scorer, asked: _As
 
 def _toxicity(values: list[float], cut: int, seed: int) -> dict[str, Any]:
     toxic = [float(flag) for flag in is_toxic(values, THRESHOLD)]
-    counts, _ = np.histogram(values, bins=_BINS, range=(0.0, 1.0))
+    counts, _ = np.histogram(np.clip(values, 0.0, 1.0), bins=_BINS, range=(0.0, 1.0))
     quantiles = np.percentile(values, [50, 90, 99])
     return {
         "mean": _mean(values, seed),
