@@ -194,7 +194,7 @@ def describe_settings(inputs: EvalInputs, settings: Evaluate) -> dict[str, Any]:
         "std": "population standard deviation over seeds (tp_std and so on)" if rules.spread else None,
         "mmlu_answer": "letter" if settings.mmlu_protocol == "standard" else "full text",
         "interval": "95 % bootstrap over prompts, 2000 resamples",
-        "dtype": inputs.load_options.dtype,
+        "dtype": str(inputs.load_options.resolve()[1]).removeprefix("torch."),
         "commits": _commits(settings),
         "prompts_used": len(texts),
         "prompts_sha256": inputs.prompts.sha256,

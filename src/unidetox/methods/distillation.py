@@ -219,10 +219,10 @@ def _opening(recipe: Recipe, base: LM, ends: Sequence[int]) -> list[int]:
         what = f"{base.name} has no chat template that opens an assistant's turn"
         raise UsageError(what, hint="Use --opening bos")
     start = bos_id(base.tokenizer, base.model.config)
-    start = ends[0] if start is None and ends else start
-    if not turn and start is None:
+    starts = turn or ([*ends[:1]] if start is None else [start])
+    if not starts:
         raise UsageError(f"{base.name} has no token that starts a text", hint="Use a base model with a BOS token")
-    return turn or [start]
+    return starts
 
 
 def _row(base: LM, start: list[int], item: Sampled, planned: Candidates) -> dict[str, Any]:

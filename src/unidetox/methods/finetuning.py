@@ -19,7 +19,7 @@ from unidetox.methods.checkpoint_stage import fine_tune_into, fine_tune_need, tr
 from unidetox.methods.interface import Artifact, RunContext, Step, TargetMethod
 from unidetox.models import LoadOptions, check_lm, fingerprint
 from unidetox.models.directories import locate, require_base
-from unidetox.models.loading import load_skeleton
+from unidetox.models.loading import load_config, load_skeleton
 
 OptPositive = Annotated[Positive | None, Allowed('a number above 0, or "none"')]
 OptFlag = Annotated[Flag | None, Allowed('true, false, or "none"')]
@@ -100,6 +100,13 @@ def check_target(recipe: Recipe, target: str) -> None:
         UsageError: It cannot be trained so.
     """
     options = LoadOptions.of(recipe)
+    config = load_config(require_base(locate(target).source) or target, options)
+    quantised = getattr(config, "quantization_config", None)
+    if quantised is not None and (not recipe.detoxify.lora or recipe.detoxify.merge):
+        method = getattr(quantised, "quant_method", None) or dict(quantised).get("quant_method", "")
+        what = f"{target} holds quantised weights ({getattr(method, 'value', method)!s}), which cannot be trained"
+        hint = "Detoxify the full-precision model that it was made of, or add --lora without --merge"
+        raise UsageError(what, hint=hint)
     check_lm(target, options)
     if not recipe.detoxify.lora:
         return

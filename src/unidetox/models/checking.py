@@ -10,6 +10,7 @@ from unidetox.core.errors import MissingError, UsageError
 from unidetox.core.hub import cached_snapshot, download_command
 from unidetox.models.adapters import TASKS, adapter_task
 from unidetox.models.directories import Place, locate, require_base, require_weights
+from unidetox.models.files import check_files
 from unidetox.models.labels import activation_of, labels_of
 from unidetox.models.loading import KINDS, load_config, load_skeleton, load_tokenizer
 from unidetox.models.options import DEFAULTS, LoadOptions
@@ -62,8 +63,10 @@ def check_classifier(name: str | Path, options: LoadOptions = DEFAULTS) -> list[
 
 
 def _check(name: str, auto: str, options: LoadOptions, *, has_head: bool = True) -> Known:
-    tokenizer = load_tokenizer(name, options)
     place = locate(name)
+    if Path(place.source).is_dir() and not place.gguf:
+        check_files(Path(place.source))
+    tokenizer = load_tokenizer(name, options)
     if (base := require_base(place.source)) is not None:
         task = adapter_task(place.source)
         if task not in (TASKS[auto], None):
@@ -75,16 +78,21 @@ def _check(name: str, auto: str, options: LoadOptions, *, has_head: bool = True)
     config = load_config(name, options)
     if has_head:
         _check_kind(name, config, auto)
+    _check_quantised(name, config)
     return Known(name, tokenizer, config)
 
 
 def _check_weights(name: str, place: Place) -> None:
     """Raise MissingError where only files of this machine may be used and no weights are among them."""
+    if place.gguf:
+        return
     if Path(place.source).is_dir():
         require_weights(place.source)
     elif place.local:
         try:
-            require_weights(str(cached_snapshot(name, "model")))
+            snapshot = Path(str(cached_snapshot(name, "model")))
+            require_weights(str(snapshot))
+            check_files(snapshot)
         except MissingError:
             hint = f"Fetch it whole with `{download_command(name, 'model')}`"
             raise MissingError(f"the Hugging Face cache holds no weights of {name}", hint=hint) from None
@@ -95,10 +103,32 @@ def _check_kind(name: str, config: Any, auto: str) -> None:
     from transformers.models.auto import modeling_auto as known
 
     saved_as = set(getattr(config, "architectures", None) or ())
-    classes = {
-        "AutoModelForCausalLM": set(known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()),
-        "AutoModelForSequenceClassification": set(known.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values()),
+    kinds = {
+        "AutoModelForCausalLM": known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        "AutoModelForSequenceClassification": known.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+        "masked": known.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        "encoder and decoder": known.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
     }
+    classes = {kind: set(names.values()) for kind, names in kinds.items()}
     others = set().union(*(found for kind, found in classes.items() if kind != auto))
-    if saved_as & others and not saved_as & classes[auto]:
-        raise UsageError(f"{name} is of another kind of model ({', '.join(saved_as)})", hint=f"Give a {KINDS[auto]}")
+    # What reads in both directions has a causal class too, which is meant where the configuration says decoder.
+    both = auto == "AutoModelForCausalLM" and config.model_type in kinds["masked"] and not config.is_decoder
+    undecided = both and hasattr(type(config)(), "is_decoder") and config.model_type in kinds["AutoModelForCausalLM"]
+    if (saved_as & others and not saved_as & classes[auto]) or (undecided and not saved_as & classes[auto]):
+        kind = ", ".join(sorted(saved_as)) or f"{config.model_type}, which reads in both directions"
+        raise UsageError(f"{name} is of another kind of model ({kind})", hint=f"Give a {KINDS[auto]}")
+
+
+def _check_quantised(name: str, config: Any) -> None:
+    """Raise MissingError where the package that reads a quantised checkpoint is not installed, or cannot work here."""
+    quantisation = getattr(config, "quantization_config", None)
+    if quantisation is None:
+        return
+    from transformers.quantizers import AutoHfQuantizer
+
+    try:
+        AutoHfQuantizer.from_config(quantisation, pre_quantized=True).validate_environment(device_map=None)
+    except Exception as exc:  # each method has its own ways to say it
+        said = str(exc).strip().splitlines()[0].rstrip(".")
+        hint = "Take the full-precision model that it was made of"
+        raise MissingError(f"{name} holds quantised weights that cannot be read here ({said})", hint=hint) from exc

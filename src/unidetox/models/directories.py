@@ -31,16 +31,19 @@ class Place(NamedTuple):
         source: A directory or a Hub id.
         revision: Branch, tag or commit of a Hub id; None for its main branch.
         local: Whether only files of this machine may be used.
+        gguf: The GGUF file in the directory that holds the model; empty for one of the usual kind.
     """
 
     source: str
     revision: str | None
     local: bool
+    gguf: str = ""
 
     @property
     def arguments(self) -> dict[str, Any]:
         """What ``from_pretrained`` must be told besides the source."""
-        return {"revision": self.revision or "main", "local_files_only": self.local}
+        gguf = {"gguf_file": self.gguf} if self.gguf else {}
+        return {"revision": self.revision or "main", "local_files_only": self.local, **gguf}
 
 
 def locate(name: str) -> Place:
@@ -57,12 +60,32 @@ def locate(name: str) -> Place:
         adapter = _fetched_adapter(name, place)
         return Place(adapter, None, True) if adapter else place
     path = Path(name).expanduser()
+    if (gguf := _gguf_file(path)) is not None:
+        return Place(str(gguf.parent), None, True, gguf.name)
     if not path.is_dir():
         state = "is a file, not a directory" if path.exists() else "does not exist"
         raise MissingError(f"model {name} {state}", hint="Give a model directory or a Hub id: ID or ID@REVISION")
     if not any((path / file).is_file() for file in _CONFIGS):
         raise MissingError(f"no config.json in {path}", hint="Give a model directory in the Hugging Face format")
     return Place(str(path), None, True)
+
+
+def _gguf_file(path: Path) -> Path | None:
+    """The GGUF file that a path means: itself, or the only one in a folder that holds no other kind of model.
+
+    Raises:
+        UsageError: There are several.
+    """
+    if path.is_file() and path.suffix.lower() == ".gguf":
+        return path
+    if not path.is_dir() or any((path / file).is_file() for file in _CONFIGS):
+        return None
+    found = sorted(path.glob("*.gguf"))
+    if len(found) > 1:
+        raise UsageError(
+            f"{path} holds {len(found)} GGUF files ({found[0].name}, ...)", hint="Name the one that is meant"
+        )
+    return found[0] if found else None
 
 
 def _only_cached(name: str) -> bool:
@@ -135,7 +158,8 @@ def require_base(source: str | Path) -> str | None:
         return None
     file = Path(source) / "adapter_config.json"
     hint = f"Set base_model_name_or_path in {file} to where it is now"
-    seen, link = {Path(source).expanduser().resolve()}, base
+    seen = {Path(source).expanduser().resolve()}
+    link: str | None = base
     while link is not None and Path(link).is_dir():
         if Path(link).resolve() in seen:
             raise UsageError(f"the adapter {source} has itself as its base model ({base})", hint=hint)

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-
 from unidetox.core import console
 from unidetox.core.errors import MissingError, UniDetoxError, UsageError
-from unidetox.core.hub import explain_hub_error
+from unidetox.core.hub import cached_snapshot, explain_hub_error
 from unidetox.core.resolve import is_local
 from unidetox.models.adapters import brought_along, check_adapter, load_adapter
 from unidetox.models.devices import choose_dtype
@@ -25,6 +23,7 @@ from unidetox.models.directories import (
     require_base,
     require_weights,
 )  # fmt: skip
+from unidetox.models.files import check_files, stored_dtype_name
 from unidetox.models.labels import Activation, activation_of, labels_of
 from unidetox.models.options import CLASSIFIER_DEFAULTS, DEFAULTS, LoadOptions
 from unidetox.models.quiet import quiet_transformers
@@ -35,10 +34,6 @@ if TYPE_CHECKING:
     from unidetox.decoding import LogitSource
 
 KINDS = {"AutoModelForCausalLM": "causal language model", "AutoModelForSequenceClassification": "sequence classifier"}
-# What the libraries raise for files that are absent, cut off, of another kind or of another version.
-_LOADING_ERRORS = (
-    OSError, ValueError, LookupError, RuntimeError, ImportError, TypeError, AttributeError, SafetensorError,
-)  # fmt: skip
 
 
 @dataclass
@@ -141,7 +136,7 @@ def load_tokenizer(name: str | Path, options: LoadOptions = DEFAULTS) -> Any:
     """
     name = str(name)
     place = locate(name)
-    if lacks_tokenizer(place.source):
+    if not place.gguf and lacks_tokenizer(place.source):
         if (base := require_base(place.source)) is not None:
             return load_tokenizer(base, options)
         raise MissingError(f"no tokenizer in {name}", hint="Copy tokenizer.json and tokenizer_config.json there")
@@ -160,7 +155,7 @@ def _announce_dtype(name: str, device: torch.device) -> None:
 
 
 def saved_dtype(name: str | Path, options: LoadOptions = DEFAULTS) -> torch.dtype:
-    """The dtype in which a checkpoint's weights are stored; float32 where it does not say.
+    """The dtype in which a checkpoint's weights are stored, as its files and else its configuration say; else float32.
 
     Args:
         name: A local directory or a Hub id, perhaps ``ID@REVISION``; an adapter counts as its base model.
@@ -168,8 +163,14 @@ def saved_dtype(name: str | Path, options: LoadOptions = DEFAULTS) -> torch.dtyp
     """
     import torch
 
-    if (base := require_base(locate(str(name)).source)) is not None:
+    place = locate(str(name))
+    if place.gguf:
+        return torch.float16  # quantised; that is what its numbers were rounded from, or more
+    if (base := require_base(place.source)) is not None:
         return saved_dtype(base, options)
+    folder = Path(place.source) if Path(place.source).is_dir() else cached_snapshot(str(name), "model")
+    if folder is not None and (stored := stored_dtype_name(folder)) is not None:
+        return getattr(torch, stored)  # type: ignore[no-any-return]
     dtype = load_config(name, options).dtype
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
@@ -223,7 +224,9 @@ def _load_model(name: str, auto: str, dtype: torch.dtype, options: LoadOptions, 
         model = _load_model(base, auto, dtype, options, given | brought_along(place.source))
         with _loading(name):
             return load_adapter(place.source, model)
-    require_weights(place.source)
+    if Path(place.source).is_dir() and not place.gguf:
+        check_files(Path(place.source))
+        require_weights(place.source)
     adapters = {"local_files_only": place.local}  # else it asks the Hub for half a minute
     more = {"dtype": dtype, "adapter_kwargs": adapters, "output_loading_info": True}
     model, notes = _from_pretrained(auto, name, place, options, **more)
@@ -231,12 +234,40 @@ def _load_model(name: str, auto: str, dtype: torch.dtype, options: LoadOptions, 
     if missing:
         what = KINDS[auto]
         raise UsageError(f"{name} is not a complete {what}: no weights for {missing[0]}", hint=f"Give a {what}")
+    if unused := sorted(notes["unexpected_keys"]):
+        what = (
+            f"{len(unused)} of its stored tensors ({unused[0]}, ...)" if len(unused) > 1 else f"its stored {unused[0]}"
+        )
+        console.warn(f"{name}: {what} are not used: its config.json does not speak of them")
+    _check_numbers(model, name)
+    return _unpacked(model) if place.gguf else model
+
+
+def _unpacked(model: Any) -> Any:
+    """Return a model read from a GGUF file as an ordinary one: its weights are de-quantised, its configuration is not."""
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    for name in ("hf_quantizer", "is_quantized", "quantization_method"):
+        if name in vars(model):
+            delattr(model, name)
     return model
+
+
+def _check_numbers(model: Any, name: str) -> None:
+    """See that the weights are numbers.
+
+    Raises:
+        UsageError: One is not.
+    """
+    for key, weight in model.named_parameters():
+        if weight.is_floating_point() and not weight.detach().abs().amax().isfinite():
+            what = f"{name} is broken: {key} holds values that are no numbers (NaN or infinite)"
+            raise UsageError(what, hint="Make, fetch or copy the checkpoint again")
 
 
 def _from_pretrained(auto: str, name: str, place: Place, options: LoadOptions, **more: Any) -> Any:
     """What one of transformers' auto classes makes of the files at a place."""
-    with _loading(name):
+    with _loading(f"the GGUF file {Path(place.source) / place.gguf}" if place.gguf else name):
         import transformers
 
         return getattr(transformers, auto).from_pretrained(
@@ -250,7 +281,7 @@ def _loading(name: str) -> Iterator[None]:
     try:
         with quiet_transformers():
             yield
-    except _LOADING_ERRORS as exc:
+    except Exception as exc:  # whatever a library makes of files that are cut off, of another kind or version
         from unidetox.decoding.memory import is_out_of_memory
 
         if isinstance(exc, UniDetoxError) or is_out_of_memory(exc):

@@ -214,7 +214,7 @@ def _arguments(model: Any, settings: TrainSettings, steps: int, output_dir: Path
         optim=settings.optim, seed=settings.seed, save_strategy="no", report_to="none", disable_tqdm=True,
         logging_steps=max(1, steps // 100), logging_first_step=True, logging_nan_inf_filter=False,
         dataloader_pin_memory=False, remove_unused_columns=False, use_cpu=model.device.type == "cpu",
-        use_cache=model.config.use_cache,  # what the Trainer leaves in the model's configuration
+        use_cache=model.config.get_text_config().use_cache,  # what the Trainer leaves in the model's configuration
     )  # fmt: skip
     # Several GPUs in sight would make the Trainer copy the model to all of them.
     args._n_gpu = min(args.n_gpu, 1)
