@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -244,7 +245,7 @@ def _load_model(name: str, auto: str, dtype: torch.dtype, options: LoadOptions, 
 
 
 def _unpacked(model: Any) -> Any:
-    """Return a model read from a GGUF file as an ordinary one: its weights are de-quantised, its configuration is not."""
+    """Return a model read from a GGUF file as an ordinary one: its weights are de-quantised, so its notes go too."""
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     for name in ("hf_quantizer", "is_quantized", "quantization_method"):
@@ -270,9 +271,11 @@ def _from_pretrained(auto: str, name: str, place: Place, options: LoadOptions, *
     with _loading(f"the GGUF file {Path(place.source) / place.gguf}" if place.gguf else name):
         import transformers
 
-        return getattr(transformers, auto).from_pretrained(
-            place.source, trust_remote_code=options.trust_remote_code, **place.arguments, **more
-        )
+        # The bar of the reader of GGUF files knows no terminal.
+        with contextlib.redirect_stderr(io.StringIO()) if place.gguf else contextlib.nullcontext():
+            return getattr(transformers, auto).from_pretrained(
+                place.source, trust_remote_code=options.trust_remote_code, **place.arguments, **more
+            )
 
 
 @contextlib.contextmanager
