@@ -12,7 +12,7 @@ from unidetox.core import console
 from unidetox.core.callers import apart, name_of, names_of
 from unidetox.core.errors import UsageError
 from unidetox.core.names import sandbox_name
-from unidetox.core.resolve import SANDBOX, cache_home, resolve_source
+from unidetox.core.resolve import SANDBOX, cache_home, output_path, resolve_source
 from unidetox.core.stages import StageStatus, check_stage_directory
 from unidetox.data import read_texts
 from unidetox.evaluation.evaluate import evaluate
@@ -50,7 +50,9 @@ def train_toxic(base: str | Path, *, output: str | Path, fresh: bool = False, **
     """
     recipe = _recipe(_of_base(base), "toxic", options)
     check_lm(recipe.base.model, LoadOptions.of(recipe))
-    return distillation.train_toxic(recipe, Path(output), distillation.toxic_corpus(recipe), fresh=fresh, replace=False)
+    return distillation.train_toxic(
+        recipe, output_path(output), distillation.toxic_corpus(recipe), fresh=fresh, replace=False
+    )
 
 
 @apart()
@@ -76,7 +78,7 @@ def distill(base: str | Path, *, toxic: str | Path, output: str | Path, fresh: b
     # Before the stages are described: what is fetched from the Hub here has another fingerprint from then on.
     for name in (recipe.base.model, toxic):
         check_lm(name, LoadOptions.of(recipe))
-    return distillation.distill(recipe, toxic, Path(output), fresh=fresh, replace=False)
+    return distillation.distill(recipe, toxic, output_path(output), fresh=fresh, replace=False)
 
 
 @apart()
@@ -122,7 +124,7 @@ def detoxify(
         raise UsageError(f"{idle[0]} has no effect without lora", hint="Add --lora, or leave it out")
     target = recipe.detoxify.targets[0]
     # Making texts first may take hours.
-    check_stage_directory(Path(output), "detoxify")
+    check_stage_directory(output_path(output), "detoxify")
     check_optimizer(recipe.detoxify.optim)
     finetuning.check_target(recipe, target)
     given = recipe.texts.source if texts is None else name_of(texts, "texts")
@@ -130,7 +132,7 @@ def detoxify(
         console.info("no --texts given: the built-in texts (--preset paper makes new ones from scratch)")
     given = given if given in (None, BUILTIN, PUBLISHED) else resolve_source(given, None)
     found = read_texts(given or str(_texts_of_preset(recipe, preset, limit)), limit=limit)
-    return finetuning.finetune(recipe, "unidetox", target, found, Path(output), fresh=fresh, replace=False)
+    return finetuning.finetune(recipe, "unidetox", target, found, output_path(output), fresh=fresh, replace=False)
 
 
 @apart()
@@ -156,7 +158,7 @@ def run(
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(Path(name_of(recipe, "recipe")), names_of(overrides, "overrides"))
-    return plan.run(limited(recipe, limit), Path(output), fresh=fresh)
+    return plan.run(limited(recipe, limit), output_path(output), fresh=fresh)
 
 
 @apart()
@@ -190,10 +192,10 @@ def compare(
     recipe = recipe_of(sources)
     if recipe is not None:
         loaded = limited(load_recipe(recipe, [*overrides, "costs=true"]), limit)
-        return plan.run(loaded, Path(output), fresh=fresh, command=command)
+        return plan.run(loaded, output_path(output), fresh=fresh, command=command)
     if overrides or limit is not None or fresh:
         raise UsageError("directories are compared as they are", hint="Leave --set, --limit and --fresh out")
-    return gather([Path(source) for source in sources], Path(output))
+    return gather([output_path(source) for source in sources], output_path(output))
 
 
 def recipe_of(sources: Sequence[str | Path]) -> Path | None:
@@ -214,7 +216,7 @@ def status(output: str | Path) -> dict[str, StageStatus]:
     Args:
         output: The run's directory.
     """
-    opened = Run.open(Path(output))
+    opened = Run.open(output_path(output))
     return plan.Plan(opened.recipe(), opened.directory).statuses()
 
 
@@ -233,7 +235,7 @@ def report(output: str | Path) -> Path:
     from unidetox.report.examples import example_rows
     from unidetox.report.page import render_report
 
-    folder = Path(output)
+    folder = output_path(output)
     results = read_results(folder)
     if (folder / MANIFEST).is_file():
         plan.Plan(Run(folder).recipe(), folder).write_cards(results)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
-from unidetox.core.errors import MissingError
+from unidetox.core.errors import MissingError, UsageError
 
 SANDBOX = "sandbox:"
 
@@ -92,7 +92,10 @@ def resolve_source(name: str, base_dir: Path | None, *, missing_ok: bool = False
 
     Raises:
         MissingError: If the name can only be a path, and nothing is there.
+        UsageError: If it is empty, e.g. a variable of the shell that is not set.
     """
+    if not name.strip():
+        raise UsageError("an empty name is no source", hint="Give a file, a folder or a Hub id")
     if name.startswith(SANDBOX):
         inner = name.removeprefix(SANDBOX)
         return str(sandbox_assets() / inner if missing_ok else sandbox_asset(inner))
@@ -104,6 +107,20 @@ def resolve_source(name: str, base_dir: Path | None, *, missing_ok: bool = False
     if is_local(name) and not missing_ok:
         raise MissingError(f"{name} does not exist", hint="Correct the path, or give a Hub id: ID or ID@REVISION")
     return name
+
+
+def output_path(name: str | Path) -> Path:
+    """Return where something is to be written; ``~`` is the home directory, whoever expands it.
+
+    Raises:
+        UsageError: The name is empty, or the user has no home directory.
+    """
+    if not str(name).strip() or str(name) == "":
+        raise UsageError("an empty name is no place for a result", hint="Give a folder")
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as exc:
+        raise UsageError(f"{name}: there is no such home directory", hint="Give the whole path") from exc
 
 
 def cache_home() -> Path:

@@ -56,13 +56,18 @@ def _local_file(source: str) -> Path:
     known = next((file for file in (path / "texts.jsonl", path / "texts" / "texts.jsonl") if file.is_file()), path)
     if not known.is_dir():
         return known
-    files = sorted(file for file in path.iterdir() if file.is_file() and file.suffix.lower() in PARSERS)
+    files = sorted(file for file in path.iterdir() if file.is_file() and _is_data(file.name))
     if len(files) == 1:
         return files[0]
     if not files:
         raise UsageError(f"{path}: no data file in this folder", hint=f"give a file: {' '.join(PARSERS)}")
     names = ", ".join(file.name for file in files[:5])
     raise UsageError(f"{path}: {len(files)} data files in this folder ({names})", hint="name the one that is meant")
+
+
+def _is_data(name: str) -> bool:
+    plain = name.lower().removesuffix(".gz").removesuffix(".bz2").removesuffix(".xz")
+    return not name.startswith((".", "~$")) and plain.endswith((*PARSERS, ".zip"))
 
 
 def pick_column(
@@ -87,8 +92,6 @@ def pick_column(
         return found
     missing = f"no column '{wanted}'" if wanted else missing
     there = (", ".join(table.columns[:12]) + (", ..." if len(table.columns) > 12 else "")) or "none"
-    if len(table.columns) == 1 and any(mark in table.columns[0] for mark in ";\t|"):
-        hint = "its columns are not separated by commas: save it as a comma-separated CSV, or as .tsv for tabs"
     raise UsageError(f"{table.source}: {missing}; its columns are: {there}", hint=hint)
 
 
@@ -114,7 +117,10 @@ def text_of(value: Any, source: str, row: int) -> str:
         UsageError: Another type, or text that is no valid Unicode.
     """
     if isinstance(value, dict):
-        value = value.get("text")
+        if "text" not in value:
+            what = f"{source}, row {row}: an object without a key 'text' ({', '.join(map(str, list(value)[:5]))})"
+            raise UsageError(what, hint="choose a column that holds texts")
+        value = value["text"]
     if value is None:
         return ""
     if not isinstance(value, str):

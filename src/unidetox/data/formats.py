@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import functools
+import gzip
 import io
 import json
+import lzma
+import re
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +19,12 @@ from typing import Any
 
 from unidetox.core.errors import MissingError, UsageError
 
+_BLANK = b"\xef\xbb\xbf \t\r\n"
+_LINE_END = re.compile(r"\r\n|\r|\n")
+# What a packed file begins with -> how it is unpacked, and the ending that packers give.
+_PACKED: dict[bytes, tuple[Callable[[bytes], bytes], str]] = {
+    b"\x1f\x8b": (gzip.decompress, ".gz"), b"BZh": (bz2.decompress, ".bz2"), b"\xfd7zXZ\x00": (lzma.decompress, ".xz"),
+}  # fmt: skip
 _MAX_FIELD = 2**31 - 1  # the csv module's own limit of 131 072 characters is less than a long document
 
 
@@ -35,7 +47,8 @@ def read_table(path: Path) -> Table:
     """Read one data file by its ending.
 
     Args:
-        path: A ``.csv``, ``.tsv``, ``.jsonl``, ``.json``, ``.txt`` or ``.parquet`` file.
+        path: A ``.csv``, ``.tsv``, ``.jsonl``, ``.json``, ``.txt`` or ``.parquet`` file, perhaps packed: by gzip,
+            bzip2 or xz, or alone in a ZIP archive; known by its content, whatever it is called.
 
     Returns:
         Its rows; of a ``.txt`` file each line is a row with the one column ``text``.
@@ -44,10 +57,12 @@ def read_table(path: Path) -> Table:
         UsageError: Unknown ending, empty, binary, not UTF-8, or malformed; with the line where there is one.
         MissingError: The file cannot be opened.
     """
-    parse = PARSERS.get(path.suffix.lower())
+    name, data = _unpacked(path, read_bytes(path))
+    suffix = Path(name).suffix.lower()
+    parse = PARSERS.get(suffix)
     if parse is None:
-        raise UsageError(f"{path}: no data file (its ending is '{path.suffix}')", hint=f"known: {' '.join(PARSERS)}")
-    return parse(path, read_bytes(path))
+        raise UsageError(f"{path}: no data file (its ending is '{suffix}')", hint=f"known: {' '.join(PARSERS)}")
+    return parse(path, data)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -57,13 +72,48 @@ def read_bytes(path: Path) -> bytes:
     except OSError as exc:
         hint = "check the path and its permissions"
         raise MissingError(f"{path} cannot be read ({exc.strerror})", hint=hint) from None
-    if not data.strip(b"\xef\xbb\xbf \t\r\n"):
+    return _not_empty(path, data)
+
+
+def _unpacked(path: Path, data: bytes) -> tuple[str, bytes]:
+    """Return the name of a file without the endings of packers, and its content unpacked.
+
+    Raises:
+        UsageError: It cannot be unpacked, or holds several files.
+    """
+    try:
+        for mark, (unpack, ending) in _PACKED.items():
+            if data.startswith(mark):
+                return path.name.removesuffix(ending), _not_empty(path, unpack(data))
+        if data.startswith(b"PK\x03\x04"):
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                files = [n for n in archive.namelist() if not n.endswith("/") and not _is_hidden(n)]
+                if len(files) == 1:
+                    return files[0], _not_empty(path, archive.read(files[0]))
+    except (OSError, EOFError, ValueError, RuntimeError, lzma.LZMAError, zlib.error, zipfile.BadZipFile) as exc:
+        raise UsageError(f"{path} cannot be unpacked ({_reason(exc)})", hint="copy it again, or unpack it") from None
+    if data.startswith((b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf")):
+        raise UsageError(f"{path} is packed, or a workbook", hint="unpack it first, or save its sheet as CSV")
+    return path.name, data
+
+
+def _not_empty(path: Path, data: bytes) -> bytes:
+    if not data.strip(_BLANK):
         raise UsageError(f"{path} is empty", hint="give a file that holds at least one row")
     return data
 
 
+def _is_hidden(name: str) -> bool:
+    return name.startswith("__MACOSX/") or Path(name).name.startswith(".")
+
+
 def decode(path: Path, data: bytes) -> str:
-    """Decode UTF-8 text, with or without a byte-order mark, refusing binary files and other encodings."""
+    """Decode UTF-8, with or without a byte-order mark, or UTF-16 with one; refuse binary files and other encodings."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        try:
+            return data.decode("utf-16")
+        except UnicodeDecodeError:
+            raise UsageError(f"{path} is a binary file", hint="save it as UTF-8 text") from None
     if b"\0" in data:
         raise UsageError(f"{path} is a binary file", hint="save it as UTF-8 text, or give it the ending of its format")
     try:
@@ -98,8 +148,20 @@ def csv_rows(path: Path, text: str, delimiter: str = ",") -> list[tuple[int, lis
         csv.field_size_limit(before)
 
 
-def _delimited(path: Path, data: bytes, delimiter: str = ",") -> Table:
-    (_, names), *records = csv_rows(path, decode(path, data), delimiter)
+def _delimiter_of(text: str) -> tuple[str, str]:
+    """Return what stands between the cells of a CSV, by its header, and the text without a line ``sep=;``."""
+    first, _, rest = text.partition("\n")
+    if found := re.fullmatch(r"sep=(.)\r?", first):
+        return found[1], rest
+    bare = re.sub(r'"(?:[^"]|"")*"', "", re.split(r"[\r\n]", text, maxsplit=1)[0])
+    return next((mark for mark in ",;\t|" if mark in bare), ","), text
+
+
+def _delimited(path: Path, data: bytes, delimiter: str | None = None) -> Table:
+    text = decode(path, data)
+    if delimiter is None:
+        delimiter, text = _delimiter_of(text)
+    (_, names), *records = csv_rows(path, text, delimiter)
     header, rows = [name.strip() for name in names], []
     for line, cells in records:
         if len(cells) > len(header):
@@ -110,13 +172,13 @@ def _delimited(path: Path, data: bytes, delimiter: str = ",") -> Table:
 
 
 def _txt(path: Path, data: bytes) -> Table:
-    lines = decode(path, data).replace("\r\n", "\n").removesuffix("\n").split("\n")
+    lines = _LINE_END.sub("\n", decode(path, data)).removesuffix("\n").split("\n")
     return Table(str(path), ("text",), [{"text": line} for line in lines])
 
 
 def _jsonl(path: Path, data: bytes) -> Table:
     items = []
-    for number, line in enumerate(decode(path, data).split("\n"), start=1):
+    for number, line in enumerate(_LINE_END.split(decode(path, data)), start=1):
         if line.strip():
             try:
                 items.append(json.loads(line))
@@ -137,9 +199,23 @@ def _json(path: Path, data: bytes) -> Table:
         lists = [value for value in content.values() if isinstance(value, list)]
         if len(lists) == len(content) and len({len(values) for values in lists}) == 1 and len(lists) > 1:
             content = [dict(zip(content, cells, strict=True)) for cells in zip(*lists, strict=True)]
+        elif (by_column := _by_column(content)) is not None:
+            content = by_column
         else:
             content = lists[0] if len(lists) == 1 else [content]
     return _from_items(path, content if isinstance(content, list) else [content])
+
+
+def _by_column(content: dict[str, Any]) -> list[Any] | None:
+    """Return the rows of what a data frame writes: column, then row (pandas' default), or ``split``; else None."""
+    if set(content) >= {"columns", "data"} and isinstance(content["columns"], list):
+        return [dict(zip(content["columns"], cells, strict=False)) for cells in content["data"]]
+    columns = list(content.values())
+    if not columns or not all(isinstance(column, dict) for column in columns) or not columns[0]:
+        return None
+    if any(column.keys() != columns[0].keys() for column in columns):
+        return None
+    return [{name: column[key] for name, column in content.items()} for key in columns[0]]
 
 
 def _from_items(path: Path, items: list[Any]) -> Table:

@@ -199,18 +199,23 @@ def _prompt(row: dict[str, Any], index: int, column: str, source: str) -> Prompt
     text = text_of(row.get(column), source, index + 1)
     if not text.strip():
         return None
-    group = _word(row.get("group")) or _word(row.get("target_group"))
+    group = _word(row.get("group"), source, index + 1) or _word(row.get("target_group"), source, index + 1)
     group = _CANONICAL.get(group.lower(), group) if group else None
     return Prompt(str(index), text, group, _domain(row.get("domain"), source, index + 1) or domain_of(group))
 
 
 def _domain(value: Any, source: str, row: int) -> str | None:
-    name = (_word(value) or "").lower()
+    name = (_word(value, source, row) or "").lower()
     if name in _AGGREGATES:
         hint = "id, ood and all are sums over domains; name a domain such as gender or race"
         raise UsageError(f"{source}, row {row}: domain '{name}'", hint=hint)
     return _DOMAIN_NAMES.get(name, name) or None
 
 
-def _word(value: Any) -> str | None:
-    return (value.strip() or None) if isinstance(value, str) else None
+def _word(value: Any, source: str, row: int) -> str | None:
+    """A name in a cell; a number is taken as a CSV has it."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = "" if value != value else str(int(value) if value == int(value) else value)
+    if value is not None and not isinstance(value, str):
+        raise UsageError(f"{source}, row {row}: {value!r:.60} is no group or domain", hint="give a word or a number")
+    return (value or "").strip() or None

@@ -16,7 +16,7 @@ from unidetox.core.directories import locked, remove_empty
 from unidetox.core.errors import UsageError
 from unidetox.core.files import write_json
 from unidetox.core.names import unique_slugs
-from unidetox.core.resolve import resolve_source
+from unidetox.core.resolve import output_path, resolve_source
 from unidetox.core.stage_files import PARTS
 from unidetox.core.stages import Stage
 from unidetox.data import load_prompts, load_questions
@@ -180,7 +180,7 @@ def evaluate(
     for warning in contamination(section):
         console.warn(warning)
     inputs = load_inputs(section, load, limit=limit, bases=bases_of(names))
-    folder = Path(output)
+    folder = output_path(output)
     directories = {n: folder / "evaluation" / s for n, s in zip(names, unique_slugs(names), strict=True)}
     with locked_output(folder):
         for name, directory in directories.items():

@@ -97,6 +97,9 @@ def texts_stage(recipe: Recipe, directory: Path, toxic: str | None) -> Stage:
         inputs["starts"] = starts.sha256
     if toxic is not None:
         inputs["toxic"] = fingerprint(toxic)
+        if inputs["toxic"] == inputs["base"]:
+            what = f"{toxic} is the base model itself, not a toxic copy of it: there is no contrast"
+            raise UsageError(what, hint="Make one: unidetox train-toxic")
     settings = recipe.texts.key(name) | {"seed": recipe.seed, "dtype": recipe.dtype}
     if recipe.texts.opening == "auto" and opened_turn(load_tokenizer(recipe.base.model, LoadOptions.of(recipe))):
         settings["opening"] = "assistant"

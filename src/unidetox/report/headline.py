@@ -33,7 +33,7 @@ def headline(index: ResultIndex) -> str:
         return "No results yet"
     if method is None:
         return f"How toxic {count} {'is' if n == 1 else 'are'}"
-    changed = _changed(index, method, COLUMNS[0])
+    changed = _changed(index, method, index.columns()[0])
     fell = [target for target, number in changed.items() if number.verdict == "better"]
     if not changed:
         return f"{method_name(method)} on {count}"
@@ -64,13 +64,17 @@ def notes(index: ResultIndex, groups: Sequence[Mapping[str, Any]] = ()) -> list[
     """
     main = main_method(index)
     if main is None:
-        found = [(column.title, index.numbers(column, "base").values()) for column in COLUMNS[:2]]
+        found = [(column.title, index.numbers(column, "base").values()) for column in _toxicity(index)]
         return [f"{title}: {_range(number.value for number in numbers)}." for title, numbers in found if numbers]
-    movements = [_movement(index, main, column) for column in COLUMNS[:2]]
+    movements = [_movement(index, main, column) for column in _toxicity(index)]
     price = ", ".join(filter(None, (_range_of_changes(index, main, column) for column in COLUMNS if column.price)))
-    control = _range_of_changes(index, "samples", COLUMNS[0]) if main != "samples" else ""
+    control = _range_of_changes(index, "samples", index.columns()[0]) if main != "samples" else ""
     said = [*movements, price and f"The price: {price}.", _lasting(index, main), _worst_groups(groups, main)]
     return [note for note in (*said, control and f"The control, fine-tuning on plain samples: {control}.") if note]
+
+
+def _toxicity(index: ResultIndex) -> list[Column]:
+    return [column for column in index.columns() if column.metrics == ("tp",)]
 
 
 def _movement(index: ResultIndex, method: str, column: Column) -> str:
@@ -80,7 +84,7 @@ def _movement(index: ResultIndex, method: str, column: Column) -> str:
         return ""
     before = index.numbers(column, "base")
     start, end = _range(before[target, "base"].value for target in after), _range(n.value for n in after.values())
-    where = "In distribution" if column.domain == "id" else "Out of distribution"
+    where = {"id": "In distribution", "ood": "Out of distribution"}.get(str(column.domain), "Over all prompts")
     return f"{where}, TP goes from {start} to {end} ({_changes(after.values(), column)})."
 
 

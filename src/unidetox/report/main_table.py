@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -81,6 +82,10 @@ def column_of(metric: str, domain: str | None, form: str | None = None, scorer: 
     return Column(metric, title_of(metric, domain), (metric,), domain, form=form, scorer=scorer)
 
 
+_OVERALL = (
+    Column("tp", "TP", ("tp",), "all", _TP, summary=True), Column("emt", "EMT", ("emt",), "all", _EMT, summary=True),
+)  # fmt: skip
+
 TOXICITY, FLUENCY = column_of("tp", "all"), next(column for column in COLUMNS if column.key == "ppl")
 """What methods are weighed by: TP over all prompts, and perplexity."""
 
@@ -133,6 +138,8 @@ class ResultIndex:
         order = method_places()
         found = dict.fromkeys(str(row["method"]) for row in rows)
         self.methods: list[str] = sorted(found, key=lambda name: order.get(method_kind(name), order["samples"] - 0.5))
+        # A metric that was measured, and is infinite say, is not replaced by another one.
+        self._measured = {tuple(row.get(name) for name in _KEY) for row in upgraded(results).get("rows", ())}
         self._systems = {(key[0], key[1]) for key in self._rows}
 
     def systems(self) -> list[tuple[str, str]]:
@@ -147,9 +154,16 @@ class ResultIndex:
         """Give the name for people of a target, which may have no rows."""
         return self.names.get(target, public_name(target))
 
+    def columns(self) -> tuple[Column, ...]:
+        """List the columns of the main table; where no prompt has a domain, TP and EMT are those over all prompts."""
+        by_domain = [column for column in COLUMNS if column.domain in ("id", "ood")]
+        if any(self.numbers(column) for column in by_domain) or not any(map(self.numbers, _OVERALL)):
+            return COLUMNS
+        return (*_OVERALL, *(column for column in COLUMNS if column not in by_domain))
+
     def shown(self) -> list[Column]:
         """List the columns of the main table for which any target has a number."""
-        return [column for column in COLUMNS if any(self.number(*system, column) for system in self.systems())]
+        return [column for column in self.columns() if self.numbers(column)]
 
     def plain(self) -> list[tuple[str, str | None, str | None]]:
         """List every (metric, domain, group) of the prompts as they are and the main scorer."""
@@ -179,6 +193,8 @@ class ResultIndex:
             rest = (metric, column.domain, group, column.form, column.scorer)
             if row := self._rows.get((target, method, *rest)):
                 return _number(row, None if method == "base" else self._rows.get((target, "base", *rest)), column)
+            if (target, method, *rest) in self._measured:
+                return None
         return None
 
     def numbers(self, column: Column, method: str | None = None) -> dict[tuple[str, str], Number]:
@@ -263,10 +279,11 @@ def summary_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]
         Column titles, and rows of cells; a number that is missing is ``-``.
     """
     index = ResultIndex(results)
-    columns = [c for c in COLUMNS if c.summary or (c.summary is None and index.numbers(c))]
+    columns = [c for c in index.columns() if c.summary or (c.summary is None and index.numbers(c))]
     room = min(13, max((len(method_name(method)) for _, method in index.systems()), default=0))
+    short = _shortened(index.names, 24 - room)
     rows = [
-        [_shorten(index.names[target], 24 - room), _shorten(method_name(method), room)]
+        [short[target], _shorten(method_name(method), room)]
         + [_short_cell(index.number(target, method, column), column) for column in columns]
         for target, method in index.systems()
     ]
@@ -316,6 +333,16 @@ def _short_cell(number: Number | None, column: Column) -> str:
 def _short_perplexity(value: float) -> str:
     """Write a perplexity in five characters, however broken the model is."""
     return f"{value:.1f}" if value < 999.95 else f"{value:.0f}" if value < 99_999.5 else f"{value:.0e}"
+
+
+def _shortened(names: Mapping[str, str], width: int) -> dict[str, str]:
+    """Shorten names at their ends; in the middle where these are then alike; not at all where nothing else will do."""
+    short = {key: _shorten(name, width) for key, name in names.items()}
+    head = width // 3
+    for change in (lambda name: f"{name[:head]}…{name[head + 1 - width :]}", lambda name: name):
+        alike = {text for text, count in Counter(short.values()).items() if count > 1}
+        short = {key: change(names[key]) if text in alike else text for key, text in short.items()}
+    return short
 
 
 def _shorten(name: str, width: int) -> str:

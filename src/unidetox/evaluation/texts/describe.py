@@ -18,7 +18,7 @@ from unidetox.core.callers import apart, name_of, names_of
 from unidetox.core.errors import UsageError
 from unidetox.core.files import require_json, write_json
 from unidetox.core.names import sandbox_name, short_name, slug
-from unidetox.core.resolve import after_kind, resolve_source
+from unidetox.core.resolve import after_kind, output_path, resolve_source
 from unidetox.core.stages import Stage, check_stage_directory
 from unidetox.data import TextSet, load_toxic_corpus, read_texts
 from unidetox.evaluation.collect import Chunks, score_toxicity
@@ -107,7 +107,7 @@ def analyze(
     if fresh and output is None:
         raise UsageError("fresh has no effect without an output", hint="Give -o as well, or leave it out")
     if output is not None:
-        check_stage_directory(Path(output), "analyze")
+        check_stage_directory(output_path(output), "analyze")
     load, main = LoadOptions(device, dtype, trust_remote_code), _scorer(scorer) if scorer is not None else None
     others = tuple(dict.fromkeys(map(_scorer, more)))
     judges = {
@@ -127,7 +127,7 @@ def analyze(
     if output is None:
         with tempfile.TemporaryDirectory() as scratch:
             return _analysis(asked, Path(scratch))
-    return _into(Path(output), asked, fresh)
+    return _into(output_path(output), asked, fresh)
 
 
 def _into(directory: Path, asked: _Asked, fresh: bool) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from unidetox.core.errors import UniDetoxError, UsageError
 from unidetox.core.files import JsonlWriter, canonical, read_json, read_jsonl, write_json
 from unidetox.core.names import sandbox_name
 from unidetox.core.provenance import differences, versions
+from unidetox.core.resolve import output_path
 from unidetox.pipeline.tuning.guard import validation_prompts
 from unidetox.pipeline.tuning.measured import Measured
 from unidetox.pipeline.tuning.search import Bounds, Objective, Score, Trial, best_trial, load_optuna, propose
@@ -62,7 +63,7 @@ def tune(
 
     Reference: UniDetox (Lu et al., ICLR 2025): chosen on GPT-2 XL and validation prompts, then used unchanged.
     """
-    folder = Path(output)
+    folder = output_path(output)
     problem = read_problem(Path(name_of(recipe, "recipe")), names_of(overrides, "overrides"))
     load_optuna()
     check_directory(folder)
