@@ -115,7 +115,7 @@ def detoxify(
     # Making texts first may take hours.
     check_stage_directory(Path(output), "detoxify")
     check_optimizer(recipe.detoxify.optim)
-    check_lm(target, LoadOptions.of(recipe))
+    finetuning.check_target(recipe, target)
     given = texts if texts is None or texts == PUBLISHED else resolve_source(str(texts), None)
     found = read_texts(str(given or _texts_of_preset(recipe, preset, limit)), limit=limit)
     return finetuning.finetune(recipe, "unidetox", target, found, Path(output), fresh=fresh, replace=False)

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from unidetox.config.fields import Allowed, Flag, OptCount, Positive
 from unidetox.config.settings import MethodOptions, Recipe, Texts
+from unidetox.core.errors import UsageError
 from unidetox.core.stages import Stage
 from unidetox.data import TextSet, read_texts
 from unidetox.methods import distillation
@@ -17,6 +18,8 @@ from unidetox.methods.best_of import read_starts
 from unidetox.methods.checkpoint_stage import fine_tune_into, fine_tune_need
 from unidetox.methods.interface import Artifact, RunContext, Step, TargetMethod
 from unidetox.models import LoadOptions, check_lm, fingerprint
+from unidetox.models.directories import locate, require_base
+from unidetox.models.loading import load_skeleton
 
 OptPositive = Annotated[Positive | None, Allowed('a number above 0, or "none"')]
 OptFlag = Annotated[Flag | None, Allowed('true, false, or "none"')]
@@ -69,15 +72,43 @@ def made_texts(name: str, context: RunContext, recipe: Recipe, toxic: Artifact |
 
 def finetuning_steps(recipe: Recipe, pair: TargetMethod, texts: Artifact) -> Iterator[Step]:
     """Yield what makes the texts, then the step that fine-tunes the pair's target on them."""
+
+    def check() -> None:
+        texts.check()
+        check_target(recipe, pair.target)
+
     yield from texts.steps
     yield Step(
         pair.step,
         texts.needs,
         lambda: finetune_stage(recipe, pair.method, pair.target, read_texts(texts.source), pair.folder),
         lambda fresh: finetune(recipe, pair.method, pair.target, read_texts(texts.source), pair.folder, fresh=fresh),
-        texts.check,
+        check,
         lambda sizes: fine_tune_need(recipe, recipe.detoxify, pair.target, sizes),
     )
+
+
+def check_target(recipe: Recipe, target: str) -> None:
+    """See that a model is there and can be trained as the section ``detoxify`` of a recipe says.
+
+    Args:
+        recipe: How to load and train.
+        target: The model to detoxify.
+
+    Raises:
+        MissingError: A part of it is not there.
+        UsageError: It cannot be trained so.
+    """
+    options = LoadOptions.of(recipe)
+    check_lm(target, options)
+    if not recipe.detoxify.lora:
+        return
+    if not recipe.detoxify.merge and require_base(locate(target).source):
+        message = f"{target} is an adapter, and one on top of it could be loaded by UniDetox alone"
+        raise UsageError(message, hint="Add --merge (detoxify.merge = true)")
+    from unidetox.training import add_lora
+
+    add_lora(load_skeleton(target, "AutoModelForCausalLM", options), train_settings(recipe, recipe.detoxify))
 
 
 def finetune_stage(recipe: Recipe, method: str, target: str, texts: TextSet, directory: Path) -> Stage:

@@ -8,9 +8,10 @@ from typing import Any
 
 from unidetox.core.errors import MissingError, UsageError
 from unidetox.core.hub import cached_snapshot, download_command
-from unidetox.models.directories import Place, adapter_base, locate, require_weights
+from unidetox.models.adapters import TASKS, adapter_task
+from unidetox.models.directories import Place, locate, require_base, require_weights
 from unidetox.models.labels import activation_of, labels_of
-from unidetox.models.loading import KINDS, load_config, load_tokenizer
+from unidetox.models.loading import KINDS, load_config, load_skeleton, load_tokenizer
 from unidetox.models.options import DEFAULTS, LoadOptions
 
 
@@ -60,14 +61,20 @@ def check_classifier(name: str | Path, options: LoadOptions = DEFAULTS) -> list[
     return labels
 
 
-def _check(name: str, auto: str, options: LoadOptions) -> Known:
+def _check(name: str, auto: str, options: LoadOptions, *, has_head: bool = True) -> Known:
     tokenizer = load_tokenizer(name, options)
     place = locate(name)
-    if (base := adapter_base(place.source)) is not None:
-        return Known(name, tokenizer, _check(base, auto, options).config)
+    if (base := require_base(place.source)) is not None:
+        task = adapter_task(place.source)
+        if task not in (TASKS[auto], None):
+            raise UsageError(f"the adapter {name} is for another task ({task})", hint=f"Give a {KINDS[auto]}")
+        _check(base, auto, options, has_head=task != "SEQ_CLS")
+        load_skeleton(name, auto, options)
+        return Known(name, tokenizer, load_config(name, options))
     _check_weights(name, place)
     config = load_config(name, options)
-    _check_kind(name, config, auto)
+    if has_head:
+        _check_kind(name, config, auto)
     return Known(name, tokenizer, config)
 
 

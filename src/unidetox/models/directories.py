@@ -117,7 +117,35 @@ def adapter_base(source: str | Path) -> str | None:
     base = str(content.get("base_model_name_or_path") or "")
     if not base:
         raise UsageError(f"{file} does not name its base model", hint="Set base_model_name_or_path in it")
+    beside = Path(source).expanduser() / base  # an absolute path stays what it is
+    if any((beside / file).is_file() for file in _CONFIGS):
+        return str(beside.resolve())
     return base if is_local(base) else at_revision(base, content.get("revision"))
+
+
+def require_base(source: str | Path) -> str | None:
+    """The base model that an adapter directory names, see `adapter_base`; it is there.
+
+    Raises:
+        MissingError: It is not; the message says who named it.
+        UsageError: The adapter names none, or comes back to itself.
+    """
+    base = adapter_base(source)
+    if base is None:
+        return None
+    file = Path(source) / "adapter_config.json"
+    hint = f"Set base_model_name_or_path in {file} to where it is now"
+    seen, link = {Path(source).expanduser().resolve()}, base
+    while link is not None and Path(link).is_dir():
+        if Path(link).resolve() in seen:
+            raise UsageError(f"the adapter {source} has itself as its base model ({base})", hint=hint)
+        seen.add(Path(link).resolve())
+        link = adapter_base(link)
+    try:
+        locate(base)
+    except MissingError as exc:
+        raise MissingError(f"the base model of the adapter {source} is missing ({exc.message})", hint=hint) from exc
+    return base
 
 
 def read_unidetox(source: str) -> dict[str, Any] | None:

@@ -5,20 +5,25 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from safetensors import SafetensorError
 
 from unidetox.core import console
 from unidetox.core.errors import MissingError, UniDetoxError, UsageError
 from unidetox.core.hub import explain_hub_error
 from unidetox.core.resolve import is_local
-from unidetox.models.adapters import load_adapter
+from unidetox.models.adapters import brought_along, check_adapter, load_adapter, with_labels
 from unidetox.models.devices import choose_dtype
-from unidetox.models.directories import Place, adapter_base, lacks_tokenizer, locate, read_unidetox, require_weights
+from unidetox.models.directories import (
+    Place,
+    lacks_tokenizer,
+    locate,
+    read_unidetox,
+    require_base,
+    require_weights,
+)  # fmt: skip
 from unidetox.models.labels import Activation, activation_of, labels_of
 from unidetox.models.options import CLASSIFIER_DEFAULTS, DEFAULTS, LoadOptions
 
@@ -28,10 +33,6 @@ if TYPE_CHECKING:
     from unidetox.decoding import LogitSource
 
 KINDS = {"AutoModelForCausalLM": "causal language model", "AutoModelForSequenceClassification": "sequence classifier"}
-# What the libraries raise for files that are absent, cut off, of another kind or of another version.
-_LOADING_ERRORS = (
-    OSError, ValueError, LookupError, RuntimeError, ImportError, TypeError, AttributeError, SafetensorError,
-)  # fmt: skip
 
 
 @dataclass
@@ -135,7 +136,7 @@ def load_tokenizer(name: str | Path, options: LoadOptions = DEFAULTS) -> Any:
     name = str(name)
     place = locate(name)
     if lacks_tokenizer(place.source):
-        if (base := adapter_base(place.source)) is not None:
+        if (base := require_base(place.source)) is not None:
             return load_tokenizer(base, options)
         raise MissingError(f"no tokenizer in {name}", hint="Copy tokenizer.json and tokenizer_config.json there")
     tokenizer = _from_pretrained("AutoTokenizer", name, place, options)
@@ -161,8 +162,6 @@ def saved_dtype(name: str | Path, options: LoadOptions = DEFAULTS) -> torch.dtyp
     """
     import torch
 
-    if (base := adapter_base(locate(str(name)).source)) is not None:
-        return saved_dtype(base, options)
     dtype = load_config(name, options).dtype
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
@@ -171,28 +170,66 @@ def load_config(name: str | Path, options: LoadOptions = DEFAULTS) -> Any:
     """Load a model's configuration.
 
     Args:
-        name: A local directory or a Hub id, perhaps ``ID@REVISION``; not an adapter.
+        name: A local directory or a Hub id, perhaps ``ID@REVISION``; an adapter has its base's, with its own labels.
         options: How to load it.
 
     Raises:
         MissingError: It is not there.
         UsageError: It cannot be read.
     """
-    return _from_pretrained("AutoConfig", str(name), locate(str(name)), options)
+    place = locate(str(name))
+    if (base := require_base(place.source)) is not None:
+        config = load_config(base, options)
+        with _loading(str(name)):
+            return with_labels(place.source, config)
+    return _from_pretrained("AutoConfig", str(name), place, options)
 
 
-def _load_model(name: str, auto: str, dtype: torch.dtype, options: LoadOptions) -> Any:
-    """A model of one of transformers' auto classes; refuses one whose head would be made up at random."""
+def load_skeleton(name: str, auto: str, options: LoadOptions = DEFAULTS, config: Any = None) -> Any:
+    """Make a model without memory: shapes and names of its weights, with those of its adapters.
+
+    Args:
+        name: A local directory or a Hub id, perhaps ``ID@REVISION``.
+        auto: One of `KINDS`.
+        options: How to load it.
+        config: Its configuration; read where left out.
+
+    Raises:
+        MissingError: A part of it is not there.
+        UsageError: It cannot be read, or an adapter does not fit its base.
+    """
+    import torch
+    import transformers
+
+    place, config = locate(name), config or load_config(name, options)
+    if (base := require_base(place.source)) is not None:
+        model = load_skeleton(base, auto, options, config)
+        with _loading(name):
+            return check_adapter(place.source, model)
+    with _loading(name), torch.device("meta"):
+        return getattr(transformers, auto).from_config(config, trust_remote_code=options.trust_remote_code)
+
+
+def _load_model(
+    name: str, auto: str, dtype: torch.dtype, options: LoadOptions, given: Set[str] = frozenset(), config: Any = None
+) -> Any:
+    """A model of one of transformers' auto classes; refuses one whose head would be made up at random.
+
+    What is ``given`` may be missing or of another shape: an adapter brings it along, and labels in its ``config``.
+    """
     place = locate(name)
-    if (base := adapter_base(place.source)) is not None:
-        model = _load_model(base, auto, dtype, options)
+    if (base := require_base(place.source)) is not None:
+        config = config or load_config(name, options)
+        model = _load_model(base, auto, dtype, options, given | brought_along(place.source), config)
         with _loading(name):
             return load_adapter(place.source, model)
     require_weights(place.source)
     adapters = {"local_files_only": place.local}  # else it asks the Hub for half a minute
     more = {"dtype": dtype, "adapter_kwargs": adapters, "output_loading_info": True}
+    if config is not None:
+        more |= {"config": config, "ignore_mismatched_sizes": True}
     model, notes = _from_pretrained(auto, name, place, options, **more)
-    missing = [*sorted(notes["missing_keys"]), *(str(key) for key in notes["mismatched_keys"])]
+    missing = sorted({*notes["missing_keys"], *(key[0] for key in notes["mismatched_keys"])} - given)
     if missing:
         what = KINDS[auto]
         raise UsageError(f"{name} is not a complete {what}: no weights for {missing[0]}", hint=f"Give a {what}")
@@ -222,7 +259,7 @@ def _loading(name: str) -> Iterator[None]:
         enable_progress_bars()
     try:
         yield
-    except _LOADING_ERRORS as exc:
+    except Exception as exc:  # of files cut off, of another kind or version, the libraries raise anything
         from unidetox.decoding.memory import is_out_of_memory
 
         if isinstance(exc, UniDetoxError) or is_out_of_memory(exc):
@@ -242,4 +279,7 @@ def _explain(exc: Exception, name: str) -> UniDetoxError:
         return MissingError(f"{name} needs a package that is not installed ({first})", hint="Install it with pip")
     if isinstance(exc, OSError) and not is_local(name):
         return explain_hub_error(exc, name, "model")
+    if type(exc) is Exception:  # of the package tokenizers
+        hint = "Is it complete? If a newer version made it, upgrade transformers and tokenizers"
+        return UsageError(f"cannot read the tokenizer of {name} ({first})", hint=hint)
     return UsageError(f"cannot load {name} ({first})", hint="Is it complete, and of a kind that transformers knows?")

@@ -102,6 +102,7 @@ def train_lm(
     with _own_random_state(settings.seed), _folder(work_dir) as folder:
         reference = copy.deepcopy(model).eval().requires_grad_(False) if settings.kl else None
         model = add_lora(model, settings) if settings.lora else model.float()
+        _unfreeze(model)
         from unidetox.training.trainer import TextTrainer
 
         trainer = TextTrainer(model, encoded.input_ids, settings, folder, pad, saving=saving, reference=reference)
@@ -121,6 +122,9 @@ def add_lora(model: Any, settings: TrainSettings) -> Any:
     Returns:
         A PEFT model, of which only the adapter is trained; its weights are float32.
 
+    Raises:
+        UsageError: PEFT knows no such adapter for this kind of model.
+
     Reference:
         Hu et al., LoRA (ICLR 2022).
     """
@@ -134,8 +138,12 @@ def add_lora(model: Any, settings: TrainSettings) -> Any:
         task_type="CAUSAL_LM", r=settings.lora_rank, lora_alpha=settings.lora_alpha, lora_dropout=0.0,
         target_modules="all-linear", fan_in_fan_out=transposed,
     )  # fmt: skip
-    with quiet_peft():
-        return get_peft_model(model, config)
+    try:
+        with quiet_peft():
+            return get_peft_model(model, config)
+    except (ValueError, NotImplementedError) as exc:
+        message = f"PEFT puts no low-rank adapter around a model of the kind {model.config.model_type} ({exc})"
+        raise UsageError(" ".join(message.split()), hint="Train all weights: leave lora out") from exc
 
 
 def merge_lora(model: Any) -> Any:
@@ -159,6 +167,16 @@ def _announce(encoded: EncodedTexts, n_texts: int) -> None:
     if encoded.n_truncated:
         longest = max(map(len, encoded.input_ids))
         console.info(f"{encoded.n_truncated} of {n_texts} texts are longer than {longest} tokens and are cut there")
+
+
+def _unfreeze(model: Any) -> None:
+    """PEFT leaves what it merged, and an adapter that it loaded, with no weight that could be trained."""
+    if any(parameter.requires_grad for parameter in model.parameters()):
+        return
+    if hasattr(model, "set_requires_grad"):
+        model.set_requires_grad(model.active_adapter)
+    else:
+        model.requires_grad_(True)
 
 
 def _check_vocabulary(encoded: EncodedTexts, model: Any) -> None:
