@@ -15,7 +15,7 @@ from unidetox.core.stages import Stage
 from unidetox.data import TextSet, read_texts
 from unidetox.methods import distillation
 from unidetox.methods.best_of import read_starts
-from unidetox.methods.checkpoint_stage import fine_tune_into, fine_tune_need
+from unidetox.methods.checkpoint_stage import fine_tune_into, fine_tune_need, train_settings
 from unidetox.methods.interface import Artifact, RunContext, Step, TargetMethod
 from unidetox.models import LoadOptions, check_lm, fingerprint
 from unidetox.models.directories import locate, require_base

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +54,7 @@ def load_adapter(directory: str, model: Any) -> Any:
     """
     adapted, left_out = _applied(directory, model)
     if left_out:
-        named = f"{len(left_out)} weights of the adapter {directory} have no place in its base and are left out"
-        console.warn(f"{named}, {left_out[0]} for one")
+        console.warn(f"of the adapter {directory} are left out, as its base has no place for them: {_some(left_out)}")
     tied = _untie(adapted.get_base_model())
     try:
         with quiet_peft():
@@ -88,8 +87,13 @@ def check_adapter(directory: str, model: Any) -> Any:
     """
     import torch
 
-    with torch.device("meta"):
-        return _applied(directory, model)[0].unload()
+    try:
+        with torch.device("meta"):
+            return _applied(directory, model)[0].unload()
+    except UsageError as exc:
+        if "meta tensor" not in str(exc.__cause__):
+            raise
+        return model  # a kind that looks at numbers as it is made: loading will tell
 
 
 def adapter_weights(directory: str) -> dict[str, torch.Tensor]:
@@ -182,12 +186,13 @@ def _applied(directory: str, model: Any) -> tuple[Any, list[str]]:
     # PEFT's report has all weights of the base in it, too.
     missing = [key for key in told.missing_keys if ".default" in key and key.replace(".default", "") in expected]
     if missing:
-        found = f"{len(missing)} of its {len(expected)} weights are missing"
-        named = f"{found}, {missing[0].removeprefix(_BEFORE).replace('.default', '')} for one"
+        message = f"the adapter {directory} cannot be used: of its weights are missing: {_some(missing)}"
         if told.unexpected_keys:
-            named += f"; {told.unexpected_keys[0]} of its file has no place in the base model"
-        raise UsageError(f"the adapter {directory} cannot be used: {named}", hint=_NEWER)
-    return adapted, list(told.unexpected_keys)
+            message += f"; of its file have no place in the base model: {_some(told.unexpected_keys)}"
+        raise UsageError(message, hint=_NEWER)
+    # PEFT saves some things twice, under the name of a wrapper too.
+    twice = ("modules_to_save", "token_adapter")
+    return adapted, [key for key in told.unexpected_keys if not any(part in key.split(".") for part in twice)]
 
 
 def _config(directory: str) -> Any:
@@ -208,6 +213,8 @@ def _config(directory: str) -> Any:
         name = getattr(config.peft_type, "value", config.peft_type)
         hint = "Give one that changes weights, e.g. LoRA, or a whole model"
         raise UsageError(f"{directory} is an adapter of the kind {name}, which cannot be merged", hint=hint)
+    if getattr(config, "layer_replication", None):
+        raise UsageError(f"the adapter {directory} repeats layers of its base", hint="Give a whole model")
     config.inference_mode = True
     return config
 
@@ -276,11 +283,19 @@ def _tie_equals(model: Any) -> None:
     import torch
 
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if torch.equal(embeddings.weight, head.weight):
+    same = torch.equal(embeddings.weight, head.weight)
+    for config in (model.config, model.config.get_text_config()):  # PEFT may have changed it
+        config.tie_word_embeddings = same
+    if same:
         head.weight = embeddings.weight
-        return
-    model.config.tie_word_embeddings = model.config.get_text_config().tie_word_embeddings = False
-    model.all_tied_weights_keys = {}
+    else:
+        model.all_tied_weights_keys = {}
+
+
+def _some(names: Sequence[str]) -> str:
+    """A few names of weights, and how many there are."""
+    first = names[0].removeprefix(_BEFORE).replace(".default", "")
+    return first if len(names) == 1 else f"{first} and {len(names) - 1} more"
 
 
 def _first(exc: Any) -> str:
