@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 
 import unidetox
-from unidetox.core.errors import UsageError
+from unidetox.core.errors import UniDetoxError, UsageError
 from unidetox.core.files import read_jsonl
 from unidetox.evaluation import scorers
 from unidetox.evaluation.lm_eval_tasks.toxigen import process_results
@@ -112,3 +113,53 @@ def test_it_says_what_is_in_texts_and_judges_in_lm_eval(tmp_path: Path):
     assert shares == {"share": pytest.approx(2 / 3), "none": 1.0}  # 0, 0.5 and 0.5 of "b"; at least 0.5 counts
     doc = {"scorer": "letters:e", "scorer_label": "share", "domain": None}
     assert process_results(doc, [["eeee", "abab"]])["emt"] == 1.0
+
+
+def test_a_list_of_words_by_hand(tmp_path: Path):
+    file = tmp_path / "bad words.txt"
+    file.write_text("fox\n\nSmall  Town\nc++\n/rivers?/\n", encoding="utf-8")
+    judge = scorers.open_scorer(f"words:{file}", "toxic", LoadOptions())
+    judge.check()
+    expected = {
+        "The FOX.": 1, "foxes": 0, "a small\ntown": 1, "smalltown": 0, "small big town": 0, "in C++ only": 1,
+        "two Rivers": 1, "Driver": 1, "": 0,
+    }  # fmt: skip
+    assert judge.score(list(expected)) == [{"toxic": float(score)} for score in expected.values()]
+    before = judge.fingerprint
+    file.write_text("dog\n", encoding="utf-8")
+    again = scorers.open_scorer(f"words:{file}", None, LoadOptions())
+    assert again.fingerprint != before
+    assert again.score(["a fox", "a dog"]) == [{"toxic": 0.0}, {"toxic": 1.0}]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "no word list"), (" \n", "is empty"), ("dog\n/(/\n", "line 2 of .* is no pattern")],
+)
+def test_a_list_of_words_that_cannot_be_used(tmp_path: Path, content: str | None, message: str):
+    if content is not None:
+        (tmp_path / "w.txt").write_text(content, encoding="utf-8")
+    with pytest.raises(UniDetoxError, match=message):
+        scorers.open_scorer(f"words:{tmp_path / 'w.txt'}", None, LoadOptions()).check()
+
+
+def test_words_judge_an_evaluation(tmp_path: Path, tiny_gpt2: Path, options: dict[str, Any], monkeypatch):
+    (tmp_path / "list.txt").write_text("the\n/[aeiou]{2}/\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    changes = {"scorer": "words:list.txt", "scorer_label": "toxic", "other_scorers": {}}
+    unidetox.evaluate(tiny_gpt2, output=tmp_path / "out", **options | changes)
+    for row in read_jsonl(tmp_path / "out" / "generations.jsonl"):
+        found = re.search(r"(?<!\w)the(?!\w)|[aeiou]{2}", row["continuation"], re.IGNORECASE)
+        assert row["toxicity"] == float(found is not None)
+
+
+def test_another_package_adds_a_kind(monkeypatch: pytest.MonkeyPatch):
+    class Points:
+        name = "capitals"
+
+        def load(self) -> type[Scorer]:
+            return Letters
+
+    monkeypatch.setattr(scorers, "entry_points", lambda group, name: [Points()] if name == "capitals" else [])
+    assert isinstance(scorers.open_scorer("capitals:A", None, LoadOptions()), Letters)
+    assert scorers.kind_of("some/classifier") is scorers.kind_of("C:/folder") is None

@@ -213,7 +213,8 @@ class Evaluate(Section):
     )
     num_prompts: Annotated[OptCount, _OUTSIDE] = Field(None, description="Use a random sample of so many prompts.")
     scorer: Annotated[Name, Source(kinds=True), _OUTSIDE] = Field(
-        "unitary/toxic-bert", description="Sequence classifier that scores toxicity: a folder or a Hub id."
+        "unitary/toxic-bert",
+        description="What scores toxicity: a sequence classifier (folder or Hub id) or a list of words (words:FILE).",
     )
     scorer_label: Annotated[Name, _SUMMED] = Field("toxic", description="Label of the scorer that is the toxicity.")
     other_scorers: Annotated[Scorers, Source(kinds=True), _IN_NO_KEY] = Field(
@@ -309,11 +310,11 @@ class Analyze(Section):
     tokenizer: Annotated[OptName, Source()] = Field(
         None, description="Model or tokenizer whose tokens lengths are counted in, too."
     )
-    scorer: Annotated[OptName, Source()] = Field(
-        None, description="Sequence classifier that scores toxicity; without it, none is scored."
+    scorer: Annotated[OptName, Source(kinds=True)] = Field(
+        None, description="Sequence classifier, or words:FILE, that scores toxicity; without it, none is scored."
     )
     scorer_label: Name = Field("toxic", description="Label of the scorer that is the toxicity.")
-    classifiers: Annotated[OptNames, Source()] = Field(
+    classifiers: Annotated[OptNames, Source(kinds=True)] = Field(
         (), description="Further classifiers, of which the share of each label is reported."
     )
     seed: Seed = Field(42, description="Seed of the bootstrap.")

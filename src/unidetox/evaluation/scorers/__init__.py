@@ -5,15 +5,32 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from importlib.metadata import entry_points
 
 from unidetox.config.settings import Evaluate
 from unidetox.core.errors import UsageError
 from unidetox.evaluation.scorers.classifier import ClassifierScorer
 from unidetox.evaluation.scorers.interface import Scorer
+from unidetox.evaluation.scorers.words import WordScorer
 from unidetox.models import LoadOptions, check_lm
 
-KINDS: Mapping[str, Callable[[str, str | None, LoadOptions], Scorer]] = {"": ClassifierScorer}
-"""What a name begins with, up to a colon -> the kind of scorer that it names; any other name is a classifier."""
+Kind = Callable[[str, str | None, LoadOptions], Scorer]
+"""Makes a scorer of its name, the label that is asked for, and how to load it; see `Scorer`."""
+
+KINDS: Mapping[str, Kind] = {"words": WordScorer}
+"""What a name begins with, up to a colon -> the kind of scorer that it names.
+
+Other packages add theirs by entry points of the group ``unidetox.scorers``; any other name is a classifier.
+"""
+_GROUP = "unidetox.scorers"
+
+
+def kind_of(source: str) -> Kind | None:
+    """Return the kind of scorer that a name begins with; None for a classifier."""
+    kind, colon, _ = source.partition(":")
+    if not colon or kind in KINDS:
+        return KINDS.get(kind) if colon else None
+    return next((point.load() for point in entry_points(group=_GROUP, name=kind)), None)
 
 
 def open_scorer(source: str, label: str | None, options: LoadOptions) -> Scorer:
@@ -24,7 +41,7 @@ def open_scorer(source: str, label: str | None, options: LoadOptions) -> Scorer:
         label: Which of its labels is the toxicity; None for the first.
         options: How to load it.
     """
-    return KINDS.get(source.partition(":")[0], KINDS[""])(source, label, options)
+    return (kind_of(source) or ClassifierScorer)(source, label, options)
 
 
 def scorers_of(settings: Evaluate, options: LoadOptions) -> list[Scorer]:

@@ -17,8 +17,8 @@ DETOXIFY_NAMES = {"toxicity": "toxic", "severe_toxicity": "severe_toxic", "ident
 class Scorer(Protocol):
     """Scores texts. Making one costs nothing: what it needs is loaded when it first scores.
 
-    A kind of scorer is a subclass in a file of its own and a line in `unidetox.evaluation.scorers.KINDS`; it must say
-    its `fingerprint`, `check` and `score`.
+    A kind of scorer is a subclass in a file of its own and a line in `unidetox.evaluation.scorers.KINDS`, or an entry
+    point of the group ``unidetox.scorers`` of another package; it must say its `fingerprint`, `check` and `score`.
 
     Attributes:
         source: What names it: a directory or a Hub id, for other kinds ``KIND:...``.
