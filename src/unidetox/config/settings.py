@@ -193,6 +193,7 @@ _OUTSIDE = InKeys(("trial",))  # what is read from outside is known by its conte
 _DRAWN = InKeys(("evaluate", "sampling", "speed", "trial"))
 _ASKED = InKeys(("evaluate", "answers"))
 _SUMMED = InKeys(("evaluate", "trial"))
+_SCORED = InKeys(("evaluate", "scoring", "trial"))
 
 
 class Evaluate(Section):
@@ -201,7 +202,14 @@ class Evaluate(Section):
     HEADINGS: ClassVar[Headings] = {
         "What is measured": ("prompts", "split", "num_prompts", "ppl_model", "perturbations", "few_shot", "neutral"),
         "Sampling": ("samples", "max_new_tokens", "temperature", "top_p", "top_k", "seeds"),
-        "Scorers": ("scorer", "scorer_label", "other_scorers", "threshold"),
+        "Scorers": (
+            "scorer",
+            "scorer_label",
+            "scorer_activation",
+            "scorer_tokenizer",
+            "other_scorers",
+            "threshold",
+        ),
         "MMLU": ("mmlu", "mmlu_protocol", "mmlu_split", "shots"),
         "Summing up": ("protocol", "id_domains"),
         _COMPUTING: ("batch_size",),
@@ -217,6 +225,15 @@ class Evaluate(Section):
         description="What scores toxicity: a sequence classifier (folder or Hub id) or a list of words (words:FILE).",
     )
     scorer_label: Annotated[Name, _SUMMED] = Field("toxic", description="Label of the scorer that is the toxicity.")
+    scorer_activation: Annotated[
+        Literal["auto", "sigmoid", "softmax", "none"],
+        Allowed('"auto", "sigmoid", "softmax" or "none"'),
+        Later(),
+        _SCORED,
+    ] = Field("auto", description="What makes scores of the main scorer's logits; auto: what it says of itself.")
+    scorer_tokenizer: Annotated[OptName, Source(), Later(), _SCORED] = Field(
+        None, description="Where the main scorer's tokenizer is, if not with it."
+    )
     other_scorers: Annotated[Scorers, Source(kinds=True), _IN_NO_KEY] = Field(
         default_factory=dict, description="More classifiers and their labels, for a second opinion: MODEL = LABEL."
     )

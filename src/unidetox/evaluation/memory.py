@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from unidetox.config.settings import Evaluate
 from unidetox.evaluation.scorers import kind_of
+from unidetox.evaluation.scorers.known import repository_of
 from unidetox.models.sizes import Need, Sizes, sampling_need, scoring_need
 
 _PROMPT = 40
@@ -27,7 +28,7 @@ def evaluation_need(settings: Evaluate, sizes: Sizes, target: str, models: int, 
     if compared:
         total += Need(machine.base + (models + 1) * shape.parameters * machine.size)
     for scorer in (name for name in (settings.scorer, *settings.other_scorers) if kind_of(name) is None):
-        total += scoring_need(sizes.shape(scorer, classifier=True), machine, size=4)
+        total += scoring_need(sizes.shape(repository_of(scorer), classifier=True), machine, size=4)
     if settings.ppl_model is not None:
         total += scoring_need(sizes.shape(settings.ppl_model), machine)
     return total

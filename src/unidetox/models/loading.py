@@ -108,12 +108,15 @@ def load_lm(name: str | Path, options: LoadOptions = DEFAULTS) -> LM:
     return LM(model, tokenizer, name, device, dtype, read_unidetox(name))
 
 
-def load_classifier(name: str | Path, options: LoadOptions = CLASSIFIER_DEFAULTS) -> Classifier:
+def load_classifier(
+    name: str | Path, options: LoadOptions = CLASSIFIER_DEFAULTS, tokenizer: str | None = None
+) -> Classifier:
     """Load a sequence classifier and its tokenizer.
 
     Args:
         name: A local directory or a Hub id, perhaps ``ID@REVISION``, e.g. ``unitary/toxic-bert``.
         options: How to load it.
+        tokenizer: Where its tokenizer is, if not with it.
 
     Raises:
         MissingError: The model or its tokenizer is not there, or access is not granted.
@@ -121,10 +124,10 @@ def load_classifier(name: str | Path, options: LoadOptions = CLASSIFIER_DEFAULTS
     """
     name = str(name)
     device, dtype = options.resolve()
-    tokenizer = load_tokenizer(name, options)
+    loaded = load_tokenizer(tokenizer or name, options)
     model = _load_model(name, "AutoModelForSequenceClassification", dtype, options).to(device).eval()
     labels = labels_of(model.config)
-    return Classifier(model, tokenizer, name, labels, activation_of(model.config, labels, name))
+    return Classifier(model, loaded, name, labels, activation_of(model.config, labels, name))
 
 
 def load_tokenizer(name: str | Path, options: LoadOptions = DEFAULTS) -> Any:

@@ -13,6 +13,7 @@ from unidetox.evaluation.scorers.classifier import ClassifierScorer
 from unidetox.evaluation.scorers.interface import Scorer
 from unidetox.evaluation.scorers.words import WordScorer
 from unidetox.models import LoadOptions, check_lm
+from unidetox.models.labels import Activation
 
 Kind = Callable[[str, str | None, LoadOptions], Scorer]
 """Makes a scorer of its name, the label that is asked for, and how to load it; see `Scorer`."""
@@ -33,15 +34,35 @@ def kind_of(source: str) -> Kind | None:
     return next((point.load() for point in entry_points(group=_GROUP, name=kind)), None)
 
 
-def open_scorer(source: str, label: str | None, options: LoadOptions) -> Scorer:
+def open_scorer(
+    source: str,
+    label: str | None,
+    options: LoadOptions,
+    *,
+    activation: Activation | None = None,
+    tokenizer: str | None = None,
+) -> Scorer:
     """Return the scorer of a name; nothing is loaded yet.
 
     Args:
-        source: A directory or a Hub id; ``KIND:...`` for other kinds.
+        source: A directory, a Hub id or a name of ``known.toml``; ``KIND:...`` for other kinds.
         label: Which of its labels is the toxicity; None for the first.
         options: How to load it.
+        activation: What makes scores of a classifier's logits; None for what is known of it.
+        tokenizer: Where a classifier's tokenizer is, if not with it.
+
+    Raises:
+        UsageError: If a scorer of another kind is to have an activation or a tokenizer.
     """
-    return (kind_of(source) or ClassifierScorer)(source, label, options)
+    kind = kind_of(source)
+    if kind is None:
+        return ClassifierScorer(source, label, options, activation=activation, tokenizer=tokenizer)
+    if activation or tokenizer:
+        raise UsageError(
+            f"the scorer {source} has no activation and no tokenizer",
+            hint="leave out scorer_activation and scorer_tokenizer",
+        )
+    return kind(source, label, options)
 
 
 def scorers_of(settings: Evaluate, options: LoadOptions) -> list[Scorer]:
@@ -57,7 +78,10 @@ def scorers_of(settings: Evaluate, options: LoadOptions) -> list[Scorer]:
     labels = {settings.scorer: settings.scorer_label, **settings.other_scorers}
     if len(labels) != 1 + len(settings.other_scorers):
         raise UsageError(f"the scorer {settings.scorer} is named twice", hint="name each scorer once")
-    scorers = [open_scorer(source, label, replace(options, dtype="float32")) for source, label in labels.items()]
+    options, main = replace(options, dtype="float32"), settings.scorer
+    activation = None if settings.scorer_activation == "auto" else settings.scorer_activation
+    scorers = [open_scorer(main, labels.pop(main), options, activation=activation, tokenizer=settings.scorer_tokenizer)]
+    scorers += [open_scorer(source, label, options) for source, label in labels.items()]
     twice = [name for name, count in Counter(scorer.name for scorer in scorers).items() if count > 1]
     if twice:
         raise UsageError(f"two scorers are called {twice[0]}", hint="rename the folder of one")
