@@ -135,7 +135,7 @@ def require_base(source: str | Path) -> str | None:
         return None
     file = Path(source) / "adapter_config.json"
     hint = f"Set base_model_name_or_path in {file} to where it is now"
-    seen, link = {Path(source).expanduser().resolve()}, base
+    seen, link = {Path(source).expanduser().resolve()}, adapter_base(source)
     while link is not None and Path(link).is_dir():
         if Path(link).resolve() in seen:
             raise UsageError(f"the adapter {source} has itself as its base model ({base})", hint=hint)
