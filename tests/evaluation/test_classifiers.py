@@ -113,6 +113,13 @@ def test_a_text_is_cut_to_the_positions_behind_the_padding(kind: str, tmp_path: 
     assert longer == shorter
 
 
+def test_a_model_that_needs_a_pad_token_and_has_none_is_named(tmp_path: Path):
+    tok = tokenizer(pad_token="<pad>")
+    save(tmp_path, "Roberta", tok, ["toxic"], {"pad_token_id": None}, pad_token_id=1, **BERT)
+    with pytest.raises(UsageError, match=f"the classifier {tmp_path} cannot read texts .*pad_token_id"):
+        ClassifierScorer(str(tmp_path), options=OPTIONS).score(TEXTS)
+
+
 def test_a_token_without_an_embedding_is_named(tmp_path: Path):
     tok = tokenizer(pad_token="<pad>")
     save(tmp_path, "Bert", tok, ["toxic"], pad_token_id=1, **BERT)

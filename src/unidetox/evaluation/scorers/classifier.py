@@ -188,8 +188,16 @@ class ClassifierScorer(Scorer):
             for i, row in enumerate(rows):
                 place = slice(0, len(row)) if side == "right" else slice(width - len(row), width)
                 ids[i, place], mask[i, place] = torch.tensor(row), 1
-            logits: torch.Tensor = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
-        return logits.float().cpu()
+            try:
+                found = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
+            except (TypeError, ValueError, LookupError, AttributeError) as exc:
+                said = str(exc).partition("\n")[0][:200]
+                hint = "Is its config.json right? Some models need its pad_token_id"
+                raise UsageError(
+                    f"the classifier {self.classifier.name} cannot read texts ({said})", hint=hint
+                ) from exc
+        logits: torch.Tensor = found.float().cpu()
+        return logits
 
 
 @contextlib.contextmanager
