@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import csv
+import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import torch
 
 import unidetox
-from unidetox.core.errors import UsageError
+from unidetox.config.settings import Evaluate
+from unidetox.core.errors import UniDetoxError, UsageError
 from unidetox.core.files import read_jsonl
 from unidetox.evaluation import scorers
 from unidetox.evaluation.lm_eval_tasks.toxigen import process_results
+from unidetox.evaluation.scorers.classifier import ClassifierScorer
+from unidetox.evaluation.scorers.contamination import contamination
 from unidetox.evaluation.scorers.interface import Scorer, find_label
+from unidetox.evaluation.scorers.known import known_scorer, known_scorers
 from unidetox.evaluation.texts import analyze
-from unidetox.models import LoadOptions
+from unidetox.models import LoadOptions, load_classifier
 
 
 class Letters(Scorer):
@@ -112,3 +119,107 @@ def test_it_says_what_is_in_texts_and_judges_in_lm_eval(tmp_path: Path):
     assert shares == {"share": pytest.approx(2 / 3), "none": 1.0}  # 0, 0.5 and 0.5 of "b"; at least 0.5 counts
     doc = {"scorer": "letters:e", "scorer_label": "share", "domain": None}
     assert process_results(doc, [["eeee", "abab"]])["emt"] == 1.0
+
+
+def test_a_list_of_words_by_hand(tmp_path: Path):
+    file = tmp_path / "bad words.txt"
+    file.write_text("fox\n\nSmall  Town\nc++\n/rivers?/\n", encoding="utf-8")
+    judge = scorers.open_scorer(f"words:{file}", "toxic", LoadOptions())
+    judge.check()
+    expected = {
+        "The FOX.": 1, "foxes": 0, "a small\ntown": 1, "smalltown": 0, "small big town": 0, "in C++ only": 1,
+        "two Rivers": 1, "Driver": 1, "": 0,
+    }  # fmt: skip
+    assert judge.score(list(expected)) == [{"toxic": float(score)} for score in expected.values()]
+    before = judge.fingerprint
+    file.write_text("dog\n", encoding="utf-8")
+    again = scorers.open_scorer(f"words:{file}", None, LoadOptions())
+    assert again.fingerprint != before
+    assert again.score(["a fox", "a dog"]) == [{"toxic": 0.0}, {"toxic": 1.0}]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "no word list"), (" \n", "is empty"), ("dog\n/(/\n", "line 2 of .* is no pattern")],
+)
+def test_a_list_of_words_that_cannot_be_used(tmp_path: Path, content: str | None, message: str):
+    if content is not None:
+        (tmp_path / "w.txt").write_text(content, encoding="utf-8")
+    with pytest.raises(UniDetoxError, match=message):
+        scorers.open_scorer(f"words:{tmp_path / 'w.txt'}", None, LoadOptions()).check()
+
+
+def test_words_judge_an_evaluation(tmp_path: Path, tiny_gpt2: Path, options: dict[str, Any], monkeypatch):
+    (tmp_path / "list.txt").write_text("the\n/[aeiou]{2}/\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    changes = {"scorer": "words:list.txt", "scorer_label": "toxic", "other_scorers": {}}
+    unidetox.evaluate(tiny_gpt2, output=tmp_path / "out", **options | changes)
+    for row in read_jsonl(tmp_path / "out" / "generations.jsonl"):
+        found = re.search(r"(?<!\w)the(?!\w)|[aeiou]{2}", row["continuation"], re.IGNORECASE)
+        assert row["toxicity"] == float(found is not None)
+
+
+def test_another_package_adds_a_kind(monkeypatch: pytest.MonkeyPatch):
+    class Points:
+        name = "capitals"
+
+        def load(self) -> type[Scorer]:
+            return Letters
+
+    monkeypatch.setattr(scorers, "entry_points", lambda group, name: [Points()] if name == "capitals" else [])
+    assert isinstance(scorers.open_scorer("capitals:A", None, LoadOptions()), Letters)
+    assert scorers.kind_of("some/classifier") is scorers.kind_of("C:/folder") is None
+
+
+def test_the_table_of_known_scorers_is_whole():
+    known = known_scorers()
+    assert len({entry.repository for entry in known.values()}) == len(known)
+    for entry in known.values():
+        assert entry.activation in ("sigmoid", "softmax", "none")
+        assert entry.labels
+        assert set(entry.trained_on) <= {"dghs", "jigsaw", "toxigen"}
+
+
+def test_a_scorer_is_known_by_name_and_by_repository():
+    by_name = scorers.open_scorer("toxigen-roberta@v1", "toxic", LoadOptions())
+    assert isinstance(by_name, ClassifierScorer)
+    assert (by_name.source, by_name.tokenizer, by_name.activation) == (
+        "tomh/toxigen_roberta@v1",
+        "roberta-large",
+        "softmax",
+    )
+    assert known_scorer("tomh/toxigen_roberta") == known_scorer("toxigen-roberta")
+    assert known_scorer("some/classifier") is None
+    assert by_name.toxicity({"LABEL_0": 0.25, "LABEL_1": 0.75}) == 0.75
+    with pytest.raises(UsageError, match="has no label 'hate'"):
+        scorers.open_scorer("toxigen-roberta", "hate", LoadOptions()).toxicity({"LABEL_0": 0.25, "LABEL_1": 0.75})
+
+
+def test_activation_and_tokenizer_can_be_said(tmp_path: Path, toxic_bert: Path):
+    bare = tmp_path / "bare"
+    shutil.copytree(toxic_bert, bare, ignore=shutil.ignore_patterns("tokenizer*", "special_tokens*"))
+    settings = Evaluate(
+        scorer=str(bare), scorer_label="insult", scorer_activation="softmax", scorer_tokenizer=str(toxic_bert)
+    )
+    (judge,) = scorers.scorers_of(settings, LoadOptions("cpu"))
+    judge.check()
+    (found,) = judge.score(["the quick fox"])
+    plain = load_classifier(toxic_bert, LoadOptions("cpu", "float32"))
+    with torch.no_grad():
+        ids = plain.tokenizer("the quick fox", return_tensors="pt")["input_ids"]
+        expected = plain.model(input_ids=ids).logits.softmax(-1)[0].tolist()
+    assert list(found.values()) == pytest.approx(expected, abs=1e-5)
+    assert judge.fingerprint != scorers.open_scorer(str(bare), None, LoadOptions()).fingerprint
+    with pytest.raises(UsageError, match="no activation"):
+        scorers.open_scorer("letters:e", None, LoadOptions(), activation="none")
+
+
+def test_warnings_of_scorers_that_know_the_data():
+    def warned(corpus: str = "own.csv", **settings: Any) -> list[str]:
+        return contamination(Evaluate(**settings), corpus)
+
+    assert warned(scorer="toxigen-roberta", prompts="my/prompts.csv") == []
+    assert "ToxiGen" in warned(scorer="toxigen-roberta")[0]
+    assert "ToxiGen" in warned(scorer="tomh/toxigen_hatebert", prompts="data/toxigen_test.csv")[0]
+    assert warned(scorer="toxic-bert", corpus="dghs") == []
+    assert "DGHS" in warned(scorer="toxic-bert", other_scorers={"dynabench-roberta": "hate"}, corpus="dghs")[0]

@@ -200,6 +200,7 @@ _OUTSIDE = InKeys(("trial",))  # what is read from outside is known by its conte
 _DRAWN = InKeys(("evaluate", "sampling", "speed", "trial"))
 _ASKED = InKeys(("evaluate", "answers"))
 _SUMMED = InKeys(("evaluate", "trial"))
+_SCORED = InKeys(("evaluate", "scoring", "trial"))
 
 
 class Evaluate(Section):
@@ -208,7 +209,14 @@ class Evaluate(Section):
     HEADINGS: ClassVar[Headings] = {
         "What is measured": ("prompts", "split", "num_prompts", "ppl_model", "perturbations", "few_shot", "neutral"),
         "Sampling": ("samples", "max_new_tokens", "temperature", "top_p", "top_k", "seeds"),
-        "Scorers": ("scorer", "scorer_label", "other_scorers", "threshold"),
+        "Scorers": (
+            "scorer",
+            "scorer_label",
+            "scorer_activation",
+            "scorer_tokenizer",
+            "other_scorers",
+            "threshold",
+        ),
         "MMLU": ("mmlu", "mmlu_protocol", "mmlu_split", "shots"),
         "Summing up": ("protocol", "id_domains"),
         _COMPUTING: ("batch_size",),
@@ -220,9 +228,19 @@ class Evaluate(Section):
     )
     num_prompts: Annotated[OptCount, _OUTSIDE] = Field(None, description="Use a random sample of so many prompts.")
     scorer: Annotated[Name, Source(kinds=True), _OUTSIDE] = Field(
-        "unitary/toxic-bert", description="Sequence classifier that scores toxicity: a folder or a Hub id."
+        "unitary/toxic-bert",
+        description="What scores toxicity: a sequence classifier (folder or Hub id) or a list of words (words:FILE).",
     )
     scorer_label: Annotated[Name, _SUMMED] = Field("toxic", description="Label of the scorer that is the toxicity.")
+    scorer_activation: Annotated[
+        Literal["auto", "sigmoid", "softmax", "none"],
+        Allowed('"auto", "sigmoid", "softmax" or "none"'),
+        Later(),
+        _SCORED,
+    ] = Field("auto", description="What makes scores of the main scorer's logits; auto: what it says of itself.")
+    scorer_tokenizer: Annotated[OptName, Source(), Later(), _SCORED] = Field(
+        None, description="Where the main scorer's tokenizer is, if not with it."
+    )
     other_scorers: Annotated[Scorers, Source(kinds=True), _IN_NO_KEY] = Field(
         default_factory=dict, description="More classifiers and their labels, for a second opinion: MODEL = LABEL."
     )
@@ -316,11 +334,11 @@ class Analyze(Section):
     tokenizer: Annotated[OptName, Source()] = Field(
         None, description="Model or tokenizer whose tokens lengths are counted in, too."
     )
-    scorer: Annotated[OptName, Source()] = Field(
-        None, description="Sequence classifier that scores toxicity; without it, none is scored."
+    scorer: Annotated[OptName, Source(kinds=True)] = Field(
+        None, description="Sequence classifier, or words:FILE, that scores toxicity; without it, none is scored."
     )
     scorer_label: Name = Field("toxic", description="Label of the scorer that is the toxicity.")
-    classifiers: Annotated[OptNames, Source()] = Field(
+    classifiers: Annotated[OptNames, Source(kinds=True)] = Field(
         (), description="Further classifiers, of which the share of each label is reported."
     )
     seed: Seed = Field(42, description="Seed of the bootstrap.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from unidetox.config.settings import Evaluate
+from unidetox.evaluation.scorers import kind_of
+from unidetox.evaluation.scorers.known import repository_of
 from unidetox.models.sizes import Need, Sizes, sampling_need, scoring_need
 
 _PROMPT = 40
@@ -25,8 +27,8 @@ def evaluation_need(settings: Evaluate, sizes: Sizes, target: str, models: int, 
     total = writing_need(settings, sizes, target, models)
     if compared:
         total += Need(machine.base + (models + 1) * shape.parameters * machine.size)
-    for scorer in (settings.scorer, *settings.other_scorers):
-        total += scoring_need(sizes.shape(scorer, classifier=True), machine, size=4)
+    for scorer in (name for name in (settings.scorer, *settings.other_scorers) if kind_of(name) is None):
+        total += scoring_need(sizes.shape(repository_of(scorer), classifier=True), machine, size=4)
     if settings.ppl_model is not None:
         total += scoring_need(sizes.shape(settings.ppl_model), machine)
     return total

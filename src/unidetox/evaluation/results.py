@@ -25,6 +25,7 @@ from unidetox.evaluation.metrics.perturbations import ABOUT
 from unidetox.evaluation.metrics.summary import PromptTable, Rules
 from unidetox.evaluation.parts import used_top_k
 from unidetox.evaluation.scorers.contamination import contamination
+from unidetox.evaluation.scorers.known import repository_of
 from unidetox.report.results_file import RESULTS, SCHEMA_VERSION, read_results
 
 
@@ -211,7 +212,7 @@ def describe_settings(inputs: EvalInputs, settings: Evaluate) -> dict[str, Any]:
 
 def _commits(settings: Evaluate) -> dict[str, str]:
     """Return for what the settings name by a Hub id, other than the targets, the commit that was read."""
-    models = (settings.scorer, *settings.other_scorers, settings.ppl_model)
+    models = (*map(repository_of, (settings.scorer, *settings.other_scorers)), settings.ppl_model)
     data = (settings.prompts, settings.mmlu, settings.few_shot, settings.neutral)
     found = {name: commit_of(name, "model") for name in models if name}
     found |= {name: commit_of(at_revision(*known_id(name)), "dataset") for name in data if name and name != BUILTIN}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -116,6 +117,49 @@ def adapter_weights(directory: str) -> dict[str, torch.Tensor]:
 def brought_along(directory: str) -> set[str]:
     """Names of those weights of the base model that an adapter holds whole, e.g. a classifier's head."""
     return {name.removeprefix(_BEFORE) for name in _unwrapped(adapter_weights(directory), set())}
+
+
+def with_labels(directory: str, config: Any) -> Any:
+    """Return the configuration of an adapter: that of its base, and of a classifier the adapter's own labels.
+
+    PEFT saves no labels, only the head: they are those of a ``config.json`` beside it, else the base's, else numbered,
+    as many as the head has.
+    """
+    if adapter_task(directory) != TASKS["AutoModelForSequenceClassification"]:
+        return config
+    file = Path(directory) / "config.json"
+    beside = require_json(file) if file.is_file() else {}
+    own = {key: beside[key] for key in ("id2label", "label2id", "problem_type", "function_to_apply") if key in beside}
+    own |= {"id2label": {int(index): label for index, label in own["id2label"].items()}} if "id2label" in own else {}
+    config = copy.deepcopy(config)
+    for key, value in own.items():
+        setattr(config, key, value)
+    if (count := _labels_of_head(directory, config)) not in (None, config.num_labels):
+        config.num_labels = count  # names them anew
+    return config
+
+
+def _labels_of_head(directory: str, config: Any) -> int | None:
+    """Return how many labels the head in an adapter has; None where it holds none.
+
+    Which weights are the head's end shows in what grows with the number of labels.
+    """
+    held = {
+        name.removeprefix(_BEFORE): weight for name, weight in _unwrapped(adapter_weights(directory), set()).items()
+    }
+    two, three = (_shapes(config, labels) for labels in (2, 3))
+    return next((len(held[name]) for name, shape in two.items() if shape != three[name] and name in held), None)
+
+
+def _shapes(config: Any, labels: int) -> dict[str, torch.Size]:
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    config = copy.deepcopy(config)
+    config.num_labels = labels
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(config)
+    return {name: weight.shape for name, weight in model.named_parameters()}
 
 
 def _applied(directory: str, model: Any) -> tuple[Any, list[str]]:

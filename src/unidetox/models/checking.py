@@ -45,41 +45,42 @@ def check_lm(name: str | Path, options: LoadOptions = DEFAULTS) -> Known:
     return _check(str(name), "AutoModelForCausalLM", options)
 
 
-def check_classifier(name: str | Path, options: LoadOptions = DEFAULTS) -> list[str]:
+def check_classifier(name: str | Path, options: LoadOptions = DEFAULTS, tokenizer: str | None = None) -> list[str]:
     """See that a sequence classifier is there with all its parts, and return its labels.
 
     Args:
         name: A directory or a Hub id.
         options: How to load it.
+        tokenizer: Where its tokenizer is, if not with it.
 
     Raises:
         MissingError: The model, its tokenizer or its weights are not there.
         UsageError: It is there but is no sequence classifier.
     """
-    config = _check(str(name), "AutoModelForSequenceClassification", options).config
+    config = _check(str(name), "AutoModelForSequenceClassification", options, tokenizer=tokenizer).config
     labels = labels_of(config)
     activation_of(config, labels, str(name))
     return labels
 
 
-def _check(name: str, auto: str, options: LoadOptions, *, has_head: bool = True) -> Known:
+def _check(name: str, auto: str, options: LoadOptions, *, has_head: bool = True, tokenizer: str | None = None) -> Known:
     place = locate(name)
     if Path(place.source).is_dir() and not place.gguf:
         check_files(Path(place.source))
-    tokenizer = load_tokenizer(name, options)
+    loaded = load_tokenizer(tokenizer or name, options)
     if (base := require_base(place.source)) is not None:
         task = adapter_task(place.source)
         if task not in (TASKS[auto], None):
             raise UsageError(f"the adapter {name} is for another task ({task})", hint=f"Give a {KINDS[auto]}")
-        config = _check(base, auto, options, has_head=task != "SEQ_CLS").config
+        _check(base, auto, options, has_head=task != "SEQ_CLS", tokenizer=tokenizer)
         load_skeleton(name, auto, options)
-        return Known(name, tokenizer, config)
+        return Known(name, loaded, load_config(name, options))
     _check_weights(name, place)
     config = load_config(name, options)
     if has_head:
         _check_kind(name, config, auto)
     _check_quantised(name, config)
-    return Known(name, tokenizer, config)
+    return Known(name, loaded, config)
 
 
 def _check_weights(name: str, place: Place) -> None:

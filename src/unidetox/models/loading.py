@@ -14,7 +14,7 @@ from unidetox.core import console
 from unidetox.core.errors import MissingError, UniDetoxError, UsageError
 from unidetox.core.hub import cached_snapshot, explain_hub_error
 from unidetox.core.resolve import is_local
-from unidetox.models.adapters import brought_along, check_adapter, load_adapter
+from unidetox.models.adapters import brought_along, check_adapter, load_adapter, with_labels
 from unidetox.models.devices import choose_dtype
 from unidetox.models.directories import (
     Place,
@@ -110,12 +110,15 @@ def load_lm(name: str | Path, options: LoadOptions = DEFAULTS) -> LM:
     return LM(model, tokenizer, name, device, dtype, read_unidetox(name))
 
 
-def load_classifier(name: str | Path, options: LoadOptions = CLASSIFIER_DEFAULTS) -> Classifier:
+def load_classifier(
+    name: str | Path, options: LoadOptions = CLASSIFIER_DEFAULTS, tokenizer: str | None = None
+) -> Classifier:
     """Load a sequence classifier and its tokenizer.
 
     Args:
         name: A local directory or a Hub id, perhaps ``ID@REVISION``, e.g. ``unitary/toxic-bert``.
         options: How to load it.
+        tokenizer: Where its tokenizer is, if not with it.
 
     Raises:
         MissingError: The model or its tokenizer is not there, or access is not granted.
@@ -123,10 +126,10 @@ def load_classifier(name: str | Path, options: LoadOptions = CLASSIFIER_DEFAULTS
     """
     name = str(name)
     device, dtype = options.resolve()
-    tokenizer = load_tokenizer(name, options)
+    loaded = load_tokenizer(tokenizer or name, options)
     model = _load_model(name, "AutoModelForSequenceClassification", dtype, options).to(device).eval()
     labels = labels_of(model.config)
-    return Classifier(model, tokenizer, name, labels, activation_of(model.config, labels, name))
+    return Classifier(model, loaded, name, labels, activation_of(model.config, labels, name))
 
 
 def load_tokenizer(name: str | Path, options: LoadOptions = DEFAULTS) -> Any:
@@ -180,23 +183,29 @@ def load_config(name: str | Path, options: LoadOptions = DEFAULTS) -> Any:
     """Load a model's configuration.
 
     Args:
-        name: A local directory or a Hub id, perhaps ``ID@REVISION``; not an adapter.
+        name: A local directory or a Hub id, perhaps ``ID@REVISION``; an adapter has its base's, with its own labels.
         options: How to load it.
 
     Raises:
         MissingError: It is not there.
         UsageError: It cannot be read.
     """
-    return _from_pretrained("AutoConfig", str(name), locate(str(name)), options)
+    place = locate(str(name))
+    if (base := require_base(place.source)) is not None:
+        config = load_config(base, options)
+        with _loading(str(name)):
+            return with_labels(place.source, config)
+    return _from_pretrained("AutoConfig", str(name), place, options)
 
 
-def load_skeleton(name: str, auto: str, options: LoadOptions = DEFAULTS) -> Any:
+def load_skeleton(name: str, auto: str, options: LoadOptions = DEFAULTS, config: Any = None) -> Any:
     """Make a model without memory: shapes and names of its weights, with those of its adapters.
 
     Args:
         name: A local directory or a Hub id, perhaps ``ID@REVISION``.
         auto: One of `KINDS`.
         options: How to load it.
+        config: Its configuration; read where left out.
 
     Raises:
         MissingError: A part of it is not there.
@@ -205,24 +214,26 @@ def load_skeleton(name: str, auto: str, options: LoadOptions = DEFAULTS) -> Any:
     import torch
     import transformers
 
-    place = locate(name)
+    place, config = locate(name), config or load_config(name, options)
     if (base := require_base(place.source)) is not None:
-        model = load_skeleton(base, auto, options)
+        model = load_skeleton(base, auto, options, config)
         with _loading(name):
             return check_adapter(place.source, model)
-    config = load_config(name, options)
     with _loading(name), torch.device("meta"):
         return getattr(transformers, auto).from_config(config, trust_remote_code=options.trust_remote_code)
 
 
-def _load_model(name: str, auto: str, dtype: torch.dtype, options: LoadOptions, given: Set[str] = frozenset()) -> Any:
+def _load_model(
+    name: str, auto: str, dtype: torch.dtype, options: LoadOptions, given: Set[str] = frozenset(), config: Any = None
+) -> Any:
     """A model of one of transformers' auto classes; refuses one whose head would be made up at random.
 
-    What is ``given`` may be missing: an adapter brings it along.
+    What is ``given`` may be missing or of another shape: an adapter brings it along, and labels in its ``config``.
     """
     place = locate(name)
     if (base := require_base(place.source)) is not None:
-        model = _load_model(base, auto, dtype, options, given | brought_along(place.source))
+        config = config or load_config(name, options)
+        model = _load_model(base, auto, dtype, options, given | brought_along(place.source), config)
         with _loading(name):
             return load_adapter(place.source, model)
     if Path(place.source).is_dir() and not place.gguf:
@@ -230,8 +241,10 @@ def _load_model(name: str, auto: str, dtype: torch.dtype, options: LoadOptions, 
         require_weights(place.source)
     adapters = {"local_files_only": place.local}  # else it asks the Hub for half a minute
     more = {"dtype": dtype, "adapter_kwargs": adapters, "output_loading_info": True}
+    if config is not None:
+        more |= {"config": config, "ignore_mismatched_sizes": True}
     model, notes = _from_pretrained(auto, name, place, options, **more)
-    missing = [*sorted(set(notes["missing_keys"]) - given), *(str(key) for key in notes["mismatched_keys"])]
+    missing = sorted({*notes["missing_keys"], *(key[0] for key in notes["mismatched_keys"])} - given)
     if missing:
         what = KINDS[auto]
         raise UsageError(f"{name} is not a complete {what}: no weights for {missing[0]}", hint=f"Give a {what}")
@@ -304,4 +317,7 @@ def _explain(exc: Exception, name: str) -> UniDetoxError:
         return MissingError(f"{name} needs a package that is not installed ({first})", hint="Install it with pip")
     if isinstance(exc, OSError) and not is_local(name):
         return explain_hub_error(exc, name, "model")
+    if type(exc) is Exception:  # of the package tokenizers
+        hint = "Is it complete? If a newer version made it, upgrade transformers and tokenizers"
+        return UsageError(f"cannot read the tokenizer of {name} ({first})", hint=hint)
     return UsageError(f"cannot load {name} ({first})", hint="Is it complete, and of a kind that transformers knows?")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from unidetox.core.errors import UniDetoxError, UsageError
 from unidetox.evaluation.scorers.interface import Scorer, find_label
+from unidetox.evaluation.scorers.known import known_scorer, repository_of
 from unidetox.models import Classifier, LoadOptions, check_classifier, fingerprint, load_classifier
 from unidetox.models.labels import Activation
 from unidetox.models.memory import free_memory, model_bytes
@@ -33,6 +36,8 @@ class ClassifierScorer(Scorer):
         source: A directory or a Hub id; or a classifier that is loaded already.
         label: Which of its labels is the toxicity, whatever the case of its letters; None for the first.
         options: How to load it.
+        activation: What makes scores of its logits; None for what `KnownScorer` or its configuration say.
+        tokenizer: Where its tokenizer is, if not with it.
         tokens_per_batch: At most so many tokens, padding included, go through the classifier at once.
     """
 
@@ -42,22 +47,29 @@ class ClassifierScorer(Scorer):
         label: str | None = None,
         options: LoadOptions = CLASSIFIER_DEFAULTS,
         *,
+        activation: Activation | None = None,
+        tokenizer: str | None = None,
         tokens_per_batch: int = 4096,
     ) -> None:
         if isinstance(source, Classifier):
             self.classifier, source = source, source.name
-        self.source, self.label, self.options = source, label, options
+        known = known_scorer(source)
+        if known is not None:
+            activation, tokenizer = activation or known.activation, tokenizer or known.tokenizer
+        self.source, self.label, self.options = repository_of(source), label, options
+        self.activation, self.tokenizer, self.context = activation, tokenizer, known.context if known else None
         self.tokens_per_batch = tokens_per_batch
 
     @cached_property
     def classifier(self) -> Classifier:
         """The classifier, loaded when it is first asked for."""
-        return load_classifier(self.source, self.options)
+        loaded = load_classifier(self.source, self.options, self.tokenizer)
+        return loaded if self.activation is None else replace(loaded, activation=self.activation)
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the model's files."""
-        return fingerprint(self.source)
+        """A hash of the model's files, and of its tokenizer's where they are elsewhere."""
+        return " ".join(map(fingerprint, [self.source, *([self.tokenizer] if self.tokenizer else [])]))
 
     @property
     def multi_label(self) -> bool:
@@ -66,7 +78,7 @@ class ClassifierScorer(Scorer):
 
     def check(self) -> None:
         """See that model, tokenizer and label are there."""
-        labels = check_classifier(self.source, self.options)
+        labels = check_classifier(self.source, self.options, self.tokenizer)
         if self.label is not None:
             find_label(labels, self.label, self.source)
 
@@ -89,7 +101,7 @@ class ClassifierScorer(Scorer):
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         """Tokenize with the classifier's special tokens; cut what is too long and count it."""
-        tokenizer, limit = self.classifier.tokenizer, max_tokens(self.classifier)
+        tokenizer, limit = self.classifier.tokenizer, min(max_tokens(self.classifier), self.context or sys.maxsize)
         encoded: list[list[int]] = tokenizer(texts, verbose=False)["input_ids"] if texts else []
         for i, ids in enumerate(encoded):
             if len(ids) > limit:
@@ -176,8 +188,16 @@ class ClassifierScorer(Scorer):
             for i, row in enumerate(rows):
                 place = slice(0, len(row)) if side == "right" else slice(width - len(row), width)
                 ids[i, place], mask[i, place] = torch.tensor(row), 1
-            logits: torch.Tensor = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
-        return logits.float().cpu()
+            try:
+                found = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
+            except (TypeError, ValueError, LookupError, AttributeError) as exc:
+                said = str(exc).partition("\n")[0][:200]
+                hint = "Is its config.json right? Some models need its pad_token_id"
+                raise UsageError(
+                    f"the classifier {self.classifier.name} cannot read texts ({said})", hint=hint
+                ) from exc
+        logits: torch.Tensor = found.float().cpu()
+        return logits
 
 
 @contextlib.contextmanager

@@ -6,19 +6,22 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from unidetox.config.settings import Evaluate
 from unidetox.core.errors import UsageError
 from unidetox.core.names import short_name
+from unidetox.evaluation.scorers.known import known_scorer
 from unidetox.models.labels import is_harmless, likely_toxic
 
 DETOXIFY_NAMES = {"toxicity": "toxic", "severe_toxicity": "severe_toxic", "identity_attack": "identity_hate"}
 """What the Detoxify package calls labels of ``unitary/toxic-bert``: its name -> the label of the checkpoint."""
+_DEFAULT_LABEL = Evaluate().scorer_label
 
 
 class Scorer(Protocol):
     """Scores texts. Making one costs nothing: what it needs is loaded when it first scores.
 
-    A kind of scorer is a subclass in a file of its own and a line in `unidetox.evaluation.scorers.KINDS`; it must say
-    its `fingerprint`, `check` and `score`.
+    A kind of scorer is a subclass in a file of its own and a line in `unidetox.evaluation.scorers.KINDS`, or an entry
+    point of the group ``unidetox.scorers`` of another package; it must say its `fingerprint`, `check` and `score`.
 
     Attributes:
         source: What names it: a directory or a Hub id, for other kinds ``KIND:...``.
@@ -88,7 +91,7 @@ def find_label(labels: Sequence[str], label: str, name: str) -> str:
     Args:
         labels: The scorer's labels.
         label: The one that is asked for; upper and lower case are the same, and `DETOXIFY_NAMES` are understood where
-            there is no such label. Other spellings are not.
+            there is no such label; so is the default, of a scorer of ``known.toml``. Other spellings are not.
         name: The scorer's name, for the message.
 
     Raises:
@@ -98,6 +101,8 @@ def find_label(labels: Sequence[str], label: str, name: str) -> str:
     if wanted not in (known.lower() for known in labels):
         wanted = DETOXIFY_NAMES.get(wanted, wanted)
     found = [known for known in labels if known.lower() == wanted]
+    if not found and label == _DEFAULT_LABEL and (entry := known_scorer(name)) is not None:
+        found = [known for known in entry.labels if known in labels][:1]
     if len(found) == 1:
         return found[0]
     by_lower = {known.lower(): known for known in labels if not is_harmless(known)}
