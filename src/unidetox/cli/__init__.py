@@ -103,6 +103,9 @@ def _failed(exc: BaseException, arguments: list[str]) -> int:
     if isinstance(exc, BrokenPipeError):  # the reader of a pipe had enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    # The packages that write weights have errors of their own for a full disk.
+    if type(exc).__name__ == "SafetensorError" or "file write failed" in str(exc):
+        exc = OSError(str(exc))
     if isinstance(exc, OSError):
         where = f" ({exc.filename})" if exc.filename else ""
         console.error(UniDetoxError(f"{exc.strerror or exc}{where}", hint="Check disk space and permissions"))

@@ -12,6 +12,7 @@ from unidetox.cli.options import COMPUTING, Argument, Option
 from unidetox.cli.verbs import ComputeOptions, Shared, verb
 from unidetox.core import console
 from unidetox.core.errors import UsageError
+from unidetox.core.resolve import output_path
 
 if TYPE_CHECKING:
     from unidetox.config.settings import Recipe
@@ -102,6 +103,7 @@ def init(common: Shared, preset: str, force: bool, output: Path) -> None:
     from unidetox.core.directories import make_directory
     from unidetox.core.files import write_text
 
+    output = output_path(output)
     if output.is_dir():
         raise UsageError(f"{output} is a directory", hint="Give a file: -o recipe.toml")
     if output.exists() and not force:

@@ -38,6 +38,7 @@ class SamplingSettings:
         top_p: Nucleus mass in (0, 1]; 1 is off.
         top_k: Keep this many best tokens; 0 is off.
         eos_token_ids: Tokens that end a sequence.
+        never: Rows of the LM head that are never drawn, as no token stands for them.
         seed: Root of all random streams.
     """
 
@@ -46,6 +47,7 @@ class SamplingSettings:
     top_p: float = 1.0
     top_k: int = 0
     eos_token_ids: tuple[int, ...] = ()
+    never: tuple[int, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -187,6 +189,8 @@ class _Run:
         self.decoders: list[Decoder] = [make_decoder(model, slots, capacity, exact) for model in source.models]
         self.device = backbone(source.models[0]).device
         self.ends = torch.tensor(settings.eos_token_ids, dtype=torch.long, device=self.device)
+        never = [token for token in settings.never if token not in settings.eos_token_ids]
+        self.never = torch.tensor(never, dtype=torch.long, device=self.device) if never else None
         self.streams = stream_keys(settings.seed, [(keys[i], k) for i, k in todo])
         self.todo, self.next = todo, 0
         # What is known of each slot in use, [rows] each; rows <= slots, and they always fill the first slots.
@@ -292,6 +296,8 @@ class _Run:
         """Draw tokens ``[size]`` from vectors ``[size, width]`` of each model."""
         # [size, vocabulary] of each model
         logits = [decoder.logits(part) for decoder, part in zip(self.decoders, vectors, strict=True)]
+        if self.never is not None:  # finite, as what is mixed is subtracted
+            logits = [row.index_fill(1, self.never, max(-1e30, torch.finfo(row.dtype).min)) for row in logits]
         cut, size = self.settings, DRAW_ROWS.get(self.device.type, 512)
         parts = [slice(i, i + size) for i in range(0, len(uniform), size)]
         return torch.cat([

@@ -142,10 +142,12 @@ def sampling_settings(lm: LM, chosen: Evaluate, *, seed: int = 0, ends: tuple[in
         ends: Tokens that end a continuation; none where all must be of one length.
     """
     from unidetox.decoding.sampling import SamplingSettings
+    from unidetox.models import unreachable_ids
 
     return SamplingSettings(
         max_new_tokens=chosen.max_new_tokens, temperature=chosen.temperature, top_k=used_top_k(chosen),
         top_p=1.0 if lm.source.filters else chosen.top_p, eos_token_ids=ends, seed=seed,
+        never=unreachable_ids(lm.tokenizer, lm.model.config),
     )  # fmt: skip
 
 

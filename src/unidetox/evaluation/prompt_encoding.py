@@ -67,7 +67,7 @@ def encode_prompt(lm: LM, prompt: str, room: int) -> tuple[list[int], bool]:
         UsageError: If the model's context has no room at all, or the prompt has no token and the model no BOS.
     """
     head = beginning(lm)
-    ids = [*head, *lm.tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]]
+    ids = _after(lm, head, lm.tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"])
     return _fit(lm, _not_empty(lm, ids), room, head)
 
 
@@ -96,7 +96,7 @@ def encode_pairs(lm: LM, contexts: Sequence[str], continuations: Sequence[str]) 
             pairs.append(Pair([], [], cut=True))
             continue
         # The last token is never read, only predicted, so it needs no position.
-        kept, cut = _fit(lm, _not_empty(lm, [*head, *before]), max(len(after) - 1, 0), head)
+        kept, cut = _fit(lm, _not_empty(lm, _after(lm, head, before)), max(len(after) - 1, 0), head)
         pairs.append(Pair(kept, after, cut))
     return pairs
 
@@ -107,9 +107,9 @@ def start_of(lm: LM) -> list[int]:
     That is what stands before every prompt, else the token that a text begins with or, where there is none, the one
     between two texts.
     """
-    from unidetox.models import bos_id, pad_id
+    from unidetox.models import pad_id, start_id
 
-    start = bos_id(lm.tokenizer, lm.model.config)
+    start = start_id(lm.tokenizer, lm.model.config)
     return beginning(lm) or [pad_id(lm.tokenizer, lm.model.config) if start is None else start]
 
 
@@ -131,12 +131,18 @@ def check_room(name: str, limit: int | None, room: int) -> None:
         )
 
 
+def _after(lm: LM, head: list[int], ids: list[int]) -> list[int]:
+    """Put what stands before every prompt before one; a BOS that the prompt spells out is not read twice."""
+    bos = lm.tokenizer.bos_token_id
+    return [*head, *(ids[1:] if bos in head and ids[:1] == [bos] else ids)]
+
+
 def _not_empty(lm: LM, ids: list[int]) -> list[int]:
-    from unidetox.models import bos_id
+    from unidetox.models import start_id
 
     if ids:
         return ids
-    start = bos_id(lm.tokenizer, lm.model.config)
+    start = start_id(lm.tokenizer, lm.model.config)
     if start is None:
         raise UsageError(f"a prompt has no token for {lm.name}, which has no BOS", hint="leave empty prompts out")
     return [start]

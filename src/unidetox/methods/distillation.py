@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,12 +20,13 @@ from unidetox.methods.checkpoint_stage import base_info, fine_tune_into
 from unidetox.models import (
     LM,
     LoadOptions,
-    bos_id,
     check_same_vocabulary,
     eos_ids,
     fingerprint,
     load_lm,
     load_tokenizer,
+    start_id,
+    unreachable_ids,
 )
 from unidetox.models.directories import read_unidetox
 from unidetox.models.sizes import Need, Sizes, sampling_need
@@ -206,26 +206,27 @@ def _sampling(recipe: Recipe, base: LM) -> tuple[SamplingSettings, tuple[list[in
     texts, config = recipe.texts, base.model.config
     ends = eos_ids(base.tokenizer, config, base.model.generation_config)
     check_positions(recipe, base.name, config)
-    opening = _opening(recipe, base, ends)
+    opening = _opening(recipe, base)
     starts = encoded_starts(recipe, base, opening)
     settings = SamplingSettings(
         max_new_tokens=texts.max_length - max(map(len, starts)), temperature=texts.temperature, top_p=texts.top_p,
-        top_k=texts.top_k, eos_token_ids=ends, seed=recipe.seed,
+        top_k=texts.top_k, eos_token_ids=ends, never=unreachable_ids(base.tokenizer, config), seed=recipe.seed,
     )  # fmt: skip
     return settings, (opening, starts)
 
 
-def _opening(recipe: Recipe, base: LM, ends: Sequence[int]) -> list[int]:
+def _opening(recipe: Recipe, base: LM) -> list[int]:
     """Return what every text opens with: an assistant's turn where it is asked for or at hand, or the start token."""
     wanted, turn = recipe.texts.opening, opened_turn(base.tokenizer) if recipe.texts.opening != "bos" else []
     if wanted == "assistant" and not turn:
         what = f"{base.name} has no chat template that opens an assistant's turn"
         raise UsageError(what, hint="Use --opening bos")
-    start = bos_id(base.tokenizer, base.model.config)
-    starts = turn or ([*ends[:1]] if start is None else [start])
-    if not starts:
+    if turn:
+        return turn
+    start = start_id(base.tokenizer, base.model.config)
+    if start is None:
         raise UsageError(f"{base.name} has no token that starts a text", hint="Use a base model with a BOS token")
-    return starts
+    return [start]
 
 
 def _row(base: LM, start: list[int], item: Sampled, planned: Candidates) -> dict[str, Any]:

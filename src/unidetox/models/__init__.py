@@ -14,11 +14,20 @@ from unidetox.models.loading import (
 from unidetox.models.names import fingerprint
 from unidetox.models.options import LoadOptions
 from unidetox.models.saving import save_lm
-from unidetox.models.tokens import bos_id, check_same_tokens, check_same_vocabulary, eos_ids, pad_id
+from unidetox.models.tokens import (
+    bos_id,
+    check_same_tokens,
+    check_same_vocabulary,
+    eos_ids,
+    pad_id,
+    start_id,
+    unreachable_ids,
+)  # fmt: skip
 
 __all__ = [
     "LM", "RULE_FILE", "Classifier", "Known", "LoadOptions", "Rule",
     "bos_id", "check_classifier", "check_lm", "check_same_tokens", "check_same_vocabulary", "choose_device",
     "choose_dtype", "choose_training_dtype", "eos_ids", "fingerprint", "load_classifier", "load_lm",
-    "load_tokenizer", "pad_id", "read_rule", "save_lm", "saved_dtype",
+    "load_tokenizer", "pad_id", "read_rule", "save_lm", "saved_dtype", "start_id",
+    "unreachable_ids",
 ]  # fmt: skip

@@ -144,11 +144,42 @@ def load_tokenizer(name: str | Path, options: LoadOptions = DEFAULTS) -> Any:
         if (base := require_base(place.source)) is not None:
             return load_tokenizer(base, options)
         raise MissingError(f"no tokenizer in {name}", hint="Copy tokenizer.json and tokenizer_config.json there")
-    tokenizer = _from_pretrained("AutoTokenizer", name, place, options)
+    tokenizer = _as_its_file_says(_from_pretrained("AutoTokenizer", name, place, options), name, place, options)
     # Where the files are missing, transformers makes an empty tokenizer of the model's class without a word.
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise MissingError(f"no tokenizer with {name}", hint="Use a model directory or Hub id that has one")
     return tokenizer
+
+
+_PROBES = (
+    "In 1999 they're 12,345.67 of 2020", "  two  spaces\n\nNEW Lines\t", "caf\u00e9 \u2460 \u4f60\u597d", "x=a_b->c();",
+)  # fmt: skip
+    "In 1999 they're 12,345.67 of 2020",
+    "  two  spaces\n\nNEW Lines\t",
+    "caf\u00e9 na\u00efve \u2460 \u4f60\u597d",
+    "x=a_b->c();",
+)
+
+
+def _as_its_file_says(tokenizer: Any, name: str, place: Place, options: LoadOptions) -> Any:
+    """Return a tokenizer that reads texts as its tokenizer.json does, where its class has another idea of them."""
+    if place.gguf:
+        return tokenizer
+    from transformers.utils import cached_file
+
+    missing_ok = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    file = cached_file(place.source, "tokenizer.json", **place.arguments, **missing_ok)
+    if file is None or not Path(file).is_file():
+        return tokenizer
+    from tokenizers import Tokenizer
+
+    with _loading(name):
+        its_own = Tokenizer.from_file(str(file))
+    ours = tokenizer(list(_PROBES), add_special_tokens=False, verbose=False)["input_ids"]
+    if ours == [its_own.encode(text, add_special_tokens=False).ids for text in _PROBES]:
+        return tokenizer
+    console.detail(f"{name}: read as its tokenizer.json says, not as {type(tokenizer).__name__} would")
+    return _from_pretrained("PreTrainedTokenizerFast", name, place, options)
 
 
 @functools.cache

@@ -40,9 +40,22 @@ def eos_ids(tokenizer: Any, config: Any, generation_config: Any = None) -> tuple
 def pad_id(tokenizer: Any, config: Any) -> int:
     """A token to fill rows with, never looked at: the pad token, else an end token, else 0."""
     pads = (getattr(source, "pad_token_id", None) for source in (tokenizer, config))
-    # LLaMA configurations of old say -1 where they mean none.
+    # LLaMA configurations of old say -1 where they mean none; a token that was added may have no embedding.
+    rows = getattr(config.get_text_config(), "vocab_size", None) or float("inf")
     candidates = (*pads, *eos_ids(tokenizer, config))
-    return next((token for token in candidates if isinstance(token, int) and token >= 0), 0)
+    return next((token for token in candidates if isinstance(token, int) and 0 <= token < rows), 0)
+
+
+def start_id(tokenizer: Any, config: Any) -> int | None:
+    """The token that a text begins with, be it learnt, sampled or scored: BOS, else the one that ends texts."""
+    bos = bos_id(tokenizer, config)
+    return next(iter(eos_ids(tokenizer, config)), None) if bos is None else bos
+
+
+def unreachable_ids(tokenizer: Any, config: Any) -> tuple[int, ...]:
+    """The rows of the LM head that no token of the tokenizer stands for: they are never to be sampled."""
+    rows = int(getattr(config.get_text_config(), "vocab_size", 0) or 0)
+    return tuple(sorted(set(range(rows)).difference(tokenizer.get_vocab().values())))
 
 
 def check_same_vocabulary(base: LM, other: LM) -> None:

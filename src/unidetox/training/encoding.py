@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from unidetox.core.errors import UsageError
 from unidetox.decoding.sequences import max_positions
-from unidetox.models.tokens import bos_id, eos_ids
+from unidetox.models.tokens import eos_ids, start_id
 
 
 class TextLike(Protocol):
@@ -41,8 +41,8 @@ class EncodedTexts:
 def encode_texts(texts: Sequence[TextLike], tokenizer: Any, config: Any, max_length: int) -> EncodedTexts:
     """Encode texts for causal-LM training.
 
-    A row is the start token (if the model has one), the text, and the end token if the text is known to be complete
-    and is not cut. The published code let the tokenizer decide and taught the padding instead (audit 4, 31).
+    A row is the start token (`models.start_id`, if there is one), the text, and the end token if the text is known to
+    be complete and is not cut. The published code let the tokenizer decide and taught the padding instead (audit 4, 31).
 
     Args:
         texts: The texts.
@@ -56,7 +56,7 @@ def encode_texts(texts: Sequence[TextLike], tokenizer: Any, config: Any, max_len
     if not texts:
         raise UsageError("there are no texts to train on", hint="Give a file with at least one text")
     limit = min(max_length, max_positions(config) or max_length)
-    start, ends = bos_id(tokenizer, config), eos_ids(tokenizer, config)
+    start, ends = start_id(tokenizer, config), eos_ids(tokenizer, config)
     # Text is text, even where it spells a special token.
     options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
     bodies = tokenizer([t.text for t in texts], **options)["input_ids"]
