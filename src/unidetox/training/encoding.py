@@ -42,7 +42,8 @@ def encode_texts(texts: Sequence[TextLike], tokenizer: Any, config: Any, max_len
     """Encode texts for causal-LM training.
 
     A row is the start token (`models.start_id`, if there is one), the text, and the end token if the text is known to
-    be complete and is not cut. The published code let the tokenizer decide and taught the padding instead (audit 4, 31).
+    be complete and is not cut. The published code let the tokenizer decide, and taught the padding instead (audit 4,
+    31).
 
     Args:
         texts: The texts.
