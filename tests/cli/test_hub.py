@@ -155,6 +155,7 @@ def test_models_are_fetched_before_their_fingerprints_are_taken(
         assert fetched == [str(model) for model in models]
         fetched.clear()
 
+    monkeypatch.setattr(methods.finetuning, "check_target", lambda recipe, name: fetched.append(name))
     for module, check in ((api, "check_lm"), (evaluate, "check_target")):
         monkeypatch.setattr(module, check, lambda name, *_: fetched.append(str(name)))
     monkeypatch.setattr(evaluate, "check_helpers", lambda chosen, *_: fetched.append(chosen.scorer))

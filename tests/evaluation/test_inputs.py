@@ -134,15 +134,15 @@ def test_broken_models_are_named(
     target = broken(tiny_gpt2, tmp_path / "broken-lm", "transformer.ln_f.weight")
     code, said, results = evaluate(prompt, model=target)
     assert (code, results) == (1, {})
-    assert f"error: {target}: the model's logits are not numbers" in said
+    assert f"error: {target} is broken: transformer.ln_f.weight holds values that are no numbers" in said
     judge = broken(tiny_llama, tmp_path / "broken-judge", "model.norm.weight")
     code, said, results = evaluate(prompt, "--ppl-model", str(judge))
     assert (code, results) == (1, {})
-    assert f"error: {judge}: the model's logits are not numbers" in said
+    assert f"error: {judge} is broken: model.norm.weight holds values that are no numbers" in said
     scorer = broken(tiny_classifier, tmp_path / "broken-scorer", "classifier.weight")
     code, said, results = evaluate(prompt, "--scorer", str(scorer), "--fresh")
     assert (code, results) == (1, {})
-    assert f"the classifier {scorer} answers NaN" in said
+    assert f"error: {scorer} is broken: classifier.weight holds values that are no numbers" in said
 
 
 def test_a_scorer_that_knows_the_corpus_is_warned_of(evaluate: Evaluate, tmp_path: Path, tiny_classifier: Path):

@@ -297,12 +297,12 @@ def _check_numbers(model: Any, name: str) -> None:
     """See that the weights are numbers.
 
     Raises:
-        UsageError: One is not.
+        UniDetoxError: One is not.
     """
     for key, weight in model.named_parameters():
         if weight.is_floating_point() and not weight.detach().abs().amax().isfinite():
             what = f"{name} is broken: {key} holds values that are no numbers (NaN or infinite)"
-            raise UsageError(what, hint="Make, fetch or copy the checkpoint again")
+            raise UniDetoxError(what, hint="Make, fetch or copy the checkpoint again")
 
 
 def _from_pretrained(auto: str, name: str, place: Place, options: LoadOptions, **more: Any) -> Any:
