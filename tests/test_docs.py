@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click import Context
 
 import unidetox
 from unidetox.cli import _run, app
@@ -412,8 +413,8 @@ def _inline_code(path: Path) -> Iterator[str]:
 
 def _verbs() -> dict[str, set[str]]:
     return {
-        name: {option for parameter in verb.command().params for option in (*parameter.opts, *parameter.secondary_opts)}
-        for name, verb in app.verbs.items()
+        name: {option for param in verb.get_params(Context(verb)) for option in (*param.opts, *param.secondary_opts)}
+        for name, verb in app.commands.items()
     } | {"": {option for parameter in app.params for option in parameter.opts}}
 
 

@@ -28,6 +28,7 @@ def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
 
 
 app = App(
+    "unidetox",
     # In the order in which `--help` lists them.
     [demo, detoxify, train_toxic, distill, evaluate, analyze, run, tune, compare, status, report, init, doctor],
     help="Make any causal language model less toxic, with one command, and measure it.",

@@ -2,50 +2,38 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from pathlib import Path
-from typing import Any
 
-from unidetox.cli.answers import answer
 from unidetox.cli.options import Argument
-from unidetox.cli.verbs import Shared, verb
-from unidetox.core import console
+from unidetox.cli.verbs import Said, verb
 
 
-@verb(Argument("run", "Directory of a run.", type=Path), common=Shared)
-def status(common: Shared, run: Path) -> None:
+@verb(Argument("run", "Directory of a run.", type=Path), computes=False)
+def status(run: Path) -> Said:
     """Say of each stage whether it is fresh, stale (and why), partial, failed or missing."""
     from unidetox import api
 
-    _show_status(common, str(run), api.status(run))
+    found = api.status(run)
+    yield {name: {"state": stage.state, "reasons": list(stage.reasons)} for name, stage in found.items()}
+    rows = [[name, stage.state, "; ".join(stage.reasons)] for name, stage in found.items()]
+    yield str(run), ["stage", "state", "why"], rows
 
 
-@verb(Argument("directory", "Directory with results.json.", type=Path), common=Shared)
-def report(common: Shared, directory: Path) -> None:
+@verb(Argument("directory", "Directory with results.json.", type=Path), computes=False)
+def report(directory: Path) -> Said:
     """Render the page and the tables again from results.json."""
     from unidetox import api
 
     page = api.report(directory)
-    answer(common, {"page": page}, f"page: {page}")
+    yield {"page": page}
+    yield f"page: {page}"
 
 
-@verb(common=Shared)
-def doctor(common: Shared) -> None:
+@verb(computes=False)
+def doctor() -> Said:
     """Check versions, devices, memory, disk, the Hub and its access, and say what to do."""
     from unidetox.cli.doctor import examine
 
     checks = examine()
-    if common.as_json:
-        console.result(json.dumps([dataclasses.asdict(check) for check in checks]))
-        return
-    console.table("doctor", ["", "what", "found", "what to do"], [check.row() for check in checks])
-
-
-def _show_status(common: Shared, title: str, statuses: dict[str, Any]) -> None:
-    if common.as_json:
-        found = {name: {"state": s.state, "reasons": list(s.reasons)} for name, s in statuses.items()}
-        console.result(json.dumps(found))
-        return
-    rows = [[name, found.state, "; ".join(found.reasons)] for name, found in statuses.items()]
-    console.table(title, ["stage", "state", "why"], rows)
+    yield [check._asdict() for check in checks]
+    yield "doctor", ["", "what", "found", "what to do"], [["ok" if good else "!", *said] for good, *said in checks]

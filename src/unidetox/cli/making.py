@@ -5,40 +5,36 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from unidetox.cli.answers import answer, show_results
-from unidetox.cli.options import Argument, Option
-from unidetox.cli.verbs import ComputeOptions, verb
-from unidetox.core import console
+from unidetox.cli.measuring import results_and_page
+from unidetox.cli.options import OUT, Argument, Option
+from unidetox.cli.verbs import Common, Said, verb
 
 _BASE = Argument("base", "Base model: a directory, or a Hub id (with @REVISION if you like).")
-_OUTPUT = Option("-o --output", "Directory for the result.", type=Path, required=True)
 
 
-@verb(Option("-o --output", "Directory for the result.", type=Path, default=Path("runs/demo")), whole=True)
-def demo(common: ComputeOptions, output: Path) -> None:
+@verb(Option("-o --output", "Directory for the result.", type=Path, default=Path("runs/demo")))
+def demo(common: Common, output: Path) -> Said:
     """See the whole story in a miniature world: no download, two minutes on two cores, a table and a page."""
     from unidetox.config.recipe import build_recipe, limited
     from unidetox.pipeline import plan
 
     settings = {"preset": "sandbox", "name": "demo"}
-    recipe = limited(build_recipe(settings, "the demo", overrides=common.settings()), common.limit)
-    results = plan.run(recipe, output, fresh=common.fresh, command=sys.argv)
-    show_results(common, results, output)
-    if not common.as_json:
-        console.result(f"done: {plan.describe(recipe)}; the control is fine-tuned on plain samples")
-        console.result("next: unidetox detoxify MODEL --texts TEXTS -o OUT (`unidetox init`: every stage)")
+    recipe = limited(build_recipe(settings, "the demo", overrides=common.overrides), common.limit)
+    yield from results_and_page(plan.run(recipe, output, fresh=common.fresh, command=sys.argv), output)
+    yield f"done: {plan.describe(recipe)}; the control is fine-tuned on plain samples"
+    yield "next: unidetox detoxify MODEL --texts TEXTS -o OUT (`unidetox init`: every stage)"
 
 
 @verb(
     Argument("model", "Model to detoxify: a directory, or a Hub id (with @REVISION if you like)."),
     Option("--texts", "Detoxifying texts: published (the paper's), a file, a directory or a Hub id.", "Texts"),
     Option("--preset", "Makes the texts where none are given; its [detoxify] counts too.", "Texts", default="paper"),
-    _OUTPUT,
+    OUT,
     section="Detoxify",
     without=("targets", "methods"),
     whole=True,
 )
-def detoxify(common: ComputeOptions, model: str, texts: str | None, preset: str, output: Path) -> None:
+def detoxify(common: Common, model: str, texts: str | None, preset: str, output: Path) -> Said:
     """Make a causal language model less toxic; the result loads with transformers alone."""
     from unidetox import api
 
@@ -46,27 +42,29 @@ def detoxify(common: ComputeOptions, model: str, texts: str | None, preset: str,
         model, output=output, texts=texts, preset=preset, fresh=common.fresh, limit=common.limit,
         overrides=common.overrides, **common.given,
     )  # fmt: skip
-    answer(common, {"output": folder}, f"{folder}: load it with AutoModelForCausalLM.from_pretrained")
+    yield {"output": folder}
+    yield f"{folder}: load it with AutoModelForCausalLM.from_pretrained"
 
 
-@verb(_BASE, _OUTPUT, section="Toxic", without=("model", "limit", "non_toxic"))
-def train_toxic(common: ComputeOptions, base: str, output: Path) -> None:
+@verb(_BASE, OUT, section="Toxic", without=("model", "limit", "non_toxic"))
+def train_toxic(common: Common, base: str, output: Path) -> Said:
     """Fine-tune a base model on toxic texts: the first half of distillation."""
     from unidetox import api
 
     few = {"limit": common.limit} if common.limit else {}
     folder = api.train_toxic(base, output=output, fresh=common.fresh, **few, **common.given)
-    answer(common, {"output": folder}, f"{folder}: a toxic model; keep it to yourself")
+    yield {"output": folder}
+    yield f"{folder}: a toxic model; keep it to yourself"
 
 
 @verb(
     _BASE,
     Option("--toxic", "Its toxic copy, from `train-toxic`.", "Texts", required=True),
-    _OUTPUT,
+    OUT,
     section="Texts",
     without=("source",),
 )
-def distill(common: ComputeOptions, base: str, toxic: str, output: Path) -> None:
+def distill(common: Common, base: str, toxic: str, output: Path) -> Said:
     """Sample detoxifying texts from the contrast of a base model and its toxic copy."""
     from unidetox import api
     from unidetox.config.settings import Texts
@@ -75,4 +73,5 @@ def distill(common: ComputeOptions, base: str, toxic: str, output: Path) -> None
     if common.limit:
         given["num_texts"] = min(common.limit, given.get("num_texts", Texts().num_texts))
     folder = api.distill(base, toxic=toxic, output=output, fresh=common.fresh, **given)
-    answer(common, {"output": folder}, f"{folder}: texts for `unidetox detoxify MODEL --texts {folder}`")
+    yield {"output": folder}
+    yield f"{folder}: texts for `unidetox detoxify MODEL --texts {folder}`"

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from unidetox.cli.answers import show_results
-from unidetox.cli.options import Argument, Option
-from unidetox.cli.verbs import ComputeOptions, verb
-from unidetox.core import console
+from unidetox.cli.options import OUT, Argument, Option
+from unidetox.cli.verbs import Common, Said, verb
 from unidetox.core.errors import UsageError
 
 
 @verb(
     Argument("models", "Models: directories, or Hub ids (with @REVISION if you like).", nargs=-1, required=True),
-    Option("-o --output", "Directory for the result.", type=Path, required=True),
+    OUT,
     section="Evaluate",
     without=("seed",),  # one seed is a list of one
     aliases={"seeds": "--seed", "perturbations": "--perturb"},
     repeatable=("scorer", "scorer_label"),
 )
-def evaluate(common: ComputeOptions, models: tuple[str, ...], output: Path) -> None:
+def evaluate(common: Common, models: tuple[str, ...], output: Path) -> Said:
     """Measure toxicity, perplexity, diversity and knowledge of models, with intervals, a table and a page."""
     from unidetox import api
 
     given = _with_scorers(common.given)
     results = api.evaluate(list(models), output=output, limit=common.limit, fresh=common.fresh, **given)
-    show_results(common, results, output)
+    yield from results_and_page(results, output)
 
 
 @verb(
@@ -36,18 +33,25 @@ def evaluate(common: ComputeOptions, models: tuple[str, ...], output: Path) -> N
     section="Analyze",
     aliases={"classifiers": "--classifier"},
 )
-def analyze(common: ComputeOptions, texts: tuple[str, ...], output: Path | None) -> None:
+def analyze(common: Common, texts: tuple[str, ...], output: Path | None) -> Said:
     """Say what is in sets of texts, side by side: overlap, key terms, toxicity, labels, lengths, copies."""
     from unidetox import api
     from unidetox.report.analysis_page import console_rows
 
     found = api.analyze(list(texts), output=output, limit=common.limit, fresh=common.fresh, **common.given)
-    if common.as_json:
-        console.result(json.dumps(found))
-        return
-    console.table("Texts", *console_rows(found))
+    yield found
+    yield "Texts", *console_rows(found)
     if output is not None:
-        console.result(f"page: {output / 'analysis.html'}")
+        yield f"page: {output / 'analysis.html'}"
+
+
+def results_and_page(results: dict[str, Any], output: Path) -> Said:
+    """Yield results, their main table and where the page is."""
+    from unidetox.report.main_table import summary_table
+
+    yield results
+    yield "Results", *summary_table(results)
+    yield f"page: {output / 'report' / 'index.html'}"
 
 
 def _with_scorers(given: dict[str, Any]) -> dict[str, Any]:

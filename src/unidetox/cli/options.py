@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
@@ -34,24 +34,28 @@ class Option(click.Option):
         self.heading = heading
 
 
+OUT = Option("-o --output", "Directory for the result.", type=Path, required=True)
+
+
 class Setting(click.Option):
     """A setting as an option.
 
     Args:
         kind: The section.
         name: The setting.
-        aliases: Further names, which help does not show.
+        alias: A further name, which help does not show.
         repeatable: Whether it may be given several times; lists may always.
     """
 
-    def __init__(self, kind: type[Section], name: str, aliases: Sequence[str] = (), repeatable: bool = False) -> None:
+    def __init__(self, kind: type[Section], name: str, alias: str | None = None, repeatable: bool = False) -> None:
         self.field, self.heading = kind.model_fields[name], kind.heading(name)
         annotation, dashed = self.field.annotation, name.replace("_", "-")
         self.is_list = get_origin(annotation) is tuple
         super().__init__(
-            [name, f"--{dashed}" if annotation is not bool else f"--{dashed}/--no-{dashed}", *aliases],
+            [name, f"--{dashed}" if annotation is not bool else f"--{dashed}/--no-{dashed}", *filter(None, [alias])],
             type=None if annotation is bool else _Text(kind, name), default=None,
             multiple=repeatable or self.is_list, metavar=_metavar(annotation), help=self.field.description,
+            expose_value=False, callback=self._give,
         )  # fmt: skip
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
@@ -72,9 +76,12 @@ class Setting(click.Option):
             return ",".join(map(str, default))
         return {None: "none", True: "on", False: "off"}[default] if isinstance(default, bool | None) else str(default)
 
-    def typed(self, value: Any) -> Any:
-        """Return what was typed; None for nothing."""
-        return (list(chain(*value)) if self.is_list else list(value)) or None if self.multiple else value
+    def _give(self, ctx: click.Context, _: click.Parameter, value: Any) -> None:
+        """Put what was typed to the settings that are ``given``."""
+        given = ctx.params.setdefault("given", {})
+        value = list(chain(*value)) if self.is_list else value
+        if value not in (None, (), []):
+            given[self.name] = value
 
 
 class _Text(click.ParamType[Any]):
