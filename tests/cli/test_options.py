@@ -102,7 +102,7 @@ USES = [
         ["train-toxic", "a/base", "--output", "out"],
         "unidetox.api.train_toxic",
         ("a/base",),
-        {"output": OUT, "fresh": False},
+        {"output": OUT, "limit": None, "fresh": False},
     ),
     Use(
         [
@@ -413,7 +413,7 @@ def test_every_option_is_its_field(verb: str, monkeypatch: pytest.MonkeyPatch):
         if isinstance(field.annotation, type) and issubclass(field.annotation, bool):
             assert option.secondary_opts == ["--no-" + name.replace("_", "-")]
         elif shown:
-            option.type.convert(shown, option, None)
+            option.read(shown)
 
 
 def test_headings_name_settings_that_there_are():

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
+import unidetox
 from unidetox.cli.measuring import results_and_page
 from unidetox.cli.options import OUT, Argument, Option
-from unidetox.cli.verbs import Common, Said, verb
+from unidetox.cli.verbs import Said, verb
 
 _BASE = Argument("base", "Base model: a directory, or a Hub id (with @REVISION if you like).")
 
 
 @verb(Option("-o --output", "Directory for the result.", type=Path, default=Path("runs/demo")))
-def demo(common: Common, output: Path) -> Said:
+def demo(output: Path, fresh: bool, **told: Any) -> Said:
     """See the whole story in a miniature world: no download, two minutes on two cores, a table and a page."""
     from unidetox.config.recipe import build_recipe, limited
     from unidetox.pipeline import plan
 
     settings = {"preset": "sandbox", "name": "demo"}
-    recipe = limited(build_recipe(settings, "the demo", overrides=common.overrides), common.limit)
-    yield from results_and_page(plan.run(recipe, output, fresh=common.fresh, command=sys.argv), output)
+    recipe = limited(build_recipe(settings, "the demo", overrides=told["overrides"]), told["limit"])
+    yield from results_and_page(plan.run(recipe, output, fresh=fresh, command=sys.argv), output)
     yield f"done: {plan.describe(recipe)}; the control is fine-tuned on plain samples"
     yield "next: unidetox detoxify MODEL --texts TEXTS -o OUT (`unidetox init`: every stage)"
 
@@ -34,25 +36,17 @@ def demo(common: Common, output: Path) -> Said:
     without=("targets", "methods"),
     whole=True,
 )
-def detoxify(common: Common, model: str, texts: str | None, preset: str, output: Path) -> Said:
+def detoxify(model: str, **told: Any) -> Said:
     """Make a causal language model less toxic; the result loads with transformers alone."""
-    from unidetox import api
-
-    folder = api.detoxify(
-        model, output=output, texts=texts, preset=preset, fresh=common.fresh, limit=common.limit,
-        overrides=common.overrides, **common.given,
-    )  # fmt: skip
+    folder = unidetox.detoxify(model, **told)
     yield {"output": folder}
     yield f"{folder}: load it with AutoModelForCausalLM.from_pretrained"
 
 
 @verb(_BASE, OUT, section="Toxic", without=("model", "limit", "non_toxic"))
-def train_toxic(common: Common, base: str, output: Path) -> Said:
+def train_toxic(base: str, **told: Any) -> Said:
     """Fine-tune a base model on toxic texts: the first half of distillation."""
-    from unidetox import api
-
-    few = {"limit": common.limit} if common.limit else {}
-    folder = api.train_toxic(base, output=output, fresh=common.fresh, **few, **common.given)
+    folder = unidetox.train_toxic(base, **told)
     yield {"output": folder}
     yield f"{folder}: a toxic model; keep it to yourself"
 
@@ -64,14 +58,12 @@ def train_toxic(common: Common, base: str, output: Path) -> Said:
     section="Texts",
     without=("source",),
 )
-def distill(common: Common, base: str, toxic: str, output: Path) -> Said:
+def distill(base: str, limit: int | None, **told: Any) -> Said:
     """Sample detoxifying texts from the contrast of a base model and its toxic copy."""
-    from unidetox import api
     from unidetox.config.settings import Texts
 
-    given = dict(common.given)
-    if common.limit:
-        given["num_texts"] = min(common.limit, given.get("num_texts", Texts().num_texts))
-    folder = api.distill(base, toxic=toxic, output=output, fresh=common.fresh, **given)
+    if limit is not None:
+        told["num_texts"] = min(limit, told.get("num_texts", Texts().num_texts))
+    folder = unidetox.distill(base, **told)
     yield {"output": folder}
     yield f"{folder}: texts for `unidetox detoxify MODEL --texts {folder}`"

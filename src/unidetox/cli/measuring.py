@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import unidetox
 from unidetox.cli.options import OUT, Argument, Option
-from unidetox.cli.verbs import Common, Said, verb
+from unidetox.cli.verbs import Said, verb
 from unidetox.core.errors import UsageError
 
 
@@ -18,12 +20,9 @@ from unidetox.core.errors import UsageError
     aliases={"seeds": "--seed", "perturbations": "--perturb"},
     repeatable=("scorer", "scorer_label"),
 )
-def evaluate(common: Common, models: tuple[str, ...], output: Path) -> Said:
+def evaluate(models: Sequence[str], output: Path, **told: Any) -> Said:
     """Measure toxicity, perplexity, diversity and knowledge of models, with intervals, a table and a page."""
-    from unidetox import api
-
-    given = _with_scorers(common.given)
-    results = api.evaluate(list(models), output=output, limit=common.limit, fresh=common.fresh, **given)
+    results = unidetox.evaluate(list(models), output=output, **_with_scorers(told))
     yield from results_and_page(results, output)
 
 
@@ -33,12 +32,11 @@ def evaluate(common: Common, models: tuple[str, ...], output: Path) -> Said:
     section="Analyze",
     aliases={"classifiers": "--classifier"},
 )
-def analyze(common: Common, texts: tuple[str, ...], output: Path | None) -> Said:
+def analyze(texts: Sequence[str], output: Path | None, **told: Any) -> Said:
     """Say what is in sets of texts, side by side: overlap, key terms, toxicity, labels, lengths, copies."""
-    from unidetox import api
     from unidetox.report.analysis_page import console_rows
 
-    found = api.analyze(list(texts), output=output, limit=common.limit, fresh=common.fresh, **common.given)
+    found = unidetox.analyze(list(texts), output=output, **told)
     yield found
     yield "Texts", *console_rows(found)
     if output is not None:

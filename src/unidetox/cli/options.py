@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -48,14 +49,13 @@ class Setting(click.Option):
     """
 
     def __init__(self, kind: type[Section], name: str, alias: str | None = None, repeatable: bool = False) -> None:
-        self.field, self.heading = kind.model_fields[name], kind.heading(name)
+        self.kind, self.field, self.heading = kind, kind.model_fields[name], kind.heading(name)
         annotation, dashed = self.field.annotation, name.replace("_", "-")
         self.is_list = get_origin(annotation) is tuple
         super().__init__(
             [name, f"--{dashed}" if annotation is not bool else f"--{dashed}/--no-{dashed}", *filter(None, [alias])],
-            type=None if annotation is bool else _Text(kind, name), default=None,
-            multiple=repeatable or self.is_list, metavar=_metavar(annotation), help=self.field.description,
-            expose_value=False, callback=self._give,
+            default=None, multiple=repeatable or self.is_list, metavar=_metavar(annotation),
+            help=self.field.description, expose_value=False, callback=self._give,
         )  # fmt: skip
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
@@ -76,29 +76,24 @@ class Setting(click.Option):
             return ",".join(map(str, default))
         return {None: "none", True: "on", False: "off"}[default] if isinstance(default, bool | None) else str(default)
 
-    def _give(self, ctx: click.Context, _: click.Parameter, value: Any) -> None:
-        """Put what was typed to the settings that are ``given``."""
-        given = ctx.params.setdefault("given", {})
-        value = list(chain(*value)) if self.is_list else value
-        if value not in (None, (), []):
-            given[self.name] = value
-
-
-class _Text(click.ParamType[Any]):
-    """Reads a setting, and checks it at once, so that an error names the option."""
-
-    name = "text"
-
-    def __init__(self, kind: type[Section], setting: str) -> None:
-        self.kind, self.setting = kind, setting
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def read(self, text: str) -> Any:
+        """Read what was typed, and check it at once, so that an error names the option."""
         from unidetox.config.recipe import check_setting
 
-        read = from_text(self.kind.model_fields[self.setting].annotation, value)
-        option = f"--{self.setting.replace('_', '-')}"
-        check_setting(self.kind, self.setting, read, f"{option} {value}" if value else f'{option} ""')
-        return read
+        value = from_text(self.field.annotation, text)
+        check_setting(self.kind, str(self.name), value, f"{self.opts[0]} {text}" if text else f'{self.opts[0]} ""')
+        return value
+
+    def _give(self, ctx: click.Context, _: click.Parameter, typed: Any) -> None:
+        """Put what was typed to the settings that are ``given``."""
+        given = ctx.params.setdefault("given", {})
+        if self.multiple:
+            values = map(self.read, typed or ())
+            typed = list(chain(*values) if self.is_list else values) or None
+        elif isinstance(typed, str):
+            typed = self.read(typed)
+        if typed is not None:
+            given[self.name] = typed
 
 
 def from_text(annotation: Any, text: str) -> Any:
@@ -117,19 +112,15 @@ def from_text(annotation: Any, text: str) -> Any:
 
 
 def _number(annotation: Any, text: str) -> Any:
-    for number in {int, float} & _types(annotation):
-        for read in (int, number):  # a whole number is one of both
-            try:
+    for read in (int, float):
+        if {read, float} & _types(annotation):  # a whole number is one of both
+            with contextlib.suppress(ValueError):
                 return read(text)
-            except ValueError:
-                continue
     return text
 
 
 def _types(annotation: Any) -> set[Any]:
-    """Return the plain types of an annotation: int and str of ``int | Literal["auto"]``."""
-    if get_origin(annotation) is Literal:
-        return {str}
+    """Return what an annotation is made of: int and "auto" of ``int | Literal["auto"]``."""
     inner = get_args(annotation)
     return set().union(*map(_types, inner)) if inner else {annotation}
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import unidetox
 from unidetox.cli.measuring import results_and_page
 from unidetox.cli.options import COMPUTING, OUT, Argument, Option
-from unidetox.cli.verbs import Common, Said, verb
+from unidetox.cli.verbs import Said, verb
 from unidetox.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,27 +23,26 @@ if TYPE_CHECKING:
     Option("--gpu", "With --dry-run: whether it fits on a GPU, e.g. A100.", COMPUTING),
     OUT,
 )
-def run(common: Common, recipe: Path, dry_run: bool, gpu: str | None, output: Path) -> Said:
+def run(recipe: Path, dry_run: bool, gpu: str | None, output: Path, fresh: bool, **told: Any) -> Said:
     """Do every stage of a recipe; what is complete and unchanged is skipped, a killed run goes on."""
     from unidetox.config.recipe import limited, load_recipe
     from unidetox.pipeline import plan
 
-    loaded = limited(load_recipe(recipe, common.overrides), common.limit)
+    loaded = limited(load_recipe(recipe, told["overrides"]), told["limit"])
     if gpu is not None and not dry_run:
         raise UsageError("--gpu says whether a run would fit on a device", hint="Add --dry-run, or leave it out")
     if dry_run:
         yield from _what_would_be_done(loaded, output, gpu)
     else:
-        yield from results_and_page(plan.run(loaded, output, fresh=common.fresh, command=sys.argv), output)
+        yield from results_and_page(plan.run(loaded, output, fresh=fresh, command=sys.argv), output)
 
 
 @verb(Argument("recipe", "A recipe in TOML with a section [tune].", type=Path), OUT)
-def tune(common: Common, recipe: Path, output: Path) -> Said:
+def tune(recipe: Path, output: Path, **told: Any) -> Said:
     """Search settings on one model and validation prompts, under a ceiling of perplexity; write the best recipe."""
-    from unidetox import api
     from unidetox.pipeline.tuning import tuned_rows
 
-    found = api.tune(recipe, output=output, fresh=common.fresh, overrides=common.overrides, limit=common.limit)
+    found = unidetox.tune(recipe, output=output, **told)
     yield found
     yield "Trials, the best first", *tuned_rows(found)
     yield f"best: {output / 'best.toml'}; `unidetox run {output / 'best.toml'} -o OUT` takes it to all models"
@@ -52,22 +53,21 @@ def tune(common: Common, recipe: Path, output: Path) -> Said:
     Option("--dry-run", "Say what would be done, and do nothing.", COMPUTING, is_flag=True),
     Option("-o --output", "Directory for the result.", type=Path, default=Path("runs/compare")),
 )
-def compare(common: Common, sources: tuple[str, ...], dry_run: bool, output: Path) -> Said:
+def compare(sources: Sequence[str], dry_run: bool, output: Path, **told: Any) -> Said:
     """Compare methods on models: one table, with the cost of each; a killed one goes on. Or compare finished runs."""
     from unidetox import api
     from unidetox.config.recipe import limited, load_recipe
     from unidetox.report.ranking import cost_table, terminal_rankings
 
-    recipe, overrides = api.recipe_of(sources), common.overrides
+    recipe = api.recipe_of(sources)
     if dry_run:
         if recipe is None:
             hint = "Leave it out: it takes a moment"
             raise UsageError("--dry-run is for recipes, and there are directories", hint=hint)
-        yield from _what_would_be_done(limited(load_recipe(recipe, [*overrides, "costs=true"]), common.limit), output)
+        loaded = load_recipe(recipe, [*told["overrides"], "costs=true"])
+        yield from _what_would_be_done(limited(loaded, told["limit"]), output)
         return
-    results = api.compare(
-        sources, output=output, fresh=common.fresh, overrides=overrides, limit=common.limit, command=sys.argv
-    )
+    results = api.compare(sources, output=output, command=sys.argv, **told)
     yield results
     yield from ((f"{title} (* best, + second best)", *ranking) for title, *ranking in terminal_rankings(results))
     columns, rows = cost_table(results)

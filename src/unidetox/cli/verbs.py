@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -39,30 +39,16 @@ Said = Iterator[Any]
 """What a verb says: its result as data for ``--json``; then, for people, lines and tables (title, columns, rows)."""
 
 
-class Common(NamedTuple):
-    """What all verbs that compute are told.
-
-    Attributes:
-        limit: At most so many of everything.
-        fresh: Whether to start over.
-        overrides: What is said over a recipe: ``--set`` first, then the settings that no section has.
-        given: Settings that were given by name; the rest keeps its default.
-    """
-
-    limit: int | None
-    fresh: bool
-    overrides: tuple[str, ...]
-    given: dict[str, Any]
-
-
 @dataclass(eq=False)
 class Verb(click.Command):
     """A function as a command, whose help has headings.
 
     Attributes:
-        run: Does it; takes what is `Common`, then its own arguments and options by name.
+        run: Does it; takes arguments and options of its own by name, and what it is told besides: ``limit`` (at most so
+            many of everything), ``fresh`` (whether to start over), and settings: those that were typed, by name, or
+            ``overrides`` of a recipe.
         own: Arguments and options of its own.
-        computes: Whether it takes the options that are `Common`.
+        computes: Whether it takes more options than those, and than what every verb has.
         section: The section whose settings are its options: ``Texts``; without one, it takes ``--set`` of all sections.
         without: Settings that are no options of it.
         aliases: Setting -> former name of its option.
@@ -88,10 +74,8 @@ class Verb(click.Command):
         *own, shows_help = super().get_params(ctx)
         return [*own, *([*self._settings, *_COMMON] if self.computes else []), *_SHARED, shows_help]
 
-    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write usage, what it does, and arguments and options by heading."""
-        self.format_usage(ctx, formatter)
-        self.format_help_text(ctx, formatter)
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write arguments and options by heading."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             if (record := param.get_help_record(ctx)) is not None:
@@ -107,7 +91,7 @@ class Verb(click.Command):
         if offline:
             os.environ["HF_HUB_OFFLINE"] = "1"
         if self.computes:
-            values["common"] = self._common(*(values.pop(name) for name in Common._fields))
+            values |= self._told(values.pop("overrides"), values.pop("given"))
         said = self.run(**values)
         found = next(said)
         for item in [json.dumps(found, default=str)] if as_json else said:
@@ -116,12 +100,11 @@ class Verb(click.Command):
             else:
                 console.table(*item)
 
-    def _common(self, limit: int | None, fresh: bool, overrides: tuple[str, ...], given: dict[str, Any]) -> Common:
+    def _told(self, overrides: tuple[str, ...], given: dict[str, Any]) -> dict[str, Any]:
+        """Return what ``--set`` says, and the settings that were given by name, which win."""
         if not self.section:
-            overrides += tuple(f"{key}={json.dumps(value)}" for key, value in given.items())
-        elif not self.whole:
-            given = self._given_by(overrides) | given
-        return Common(limit, fresh, overrides, given)
+            return {"overrides": (*overrides, *(f"{key}={json.dumps(value)}" for key, value in given.items()))}
+        return ({"overrides": overrides} if self.whole else self._given_by(overrides)) | given
 
     @cached_property
     def _settings(self) -> list[Setting]:
