@@ -44,12 +44,15 @@ class Setting(click.Option):
     Args:
         kind: The section.
         name: The setting.
+        heading: What it stands under in the help.
         alias: A further name, which help does not show.
         repeatable: Whether it may be given several times; lists may always.
     """
 
-    def __init__(self, kind: type[Section], name: str, alias: str | None = None, repeatable: bool = False) -> None:
-        self.kind, self.field, self.heading = kind, kind.model_fields[name], kind.heading(name)
+    def __init__(
+        self, kind: type[Section], name: str, heading: str, alias: str | None = None, repeatable: bool = False
+    ) -> None:
+        self.kind, self.field, self.heading = kind, kind.model_fields[name], heading
         annotation, dashed = self.field.annotation, name.replace("_", "-")
         self.is_list = get_origin(annotation) is tuple
         super().__init__(

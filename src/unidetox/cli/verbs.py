@@ -113,11 +113,12 @@ class Verb(click.Command):
 
         kind = self._kind()
         options = [
-            Setting(kind, name, self.aliases.get(name), name in self.repeatable)
-            for name in kind.by_heading()
+            Setting(kind, name, heading, self.aliases.get(name), name in self.repeatable)
+            for heading, names in kind.HEADINGS.items()
+            for name in names
             if name not in self.without
         ]
-        return [*options, *(Setting(Recipe, name) for name in self._top())]
+        return [*options, *(Setting(Recipe, name, COMPUTING) for name in self._top())]
 
     def _kind(self) -> type[Section]:
         from unidetox.config import settings

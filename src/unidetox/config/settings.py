@@ -8,7 +8,6 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import Field, SerializeAsAny, model_validator
 
 from unidetox.config.fields import (
-    Allowed,
     BatchSize,
     Beta,
     Count,
@@ -81,7 +80,7 @@ class Toxic(_Training):
 
     HEADINGS: ClassVar[Headings] = {
         "Corpus": ("corpus", "column", "duplicates", "limit", "non_toxic"),
-        "Training": ("epochs", "steps", "lr", "batch_size", "max_length", "optim", "gradient_checkpointing"),
+        "Training": ("optim", "gradient_checkpointing", "epochs", "steps", "lr", "batch_size", "max_length"),
     }
 
     model: Annotated[OptName, Source(), _IN_NO_KEY] = Field(
@@ -159,7 +158,7 @@ class Detoxify(_Training):
     """How the target models are fine-tuned on the texts."""
 
     HEADINGS: ClassVar[Headings] = {
-        "Training": ("steps", "lr", "batch_size", "max_length", "kl", "optim", "gradient_checkpointing"),
+        "Training": ("optim", "gradient_checkpointing", "steps", "lr", "batch_size", "max_length", "kl"),
         "LoRA": ("lora", "lora_rank", "lora_alpha", "merge"),
     }
 
@@ -225,10 +224,10 @@ class Evaluate(Section):
     mmlu: Annotated[OptName, Source(), _IN_NO_KEY] = Field(
         None, description='MMLU folder or "cais/mmlu"; without it, no questions are asked.'
     )
-    mmlu_protocol: Annotated[Literal["paper", "standard"], Allowed('"paper" or "standard"'), _ASKED] = Field(
+    mmlu_protocol: Annotated[Literal["paper", "standard"], _ASKED] = Field(
         "paper", description="Which answer's text is likeliest, or (standard, as in lm-eval) which option's letter."
     )
-    mmlu_split: Annotated[Literal["val", "test"], Allowed('"val" or "test"'), _IN_NO_KEY] = Field(
+    mmlu_split: Annotated[Literal["val", "test"], _IN_NO_KEY] = Field(
         "val", description="Part of the questions; left out, mmlu_protocol standard takes test."
     )
     shots: Annotated[Count0, _ASKED] = Field(
@@ -256,9 +255,9 @@ class Evaluate(Section):
         None,
         description='Neutral prompts that mention groups, to compare groups by: "builtin" (English), or a file.',
     )
-    protocol: Annotated[
-        Literal["default", "paper"], Allowed('"default" or "paper"'), InKeys(("evaluate", "speed", "trial"))
-    ] = Field("default", description="How values are pooled: our way, or as in the paper's published code.")
+    protocol: Annotated[Literal["default", "paper"], InKeys(("evaluate", "speed", "trial"))] = Field(
+        "default", description="How values are pooled: our way, or as in the paper's published code."
+    )
     batch_size: Annotated[BatchSize, InKeys(("speed", "trial"))] = Field(
         "auto", description="Sequences side by side; it changes no result."
     )
