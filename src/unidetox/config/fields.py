@@ -91,10 +91,7 @@ Device = Annotated[
 Names = Annotated[tuple[Name, ...], _SOME, _DISTINCT, Allowed("a list of distinct texts that is not empty")]
 OptNames = Annotated[tuple[Name, ...], _DISTINCT, Allowed("a list of distinct texts")]
 Seeds = Annotated[
-    tuple[Seed, ...],
-    _SOME,
-    _DISTINCT,
-    Allowed("a list of distinct whole numbers from 0 to 2^32 - 1 that is not empty"),
+    tuple[Seed, ...], _SOME, _DISTINCT, Allowed("a list of distinct whole numbers from 0 to 2^32 - 1 that is not empty")
 ]
 MethodKey = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9_-]+$")]
 Methods = Annotated[

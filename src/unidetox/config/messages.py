@@ -29,7 +29,8 @@ def explain(
     sections, found = _sections(kind), dict[str, tuple[str, str]]()
     for error in errors:
         # Below a setting pydantic adds list positions and the branches of a union.
-        path = [str(part) for part in error["loc"][: 2 if error["loc"][:1] and error["loc"][0] in sections else 1]]
+        loc = [str(part) for part in error["loc"]]
+        path = loc[: 2 if loc and loc[0] in sections else 1]
         key = prefix + ".".join(path)
         found.setdefault(key, _explain_one(error, kind, path, key))
     lines = [f"{labels.get(key, file)}: {message}" for key, (message, _) in list(found.items())[:3]]

@@ -22,9 +22,7 @@ from unidetox.core.resolve import resolve_source
 S = TypeVar("S", bound=Section)
 _PRESETS = resources.files("unidetox") / "config" / "presets"
 # What a limit cuts: settings that say how many.
-_NUMBERS = {
-    "toxic": ("limit", "steps"), "texts": ("num_texts",), "detoxify": ("steps",), "evaluate": ("num_prompts",),
-}  # fmt: skip
+_NUMBERS = {"toxic": ("limit", "steps"), "texts": ("num_texts",), "detoxify": ("steps",), "evaluate": ("num_prompts",)}
 
 
 def preset_names() -> list[str]:
@@ -224,10 +222,9 @@ def _set_override(data: dict[str, Any], override: str) -> str:
         message = f"--set {override} is not of the form section.key=value"
         raise UsageError(message, hint="Example: --set texts.alpha=0.2")
     for parent in parents:
-        inner = data.setdefault(parent, {})
-        if not isinstance(inner, dict):
+        data = data.setdefault(parent, {})
+        if not isinstance(data, dict):
             raise UsageError(f"--set {override}: {parent} is not a section")
-        data = inner
     data[leaf] = _parse_value(text.strip())
     return ".".join([*parents, leaf])
 
