@@ -9,10 +9,9 @@ from typing import Any
 
 import click
 
-from unidetox.cli.looking import doctor, report, status
-from unidetox.cli.making import demo, detoxify, distill, train_toxic
-from unidetox.cli.measuring import analyze, evaluate
-from unidetox.cli.recipes import compare, init, run, tune
+from unidetox.cli.doctor import doctor
+from unidetox.cli.recipes import compare, demo, init, report, run, status, tune
+from unidetox.cli.steps import analyze, detoxify, distill, evaluate, train_toxic
 from unidetox.cli.verbs import App
 from unidetox.core import console
 from unidetox.core.errors import Terminated, UniDetoxError, UsageError, interruption

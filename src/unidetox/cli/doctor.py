@@ -1,4 +1,4 @@
-"""What this machine has and what to do about what it lacks."""
+"""The verb doctor: what this machine has and what to do about what it lacks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from unidetox.cli.verbs import Said, verb
 from unidetox.core.names import hide_home
 
 _PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", "huggingface_hub", "safetensors")
@@ -22,7 +23,7 @@ class Check(NamedTuple):
         good: Whether nothing need be done.
         what: What was looked at.
         found: What was found.
-        advice: What to do; empty where all is well.
+        advice: What to do where it is not good.
     """
 
     good: bool
@@ -31,15 +32,17 @@ class Check(NamedTuple):
     advice: str = ""
 
 
-def examine() -> list[Check]:
-    """Look at versions, device, number type, memory, disk, cache and Hub access."""
-    checks = [*_versions(), *_compute(), *_room(), *_hub()]
-    return [check._replace(advice="") if check.good else check for check in checks]
+@verb(computes=False)
+def doctor() -> Said:
+    """Check versions, devices, memory, disk, the Hub and its access, and say what to do."""
+    found = [*_versions(), *_compute(), *_room(), *_hub()]
+    checks = [check._replace(advice="") if check.good else check for check in found]
+    yield [check._asdict() for check in checks]
+    yield "doctor", ["", "what", "found", "what to do"], [["ok" if good else "!", *said] for good, *said in checks]
 
 
 def _versions() -> Iterator[Check]:
-    python = ".".join(str(part) for part in sys.version_info[:3])
-    yield Check(sys.version_info >= (3, 11), "python", python, "use 3.11 or newer")
+    yield Check(sys.version_info >= (3, 11), "python", "{}.{}.{}".format(*sys.version_info), "use 3.11 or newer")
     for package in _PACKAGES:
         try:
             yield Check(True, package, metadata.version(package))

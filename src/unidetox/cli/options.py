@@ -45,18 +45,16 @@ class Setting(click.Option):
         kind: The section.
         name: The setting.
         heading: What it stands under in the help.
-        alias: A further name, which help does not show.
+        aliases: Further names, which help does not show.
         repeatable: Whether it may be given several times; lists may always.
     """
 
-    def __init__(
-        self, kind: type[Section], name: str, heading: str, alias: str | None = None, repeatable: bool = False
-    ) -> None:
+    def __init__(self, kind: type[Section], name: str, heading: str, *aliases: str, repeatable: bool = False) -> None:
         self.kind, self.field, self.heading = kind, kind.model_fields[name], heading
         annotation, dashed = self.field.annotation, name.replace("_", "-")
         self.is_list = get_origin(annotation) is tuple
         super().__init__(
-            [name, f"--{dashed}" if annotation is not bool else f"--{dashed}/--no-{dashed}", *filter(None, [alias])],
+            [name, f"--{dashed}" if annotation is not bool else f"--{dashed}/--no-{dashed}", *aliases],
             default=None, multiple=repeatable or self.is_list, metavar=_metavar(annotation),
             help=self.field.description, expose_value=False, callback=self._give,
         )  # fmt: skip
@@ -107,18 +105,14 @@ def from_text(annotation: Any, text: str) -> Any:
         text: What was typed; what cannot be read stays as it is, for the check of the setting to refuse.
     """
     if get_origin(annotation) is tuple:
-        return [_number(get_args(annotation)[0], part.strip()) for part in text.split(",")] if text.strip() else []
+        return [from_text(get_args(annotation)[0], part.strip()) for part in text.split(",")] if text.strip() else []
     if get_origin(annotation) is dict:
         pairs = [part.strip().rpartition("=") for part in text.split(",")]
         return {key: value for key, _, value in pairs} if all(key for key, _, _ in pairs) else text
-    return _number(annotation, text)
-
-
-def _number(annotation: Any, text: str) -> Any:
-    for read in (int, float):
-        if {read, float} & _types(annotation):  # a whole number is one of both
+    for number in (int, float):
+        if {number, float} & _types(annotation):  # a whole number is one of both
             with contextlib.suppress(ValueError):
-                return read(text)
+                return number(text)
     return text
 
 

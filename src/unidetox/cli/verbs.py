@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -15,13 +15,11 @@ from unidetox.cli.options import COMPUTING, OUTPUT, Option, Setting
 from unidetox.core import console
 from unidetox.core.errors import UsageError
 
-if TYPE_CHECKING:
-    from unidetox.config.fields import Section
-
 # Settings of no section that are options of every verb that computes.
 _TOP = ("seed", "device", "dtype", "trust_remote_code")
 _FEW = "Take at most so many texts or prompts: a quick try."
 _OVER = "Any setting of a recipe that the verb reads, e.g. texts.alpha=0.2; may be repeated."
+# Its further options.
 _COMMON = [
     Option("--limit", _FEW, COMPUTING, type=click.IntRange(min=1), metavar="INTEGER"),
     Option("--set overrides", _OVER, COMPUTING, multiple=True, metavar="SECTION.KEY=VALUE"),
@@ -48,26 +46,26 @@ class Verb(click.Command):
             many of everything), ``fresh`` (whether to start over), and settings: those that were typed, by name, or
             ``overrides`` of a recipe.
         own: Arguments and options of its own.
-        computes: Whether it takes more options than those, and than what every verb has.
+        computes: Whether it is told anything besides.
         section: The section whose settings are its options: ``Texts``; without one, it takes ``--set`` of all sections.
         without: Settings that are no options of it.
-        aliases: Setting -> former name of its option.
+        aliases: Setting -> former names of its option.
         repeatable: Settings that may be given several times.
         whole: Whether it takes ``--set`` of all sections, although it has one.
     """
 
     run: Callable[..., Said]
-    own: tuple[click.Parameter, ...]
+    own: list[click.Parameter]
     computes: bool = True
     section: str = ""
     without: tuple[str, ...] = ()
-    aliases: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     repeatable: tuple[str, ...] = ()
     whole: bool = False
 
     def __post_init__(self) -> None:
         name = self.run.__name__.replace("_", "-")
-        super().__init__(name, params=[*self.own], help=self.run.__doc__, callback=self._call)
+        super().__init__(name, params=self.own, help=self.run.__doc__, callback=self._call)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return its own arguments and options, then those that are settings; what all verbs have comes last."""
@@ -108,44 +106,34 @@ class Verb(click.Command):
 
     @cached_property
     def _settings(self) -> list[Setting]:
-        """The options that are settings: those of the section, then those of no section; imports them."""
-        from unidetox.config.settings import Recipe
+        """The options that are settings: those of the section, then those of no section, unless it has its own."""
+        from unidetox.config import settings
 
-        kind = self._kind()
+        kind = getattr(settings, self.section or "Section")
         options = [
-            Setting(kind, name, heading, self.aliases.get(name), name in self.repeatable)
+            Setting(kind, name, heading, *self.aliases.get(name, ()), repeatable=name in self.repeatable)
             for heading, names in kind.HEADINGS.items()
             for name in names
             if name not in self.without
         ]
-        return [*options, *(Setting(Recipe, name, COMPUTING) for name in self._top())]
-
-    def _kind(self) -> type[Section]:
-        from unidetox.config import settings
-
-        kind: type[Section] = getattr(settings, self.section or "Section")
-        return kind
-
-    def _top(self) -> list[str]:
-        """Return the settings of no section; a section may have its own in their place."""
-        return [name for name in _TOP if name not in {*self.without, *self._kind().model_fields}]
+        top = [name for name in _TOP if name not in {*self.without, *kind.model_fields}]
+        return [*options, *(Setting(settings.Recipe, name, COMPUTING) for name in top)]
 
     def _given_by(self, overrides: Sequence[str]) -> dict[str, Any]:
         """Return what ``--set`` gives a verb of one section, which takes nothing but what it reads."""
         from unidetox.config.recipe import apply_overrides, build_section, check_setting
-        from unidetox.config.settings import Recipe
 
-        section, top = self.section.lower(), self._top()
-        said: dict[str, Any] = {}
+        section, kind, said = self.section.lower(), self._settings[0].kind, dict[str, Any]()
+        top = {str(option.name): option.kind for option in self._settings if option.kind is not kind}
         apply_overrides(said, overrides)
         own = said.pop(section) if isinstance(said.get(section), Mapping) else {}
         foreign = [*(key for key in said if key not in top), *(f"{section}.{k}" for k in own if k in self.without)]
         if foreign:
             what = f"--set {foreign[0]}: `{self.name}` does not read it"
             raise UsageError(what, hint=f"It reads {section}.KEY, {', '.join(top)}")
-        build_section(self._kind(), own, "--set")
+        build_section(kind, own, "--set")
         for name, value in said.items():
-            check_setting(Recipe, name, value, f"--set {name}={value}")
+            check_setting(top[name], name, value, f"--set {name}={value}")
         return {**own, **said}
 
 
@@ -156,15 +144,11 @@ def verb(*params: click.Parameter, **more: Any) -> Callable[[Callable[..., Said]
         params: Arguments and options of its own.
         more: Further attributes of `Verb`.
     """
-    return lambda function: Verb(function, params, **more)
+    return lambda function: Verb(function, [*params], **more)
 
 
 class App(click.Group):
-    """All verbs, in the order in which they are given."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of the verbs."""
-        return list(self.commands)
+    """All verbs; help lists them in the order in which they are given."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the verbs with their whole sentences."""
@@ -173,8 +157,7 @@ class App(click.Group):
 
 def _write_groups(formatter: click.HelpFormatter, groups: Mapping[str, Sequence[tuple[str, str]]]) -> None:
     """Write lists under headings, all second columns at one place."""
-    lengths = [len(term) for rows in groups.values() for term, _ in rows]
-    width = max((length for length in lengths if length <= 28), default=0)
+    width = max((len(term) for rows in groups.values() for term, _ in rows if len(term) <= 28), default=0)
     for heading, rows in groups.items():
         if rows:
             with formatter.section(heading):
