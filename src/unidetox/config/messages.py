@@ -59,11 +59,12 @@ def _explain_one(error: ErrorDetails, kind: type[Section], path: Sequence[str], 
 
 
 def allowed_values(field: FieldInfo) -> str:
-    """Say in words what a setting may be."""
-    if get_origin(field.annotation) is Literal:
-        *others, last = (f'"{word}"' for word in get_args(field.annotation))
-        return f"{', '.join(others)} or {last}"
-    return next((item.text for item in field.metadata if isinstance(item, Allowed)), "")
+    """Say in words what a setting may be: what its mark says, or the choices of its type."""
+    said = next((item.text for item in field.metadata if isinstance(item, Allowed)), "")
+    if said or get_origin(field.annotation) is not Literal:
+        return said
+    *others, last = map(toml_value, get_args(field.annotation))
+    return " or ".join([", ".join(others), last] if others else [last])
 
 
 def _explain_section(error: ErrorDetails, key: str) -> tuple[str, str]:
