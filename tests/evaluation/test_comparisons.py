@@ -142,3 +142,14 @@ def test_nothing_survives_where_nothing_fell():
     assert {row.value for row in survival_rows(same, {"casing": same})} == {None}
     alone = {("m", "unidetox"): table(tp=values(1))}
     assert survival_rows(alone, {"casing": alone}) == []
+
+
+def test_other_scorers_are_compared_in_the_same_family():
+    tables = {("m", "base"): table(tp=values(0)), ("m", "unidetox"): table(tp=values(1))}
+    other = {("m", "base"): table(tp=values(2)), ("m", "unidetox"): table(tp=values(2) - 0.5)}
+    alone = compare(tables)
+    records = compare(tables, scorers={"second": other, "of another run": {("m", "base"): table(tp=values(3))}})
+    assert [r["scorer"] for r in records] == [None] * 3 + ["second"] * 3
+    assert [r["difference"] for r in records[:3]] == [r["difference"] for r in alone]
+    assert [r["difference"] for r in records[3:]] == pytest.approx([-0.5] * 3)
+    assert [r["p_holm"] for r in records] == holm([r["p"] for r in records])

@@ -29,7 +29,7 @@ PROMPTS = [
 ]
 COLUMNS = [
     "target", "method", "prompt_id", "prompt", "group", "domain", "seed", "sample", "continuation", "finish_reason",
-    "n_tokens", "toxicity", "scores", "nll", "nll_tokens",
+    "n_tokens", "toxicity", "scores", "nll", "nll_tokens", "nll_alone",
 ]  # fmt: skip
 
 
@@ -100,8 +100,9 @@ def test_one_call_writes_generations_results_and_a_page(
 
     metrics = {row["metric"] for row in results["rows"]}
     assert metrics == {
-        "tp", "emt", "toxicity_mean", "toxic_fraction", "ppl", "ppl_token", "dist_1", "dist_2", "dist_3", "mean_length",
-        "eos_rate", "loop_rate", "empty_rate", "accuracy", "accuracy_norm", "accuracy_macro", "accuracy_norm_macro",
+        "tp", "emt", "toxicity_mean", "toxic_fraction", "ppl", "ppl_token", "relevance", "dist_1", "dist_2", "dist_3",
+        "mean_length", "eos_rate", "loop_rate", "empty_rate", "accuracy", "accuracy_norm", "accuracy_macro",
+        "accuracy_norm_macro",
     }  # fmt: skip
     pooled = {row["domain"] for row in results["rows"] if row["group"] is None and row["seed"] is None}
     assert pooled == {"id", "ood", "all", "gender", "race", "religion", "disability"}
@@ -340,6 +341,23 @@ def test_long_prompts_are_cut_and_counted(tmp_path: Path, options: dict[str, Any
     results = measure([tiny_gpt2], tmp_path / "out", options | {"prompts": str(path), "mmlu": None, "seeds": [42]})
     assert results["counts"]["gpt2"]["base"]["prompts_cut"] == 1
     assert results["counts"]["gpt2"]["base"]["perplexity_texts_cut"] > 0
+
+
+def test_a_perplexity_model_much_smaller_than_the_target_is_said(
+    tmp_path: Path, options: dict[str, Any], tiny_gpt2: Path, capfd: pytest.CaptureFixture[str]
+):
+    from transformers import AutoModelForCausalLM, GPT2Config
+
+    small = tmp_path / "small"
+    shutil.copytree(tiny_gpt2, small)
+    config = GPT2Config.from_pretrained(tiny_gpt2, n_embd=4, n_head=1, n_layer=1)
+    AutoModelForCausalLM.from_config(config).save_pretrained(small)
+    few = options | {"mmlu": None, "seeds": [42], "samples": 1}
+    results = measure([tiny_gpt2], tmp_path / "out", few | {"ppl_model": str(small)})
+    assert "million parameters against" in results["counts"]["gpt2"]["base"]["perplexity_model_small"]
+    assert "by a much smaller model" in capfd.readouterr().err
+    results = measure([small], tmp_path / "other", few | {"ppl_model": str(tiny_gpt2)})
+    assert "perplexity_model_small" not in results["counts"]["small"]["base"]
 
 
 def test_what_we_wrote_carries_its_base_and_its_method(tmp_path: Path, tiny_gpt2: Path):

@@ -237,6 +237,35 @@ def test_continuation_nll_equals_a_plain_forward(tiny_models: dict[str, Path], n
         assert found[i].n_tokens == count
 
 
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_alone_the_same_tokens_follow_the_start_token_only(tiny_models: dict[str, Path], name: str):
+    lm = load_lm(tiny_models[name], LoadOptions("cpu", "float32"))
+    prompts, texts = ["the quick brown", "a small town", "the sea"], [" fox jumps over", "s by the sea", ""]
+    given = {r.index: r for r in continuation_nll(lm, prompts, texts)}
+    found = {r.index: r for r in continuation_nll(lm, prompts, texts, alone=True)}
+    assert {i: r.n_tokens for i, r in found.items()} == {i: r.n_tokens for i, r in given.items()}
+    assert (found[2].nll, found[2].n_tokens) == (0.0, 0)
+    for i in (0, 1):
+        encoded = lm.tokenizer(prompts[i] + texts[i])["input_ids"]
+        row = [lm.tokenizer.bos_token_id, *encoded[-given[i].n_tokens :]]
+        with torch.no_grad():
+            logprobs = lm.model(torch.tensor([row])).logits[0].double().log_softmax(-1)
+        assert found[i].nll == pytest.approx(-sum(float(logprobs[k, t]) for k, t in enumerate(row[1:])), abs=1e-4)
+
+
+def test_relevance_is_what_the_prompt_adds_a_token():
+    each = [(6.0, 3, 9.0), (4.0, 1, 5.0), (0.0, 0, 0.0)]
+    rows = [row("0", i, 0.1, nll=g, nll_tokens=n, nll_alone=a) for i, (g, n, a) in enumerate(each)]
+    number = find(rows_of(rows), "relevance")
+    assert (number.value, number.n, number.n_dropped) == (pytest.approx((3 + 1) / 4), 2, 1)
+    assert number.higher_is_better is True
+
+
+def test_without_likelihoods_alone_there_is_no_relevance():
+    rows = rows_of([row("0", 0, 0.1, nll=6.0, nll_tokens=3)])
+    assert not [found for found in rows if found.metric == "relevance"]
+
+
 def _plain_nll(lm: LM, prompt: str, text: str) -> tuple[float, int]:
     """Score the continuation's tokens as the whole text has them; a token across the boundary is the continuation's."""
     encoded = lm.tokenizer(prompt + text, return_offsets_mapping=True)

@@ -21,7 +21,7 @@ ROW = [
 ]  # fmt: skip
 GENERATION = [
     "target", "method", "prompt_id", "prompt", "group", "domain", "seed", "sample", "continuation", "finish_reason",
-    "n_tokens", "toxicity", "scores", "nll", "nll_tokens",
+    "n_tokens", "toxicity", "scores", "nll", "nll_tokens", "nll_alone",
 ]  # fmt: skip
 
 

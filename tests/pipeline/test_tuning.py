@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,26 @@ def test_the_ceiling_is_kept_and_used(write: Callable[..., Path], tmp_path: Path
     assert best["perplexity"] / best["base_perplexity"] > 1 + (ceiling - 1) / 3
     least = min(trial["score"]["toxicity"] for trial in result["trials"])
     assert least < best["toxicity"], "some trial is less toxic, and is not taken"
+
+
+@pytest.mark.parametrize(("floor", "best"), [(0.0, 1e-2), (0.9, 1e-4), (0.5, 1e-3)])
+def test_the_floor_of_relevance_is_kept(write: Callable[..., Path], tmp_path: Path, floor: float, best: float):
+    """Relevance falls with the learning rate: to 0.95, 0.6 and 0.1 of the model's own."""
+    kept = {1e-4: 0.95, 1e-3: 0.6, 1e-2: 0.1}
+
+    def objective(recipe: Recipe) -> Score:
+        return replace(steep(recipe), relevance=2 * kept[recipe.detoxify.lr], base_relevance=2.0)
+
+    recipe = write(f"ceiling = inf\nfloor = {floor}", '"detoxify.lr" = [1e-4, 1e-3, 1e-2]')
+    result = unidetox.tune(recipe, output=tmp_path / "out", objective=objective)
+    assert best_of(result)["values"] == {"detoxify.lr": best}
+
+
+def test_a_floor_that_none_keeps_is_said(write: Callable[..., Path], tmp_path: Path):
+    """Where no relevance was measured, none keeps a floor."""
+    recipe = write("ceiling = inf\nfloor = 0.9", '"detoxify.lr" = [1e-4, 1e-3]')
+    with pytest.raises(UniDetoxError, match=r"0\.9 times the relevance"):
+        unidetox.tune(recipe, output=tmp_path / "out", objective=steep)
 
 
 def test_without_a_ceiling_the_least_toxic_wins(write: Callable[..., Path], tmp_path: Path):

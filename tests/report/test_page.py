@@ -557,6 +557,12 @@ def test_the_terminal_table_fits_a_hundred_columns(capsys, monkeypatch):
         assert "…" not in "".join(line.split("│")[-2] for line in lines if "│" in line)
 
 
+def test_relevance_is_in_the_terminal_where_it_was_measured():
+    rows = [row("m", method, "relevance", value) for method, value in (("base", 0.5), ("unidetox", 0.4))]
+    columns, table = summary_table({"rows": rows})
+    assert [line[columns.index("Rel")] for line in table] == ["0.50", "0.40"]
+
+
 def test_the_terminal_table_says_what_is_missing():
     rows = [row("org/model", "base", "tp", 0.5, domain="id"), row("org/model", "unidetox", "tp", 0.2, domain="id")]
     columns, table = summary_table({"rows": rows})

@@ -63,6 +63,7 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 _NUM = Field(strict=True, allow_inf_nan=False)
+_INF = BeforeValidator(lambda value: float("inf") if value == "inf" else value)
 _DISTINCT, _SOME = AfterValidator(_distinct), Field(min_length=1)
 
 Name = Annotated[str, Field(strict=True, min_length=1), Allowed("a text that is not empty")]
@@ -78,12 +79,7 @@ Positive = Annotated[float, _NUM, Field(gt=0), Allowed("a number above 0")]
 NonNegative = Annotated[float, _NUM, Field(ge=0), Allowed("a number of at least 0")]
 Share = Annotated[float, _NUM, Field(gt=0, le=1), Allowed("a number above 0 and at most 1")]
 Share0 = Annotated[float, _NUM, Field(ge=0, le=1), Allowed("a number from 0 to 1")]
-Beta = Annotated[
-    float,
-    BeforeValidator(lambda value: float("inf") if value == "inf" else value),
-    Field(strict=True, gt=0),
-    Allowed("a number above 0, or inf"),
-]
+Beta = Annotated[float, _INF, Field(strict=True, gt=0), Allowed("a number above 0, or inf")]
 BatchSize = Annotated[Count | Literal["auto"], Allowed('a whole number of at least 1, or "auto"')]
 Device = Annotated[
     str, Field(strict=True, pattern=r"^[a-z]+(:\d+)?$"), Allowed('"auto", "cpu", "mps", "cuda" or e.g. "cuda:0"')
@@ -126,7 +122,7 @@ OptimizerName = Literal["adamw_torch_fused", "adamw_torch", "adafactor", "adamw_
 
 
 Headings = dict[str, tuple[str, ...]]
-"""Heading in the help -> settings under it."""
+"""Heading in the help -> settings under it, in the order of the help."""
 
 
 S = TypeVar("S", bound="Section")

@@ -60,8 +60,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), *, missing_ok: bool =
     labels = apply_overrides(own, overrides)
     own.setdefault("name", path.stem)
     own.pop("tune", None)  # for `tune` alone: see `tune_settings`
-    recipe = _build(own, path.name, labels)
-    return _resolved(recipe, path.name, path.absolute().parent, missing_ok)
+    return _resolved(_build(own, path.name, labels), path.name, path.absolute().parent, missing_ok)
 
 
 def tune_settings(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any] | None:

@@ -88,7 +88,7 @@ class Texts(Section):
     """How the detoxifying texts are made."""
 
     HEADINGS: ClassVar[Headings] = {
-        "Texts": ("source", "num_texts", "max_length", "starts", "best_of"),
+        "Texts": ("source", "num_texts", "max_length", "starts", "opening", "best_of"),
         "Contrast": ("alpha", "beta"),
         "Sampling": ("temperature", "top_p", "top_k"),
         _COMPUTING: ("batch_size",),
@@ -110,6 +110,11 @@ class Texts(Section):
     top_k: kinds.Count0 = Field(0, description="Sample from the k best tokens only; 0 is off.")
     starts: Annotated[kinds.OptName, Source(), InKeys(("folder",))] = Field(
         None, description="Prompts that texts start from in turn, e.g. neutral mentions of groups; none: nothing."
+    )
+    opening: Annotated[Literal["auto", "bos", "assistant"], Later()] = Field(
+        "auto",
+        description="What every text opens with: the start token, or an assistant's turn of the chat template; "
+        "auto takes the turn where there is a template.",
     )
     best_of: Annotated[kinds.Count, _CONTRAST] = Field(
         1, description="Make so many of each text and keep the one with the highest contrast."

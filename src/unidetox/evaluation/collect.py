@@ -236,21 +236,23 @@ def score_likelihood(
     continuations: Sequence[str],
     chunks: Chunks,
     *,
+    alone: bool = False,
     batch_size: int | Literal["auto"] = "auto",
     report: Report | None = None,
 ) -> None:
-    """Score the chunks of continuations that are missing: a row is ``[nll, n_tokens]``.
+    """Score the chunks of continuations that are missing, given their prompts or alone: a row is ``[nll, n_tokens]``.
 
     Counted are the continuations that are empty, those that alone are longer than the model's context (neither has a
     perplexity), and those whose prompt was cut on the left to fit.
     """
-    with _counting("perplexity", chunks.total, report) as advance:
+    with _counting("relevance" if alone else "perplexity", chunks.total, report) as advance:
         todo = chunks.missing()
         advance(chunks.total - sum(part.stop - part.start for part in todo))
         for part in todo:
             rows: list[Any] = [None] * (part.stop - part.start)
             counts = {"n_empty": 0, "n_too_long": 0, "n_cut": 0}
-            for nll in continuation_nll(lm, prompts[part], continuations[part], batch_size=batch_size):
+            scored = continuation_nll(lm, prompts[part], continuations[part], alone=alone, batch_size=batch_size)
+            for nll in scored:
                 rows[nll.index] = [nll.nll, nll.n_tokens]
                 unscored = "n_too_long" if nll.cut else "n_empty"
                 if nll.cut or nll.n_tokens == 0:

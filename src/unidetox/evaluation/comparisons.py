@@ -26,7 +26,9 @@ COMPARED: Mapping[str, tuple[str, ...]] = {
     "tp": ("id", "ood", "all"),
     "emt": ("id", "ood", "all"),
     "toxicity_mean": ("id", "ood", "all"),
+    "toxic_fraction": ("id", "ood", "all"),
     "ppl_token": ("all",),
+    "relevance": ("all",),
     "dist_2": ("all",),
 }
 """Metric -> the domains in which targets are compared; few, as every one more costs the others power."""
@@ -39,6 +41,7 @@ def compare(
     tables: Mapping[Key, PromptTable],
     answers: Mapping[Key, Answers] | None = None,
     *,
+    scorers: Mapping[str, Mapping[Key, PromptTable]] | None = None,
     id_domains: Sequence[str] = ID_DOMAINS,
 ) -> list[dict[str, Any]]:
     """Compare every method with the base of the same target, and with UniDetox.
@@ -46,12 +49,13 @@ def compare(
     Args:
         tables: (target, method) -> its numbers, prompt by prompt.
         answers: (target, method) -> its answers to the same questions in the same order.
+        scorers: Other scorer -> the same numbers by it.
         id_domains: The in-distribution domains.
 
     Returns:
-        Records ``{metric, domain, first: {target, method}, second: {target, method}, difference, ci_low, ci_high, p,
-        p_holm, n, higher_is_better}`` of first minus second; ``n`` counts prompts (questions for ``accuracy``). Targets
-        that met other prompts are not compared.
+        Records ``{metric, domain, scorer, first: {target, method}, second: {target, method}, difference, ci_low,
+        ci_high, p, p_holm, n, higher_is_better}`` of first minus second; ``scorer`` is None for the main one, ``n``
+        counts prompts (questions for ``accuracy``). Targets that met other prompts are not compared.
     """
     records = []
     for first, second in _pairs(list(tables)):
@@ -60,7 +64,11 @@ def compare(
             *_differences(tables[first], tables[second], id_domains),
             *_differences_of_answers((answers or {}).get(first, {}), (answers or {}).get(second, {})),
         ]
-        records += [number | identity for number in numbers]
+        records += [{**number, "scorer": None, **identity} for number in numbers]
+        for scorer, judged in (scorers or {}).items():
+            if first in judged and second in judged:
+                numbers = list(_differences(judged[first], judged[second], id_domains))
+                records += [{**number, "scorer": scorer, **identity} for number in numbers]
     corrected = holm([record["p"] for record in records])
     return [record | {"p_holm": p} for record, p in zip(records, corrected, strict=True)]
 

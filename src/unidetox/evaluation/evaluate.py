@@ -132,7 +132,7 @@ def _write_results(job: Measurement, output_dir: Path) -> dict[str, Any]:
     results = TargetResults(job, names, output_dir)
     content = {"schema_version": SCHEMA_VERSION, **results.content()}
     write_json(output_dir / RESULTS, content)
-    write_json(output_dir / "prompts.json", {form: table.to_json() for form, table in results.tables.items()})
+    write_json(output_dir / "prompts.json", results.tables())
     return dict(content["counts"])
 
 

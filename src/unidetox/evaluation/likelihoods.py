@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from unidetox.evaluation.prompt_encoding import encode_pairs
+from unidetox.evaluation.prompt_encoding import encode_pairs, start_of
 
 if TYPE_CHECKING:
     from unidetox.models import LM
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Nll:
-    """The negative log-likelihood of one continuation given its prompt.
+    """The negative log-likelihood of one continuation, given its prompt or alone.
 
     Attributes:
         index: Which continuation.
@@ -35,6 +35,7 @@ def continuation_nll(
     prompts: Sequence[str],
     continuations: Sequence[str],
     *,
+    alone: bool = False,
     batch_size: int | Literal["auto"] = "auto",
 ) -> Iterator[Nll]:
     """Yield the negative log-likelihood of each continuation given its prompt, in no particular order.
@@ -46,6 +47,7 @@ def continuation_nll(
         lm: The scoring model.
         prompts: ``[n]`` prompts; equal ones go through the model once.
         continuations: ``[n]`` continuations.
+        alone: Let the model read its start token only in place of each prompt; the continuation's tokens stay the same.
         batch_size: How many rows go through the model at once.
 
     Raises:
@@ -56,7 +58,8 @@ def continuation_nll(
     pairs = encode_pairs(lm, prompts, continuations)
     filled = [i for i, pair in enumerate(pairs) if pair.continuation]
     yield from (Nll(i, 0.0, 0, pair.cut) for i, pair in enumerate(pairs) if not pair.continuation)
-    contexts, targets = [pairs[i].context for i in filled], [pairs[i].continuation for i in filled]
+    start = start_of(lm) if alone and filled else []
+    contexts, targets = [start or pairs[i].context for i in filled], [pairs[i].continuation for i in filled]
     for k, logprobs in loglikelihood(lm.model, contexts, targets, batch_size=batch_size):
         nll = -float(logprobs.double().sum())
         yield Nll(filled[k], nll, len(targets[k]), pairs[filled[k]].cut)

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 PLAIN, NEUTRAL = "", "neutral"
 """Forms of the prompts: as they are, and neutral ones that mention groups; all others are names of perturbations."""
 
+GIVEN, ALONE = "nll", "nll_alone"
+"""How the perplexity model reads a continuation: after its prompt, and after its start token only."""
+
 NEUTRAL_SAMPLES = 5
 """At most so many continuations of each neutral prompt: they are compared group by group, not prompt by prompt."""
 
@@ -80,7 +83,8 @@ class Series:
         prompts: The prompts in that form.
         continuations: What the target made of them.
         scores: Scorer -> where its scores are.
-        likelihoods: Where their likelihoods under the perplexity model are; None where they are not asked for.
+        likelihoods: ``nll`` and ``nll_alone`` -> where their likelihoods under the perplexity model are, given their
+            prompts and alone; empty where they are not asked for.
     """
 
     form: str
@@ -88,7 +92,7 @@ class Series:
     prompts: PromptSet
     continuations: Continuations
     scores: Mapping[Scorer, Chunks]
-    likelihoods: Chunks | None
+    likelihoods: Mapping[str, Chunks]
 
     @property
     def file(self) -> str:
@@ -174,16 +178,19 @@ class Measurement:
 
     def measure_perplexity(self) -> None:
         """Score the likelihood of every continuation, where a perplexity model is given."""
-        todo = [(s, s.likelihoods) for s in self.series if s.likelihoods is not None and s.likelihoods.missing()]
+        todo = [(s, *one) for s in self.series for one in s.likelihoods.items() if one[1].missing()]
         if not todo or self.settings.ppl_model is None:
             return
         lm = load_lm(self.settings.ppl_model, self.inputs.load_options)
-        for series, chunks in todo:
+        for series, given, chunks in todo:
             rows = series.continuations.rows()
             prompts = [series.prompts.prompts[row["prompt"]].text for row in rows]
             texts = [row["continuation"] for row in rows]
             with _naming(self.settings.ppl_model):
-                score_likelihood(lm, prompts, texts, chunks, batch_size=self.settings.batch_size, report=self.report)
+                score_likelihood(
+                    lm, prompts, texts, chunks, alone=given == ALONE,
+                    batch_size=self.settings.batch_size, report=self.report,
+                )  # fmt: skip
         size = model_bytes(lm.model)
         del lm
         free_memory(size)
@@ -233,9 +240,8 @@ class Measurement:
         name, total = self.names.continuations(prompts, seed, samples), len(prompts.prompts) * samples
         scorers = self.scorers if form == PLAIN else self.scorers[:1]
         scores = {one: Chunks(self._part(self.names.toxicity(name, one)), total) for one in scorers}
-        likelihoods = None
-        if self.settings.ppl_model is not None and form in (PLAIN, NEUTRAL):
-            likelihoods = Chunks(self._part(self.names.likelihood(name)), total)
+        given = () if self.settings.ppl_model is None else {PLAIN: (GIVEN, ALONE), NEUTRAL: (GIVEN,)}.get(form, ())
+        likelihoods = {one: Chunks(self._part(self.names.likelihood(name, alone=one == ALONE)), total) for one in given}
         continuations = Continuations(self._part(name), len(prompts.prompts), samples)
         return Series(form, seed, prompts, continuations, scores, likelihoods)
 
@@ -256,8 +262,11 @@ class Measurement:
         """Yield the rows of ``generations.jsonl``."""
         continuations = series.continuations.rows()
         scores = zip(*(chunks.rows() for chunks in series.scores.values()), strict=True)
-        nlls = series.likelihoods.rows() if series.likelihoods else iter([(None, None)] * len(continuations))
-        for row, labels, (nll, nll_tokens) in zip(continuations, scores, nlls, strict=True):
+        unknown = [(None, None)] * len(continuations)
+        given, alone = (
+            series.likelihoods[one].rows() if one in series.likelihoods else unknown for one in (GIVEN, ALONE)
+        )
+        for row, labels, (nll, nll_tokens), (nll_alone, _) in zip(continuations, scores, given, alone, strict=True):
             prompt = series.prompts.prompts[row["prompt"]]
             yield {
                 **names,
@@ -274,6 +283,7 @@ class Measurement:
                 "scores": {scorer.name: scored for scorer, scored in zip(series.scores, labels, strict=True)},
                 "nll": nll,
                 "nll_tokens": nll_tokens,
+                "nll_alone": nll_alone,
             }
 
 

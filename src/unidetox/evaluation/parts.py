@@ -58,9 +58,10 @@ class PartNames:
         """Name a scorer's scores of continuations; all its labels, so whichever is the toxicity."""
         return _name("toxicity", continuations, scorer.fingerprint, *self._chosen("scoring"))
 
-    def likelihood(self, continuations: str) -> str:
-        """Name the likelihoods of continuations under the perplexity model."""
-        return _name("likelihood", continuations, self.models["ppl_model"], self.dtype, *self._chosen("likelihood"))
+    def likelihood(self, continuations: str, *, alone: bool = False) -> str:
+        """Name the likelihoods of continuations under the perplexity model, given their prompts or alone."""
+        kind = "likelihood-alone" if alone else "likelihood"
+        return _name(kind, continuations, self.models["ppl_model"], self.dtype, *self._chosen("likelihood"))
 
     def answers(self, questions: QuestionSet) -> str:
         """Name the answers to questions."""

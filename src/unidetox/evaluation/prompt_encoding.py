@@ -101,6 +101,18 @@ def encode_pairs(lm: LM, contexts: Sequence[str], continuations: Sequence[str]) 
     return pairs
 
 
+def start_of(lm: LM) -> list[int]:
+    """Return what a model reads where there is no prompt.
+
+    That is what stands before every prompt, else the token that a text begins with or, where there is none, the one
+    between two texts.
+    """
+    from unidetox.models import bos_id, pad_id
+
+    start = bos_id(lm.tokenizer, lm.model.config)
+    return beginning(lm) or [pad_id(lm.tokenizer, lm.model.config) if start is None else start]
+
+
 def check_room(name: str, limit: int | None, room: int) -> None:
     """See that a model can read one token of a prompt and ``room`` new ones.
 

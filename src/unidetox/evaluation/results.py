@@ -148,14 +148,14 @@ def join(directories: Mapping[Target, Path], output: Path, further: Mapping[str,
     id_domains, seeds = further["settings"]["id_domains"], further["settings"]["seeds"]
     contents = {title: read_results(directory) for title, directory in directories.items()}
     rows = [{**row, **asdict(title)} for title, content in contents.items() for row in content["rows"]]
-    tables = _tables(directories)
+    tables, judged = _tables(directories)
     plain = tables[PLAIN]
     rows += [asdict(row) for row in _survival(tables, id_domains)]
     answers = {(title.target, title.method): content["answers"] for title, content in contents.items()}
     results = {
         "schema_version": SCHEMA_VERSION,
         "rows": rows,
-        "comparisons": compare(plain, answers, id_domains=id_domains),
+        "comparisons": compare(plain, answers, scorers=judged, id_domains=id_domains),
         "fairness": {"groups": group_changes(plain), "least_prompts": LEAST_PROMPTS, **_mentions(contents)},
         "about": {"perturbations": {form: ABOUT[form] for form in tables if form in ABOUT}},
         "distributions": [asdict(title) | content["distributions"] for title, content in contents.items()],
@@ -232,14 +232,16 @@ def _content(title: Target, directory: Path) -> dict[str, Any]:
 _Tables = dict[tuple[str, str], PromptTable]
 
 
-def _tables(directories: Mapping[Target, Path]) -> dict[str, _Tables]:
-    """Return form -> (target, method) -> its numbers prompt by prompt."""
-    tables: dict[str, _Tables] = {PLAIN: {}}
+def _tables(directories: Mapping[Target, Path]) -> tuple[dict[str, _Tables], dict[str, _Tables]]:
+    """Return form, and other scorer, -> (target, method) -> its numbers prompt by prompt."""
+    found: dict[str, dict[str, _Tables]] = {"forms": {PLAIN: {}}, "scorers": {}}
     for title, directory in directories.items():
-        key = (title.target, title.method)
-        for form, content in (read_json(directory / "prompts.json") or {}).items():
-            tables.setdefault(form, {})[key] = PromptTable.from_json(content)
-    return tables
+        content = read_json(directory / "prompts.json") or {}
+        # Before there were other scorers in it, it held the forms alone.
+        for kind, each in (content if "forms" in content else {"forms": content}).items():
+            for name, table in each.items():
+                found[kind].setdefault(name, {})[title.target, title.method] = PromptTable.from_json(table)
+    return found["forms"], found["scorers"]
 
 
 def _survival(tables: Mapping[str, _Tables], id_domains: Sequence[str]) -> list[Any]:

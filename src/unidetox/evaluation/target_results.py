@@ -7,8 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from unidetox.core.errors import UniDetoxError
 from unidetox.core.files import read_jsonl
-from unidetox.evaluation.measure import NEUTRAL, PLAIN, Measurement, Series
+from unidetox.evaluation.measure import GIVEN, NEUTRAL, PLAIN, Measurement, Series
 from unidetox.evaluation.metrics.agreement import cohens_kappa, spearman
 from unidetox.evaluation.metrics.distributions import distributions
 from unidetox.evaluation.metrics.fairness import gap_rows
@@ -17,6 +18,11 @@ from unidetox.evaluation.metrics.mmlu import accuracy_rows
 from unidetox.evaluation.metrics.summary import TOXICITY, PromptMetrics, Row, Rules
 from unidetox.evaluation.metrics.toxicity import is_toxic
 from unidetox.evaluation.scorers.interface import Scorer
+from unidetox.models import LoadOptions, check_lm
+from unidetox.models.sizes import shape_of
+
+_LEAST_SHARE = 0.25
+"""A perplexity model with a smaller share of the target's parameters is warned of: it misjudges what it cannot read."""
 
 
 class TargetResults:
@@ -36,7 +42,7 @@ class TargetResults:
         self.measured = {PLAIN: PromptMetrics(self.plain, self.rules)}
         for form in job.inputs.perturbed:
             self.measured[form] = PromptMetrics(self._generations(form), self.rules, TOXICITY)
-        self.tables = {form: measured.table() for form, measured in self.measured.items()}
+        self.judged = {scorer.name: self._judged_by(scorer) for scorer in job.scorers[1:]}
 
     def rows(self) -> list[Row]:
         """Return all rows of this target alone."""
@@ -44,14 +50,18 @@ class TargetResults:
         for form, measured in self.measured.items():
             rows += measured.rows(**self.names, form=form or None)
         for scorer in self.job.scorers[1:]:
-            judged = ({**row, "toxicity": _judged(row, scorer)} for row in self.plain)
-            rows += PromptMetrics(judged, self.rules, TOXICITY).rows(**self.names, scorer=scorer.name)
+            rows += self.judged[scorer.name].rows(**self.names, scorer=scorer.name)
             rows += self._agreement(scorer)
-        rows += gap_rows(self.tables[PLAIN], **self.names)
+        rows += gap_rows(self.measured[PLAIN].table(), **self.names)
         rows += accuracy_rows(self.job.answers() or [], **self.names, protocol=self.job.settings.mmlu_protocol)
         if self.job.divergence is not None:
             rows += self.job.divergence.rows(**self.names)
         return rows
+
+    def tables(self) -> dict[str, Any]:
+        """Return what ``prompts.json`` holds: the numbers prompt by prompt, by form of the prompts and by scorer."""
+        kinds = {"forms": self.measured, "scorers": self.judged}
+        return {kind: {name: one.table().to_json() for name, one in each.items()} for kind, each in kinds.items()}
 
     def content(self) -> dict[str, Any]:
         """Return what ``results.json`` of this target holds."""
@@ -70,6 +80,10 @@ class TargetResults:
 
     def _series(self, form: str) -> list[Series]:
         return [series for series in self.job.series if series.form == form]
+
+    def _judged_by(self, scorer: Scorer) -> PromptMetrics:
+        judged = ({**row, "toxicity": _judged(row, scorer)} for row in self.plain)
+        return PromptMetrics(judged, self.rules, TOXICITY)
 
     def _agreement(self, scorer: Scorer) -> Iterator[Row]:
         """Yield whether another scorer calls the same continuations toxic as the main one, and ranks them alike."""
@@ -105,7 +119,7 @@ class TargetResults:
         """Return what was cut, empty, repeated or without a domain."""
         prompts, plain = self.job.inputs.prompts.prompts, self._series(PLAIN)
         rows = [row for series in plain for row in series.continuations.rows()]
-        likelihoods = [series.likelihoods for series in plain if series.likelihoods is not None]
+        likelihoods = [series.likelihoods[GIVEN] for series in plain if series.likelihoods]
         counts: dict[str, Any] = {
             "prompts": len(prompts),
             "prompts_without_domain": sum(prompt.domain is None for prompt in prompts),
@@ -118,6 +132,7 @@ class TargetResults:
         counts["scorer_texts_cut"], *others = cut.values()
         if others:
             counts["scorers"] = {name: {"scorer_texts_cut": n} for name, n in list(cut.items())[1:]}
+        counts |= _small(self.job)
         counts["perplexity_texts_cut"] = sum(chunks.count("n_cut") for chunks in likelihoods)
         if likelihoods:
             counts["perplexity_texts_empty"] = sum(chunks.count("n_empty") for chunks in likelihoods)
@@ -132,6 +147,21 @@ class TargetResults:
             counts["questions_cut"] = sum(answer.cut for answer in answers)
         reason = (self.job.divergence.content() or {}).get("reason") if self.job.divergence else None
         return counts | ({"kl_base_missing": reason} if reason else {})
+
+
+def _small(job: Measurement) -> dict[str, str]:
+    """Say where the perplexity model is so much smaller than the target that it cannot judge what the target lost."""
+    names = (job.settings.ppl_model, job.inputs.bases.get(job.target, job.target))
+    try:
+        judge, target = (_parameters(name, job.inputs.load_options) for name in names if name is not None)
+    except (UniDetoxError, ValueError):  # a mixture of models, measured without its base
+        return {}
+    about = f"{judge / 1e6:,.0f} million parameters against {target / 1e6:,.0f} million"
+    return {"perplexity_model_small": about} if judge < _LEAST_SHARE * target else {}
+
+
+def _parameters(name: str, options: LoadOptions) -> int:
+    return shape_of(check_lm(name, options).config, trust_remote_code=options.trust_remote_code).parameters
 
 
 def _judged(row: Mapping[str, Any], scorer: Scorer) -> float:

@@ -80,23 +80,23 @@ class Candidates:
         return {pair for pair in pairs if self.place(*pair)[0] >= self.texts or self.place(*pair) in have}
 
 
-def encoded_starts(recipe: Recipe, base: LM, bos: int) -> list[list[int]]:
-    """Return the tokens that texts start from, the start token first.
+def encoded_starts(recipe: Recipe, base: LM, opening: list[int]) -> list[list[int]]:
+    """Return the tokens that texts start from, those that open each first.
 
     Args:
         recipe: Its section ``texts`` counts.
         base: The base model.
-        bos: Its start token.
+        opening: What every text opens with, and is no part of it: the start token, or an assistant's turn.
 
     Raises:
         UsageError: A start leaves no room for a text.
     """
     starts = read_starts(recipe)
     if starts is None:
-        return [[bos]]
+        return [opening]
     texts, room = [start.text for start in starts.prompts], recipe.texts.max_length
     rows = base.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-    encoded = [[bos, *row] for row in rows]
+    encoded = [[*opening, *row] for row in rows]
     if (longest := max(map(len, encoded))) >= room:
         what = f"a start in texts.starts has {longest} tokens, which leaves no room in texts of {room}"
         raise UsageError(what, hint="Give shorter starts, or a larger texts.max_length")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,9 +18,19 @@ from unidetox.core.stages import Stage
 from unidetox.data import TextSet, load_non_toxic_texts, load_toxic_corpus, texts_of_rows
 from unidetox.methods.best_of import Candidates, encoded_starts, keep_best, read_starts
 from unidetox.methods.checkpoint_stage import base_info, fine_tune_into
-from unidetox.models import LM, LoadOptions, bos_id, check_same_vocabulary, eos_ids, fingerprint, load_lm
+from unidetox.models import (
+    LM,
+    LoadOptions,
+    bos_id,
+    check_same_vocabulary,
+    eos_ids,
+    fingerprint,
+    load_lm,
+    load_tokenizer,
+)
 from unidetox.models.directories import read_unidetox
 from unidetox.models.sizes import Need, Sizes, sampling_need
+from unidetox.models.templates import opened_turn
 from unidetox.report.cards import texts_card
 
 if TYPE_CHECKING:
@@ -87,6 +98,8 @@ def texts_stage(recipe: Recipe, directory: Path, toxic: str | None) -> Stage:
     if toxic is not None:
         inputs["toxic"] = fingerprint(toxic)
     settings = recipe.texts.key(name) | {"seed": recipe.seed, "dtype": recipe.dtype}
+    if recipe.texts.opening == "auto" and opened_turn(load_tokenizer(recipe.base.model, LoadOptions.of(recipe))):
+        settings["opening"] = "assistant"
     # 2: both heads of the contrast in float32.
     return Stage(directory, name, settings, inputs, code_version=2)
 
@@ -130,7 +143,7 @@ def _texts(recipe: Recipe, base: LM, toxic: str | None, stage: Stage, work: Path
     """Draw what has not been drawn before a kill, and keep the best candidate of each text."""
     from unidetox.decoding import sample
 
-    source, settings, starts = _source(recipe, base, toxic), *_sampling(recipe, base)
+    source, settings, (opening, starts) = _source(recipe, base, toxic), *_sampling(recipe, base)
     # Plain samples have no contrast to choose by.
     planned = Candidates(recipe.texts.num_texts, len(starts), recipe.texts.best_of if toxic else 1)
     number, parts = planned.texts * planned.best_of, work / "texts.part.jsonl"
@@ -143,7 +156,7 @@ def _texts(recipe: Recipe, base: LM, toxic: str | None, stage: Stage, work: Path
             skip=planned.skipped(have), batch_size=recipe.texts.batch_size, advance=advance,
         )  # fmt: skip
         for batch in drawn:
-            rows = [_row(base, starts[item.prompt_index], item, planned) for item in batch]
+            rows = [_row(base, starts[item.prompt_index][len(opening) :], item, planned) for item in batch]
             writer.write(rows)
             have.update(map(_place, rows))
             stage.report_progress(len(have), number, "texts")
@@ -183,29 +196,39 @@ def check_positions(recipe: Recipe, name: str, config: Any) -> None:
         raise UsageError(what, hint=f"Use --max-length {positions} or less")
 
 
-def _sampling(recipe: Recipe, base: LM) -> tuple[SamplingSettings, list[list[int]]]:
-    """Return how to sample, and the tokens that texts start from."""
+def _sampling(recipe: Recipe, base: LM) -> tuple[SamplingSettings, tuple[list[int], list[list[int]]]]:
+    """Return how to sample, what every text opens with, and the tokens that texts start from."""
     from unidetox.decoding import SamplingSettings
 
     texts, config = recipe.texts, base.model.config
-    start, ends = bos_id(base.tokenizer, config), eos_ids(base.tokenizer, config, base.model.generation_config)
-    start = ends[0] if start is None and ends else start
-    if start is None:
-        raise UsageError(f"{base.name} has no token that starts a text", hint="Use a base model with a BOS token")
+    ends = eos_ids(base.tokenizer, config, base.model.generation_config)
     check_positions(recipe, base.name, config)
-    starts = encoded_starts(recipe, base, start)
+    opening = _opening(recipe, base, ends)
+    starts = encoded_starts(recipe, base, opening)
     settings = SamplingSettings(
         max_new_tokens=texts.max_length - max(map(len, starts)), temperature=texts.temperature, top_p=texts.top_p,
         top_k=texts.top_k, eos_token_ids=ends, seed=recipe.seed,
     )  # fmt: skip
-    return settings, starts
+    return settings, (opening, starts)
+
+
+def _opening(recipe: Recipe, base: LM, ends: Sequence[int]) -> list[int]:
+    """Return what every text opens with: an assistant's turn where it is asked for or at hand, or the start token."""
+    wanted, turn = recipe.texts.opening, opened_turn(base.tokenizer) if recipe.texts.opening != "bos" else []
+    if wanted == "assistant" and not turn:
+        what = f"{base.name} has no chat template that opens an assistant's turn"
+        raise UsageError(what, hint="Use --opening bos")
+    start = bos_id(base.tokenizer, base.model.config)
+    start = ends[0] if start is None and ends else start
+    if not turn and start is None:
+        raise UsageError(f"{base.name} has no token that starts a text", hint="Use a base model with a BOS token")
+    return turn or [start]
 
 
 def _row(base: LM, start: list[int], item: Sampled, planned: Candidates) -> dict[str, Any]:
-    """Return a text; with several candidates each also has its number and the tokens that it is scored by."""
+    """Return a text with what it starts from; of several candidates also its number and the tokens it is scored by."""
     number, candidate = planned.place(item.prompt_index, item.sample_index)
-    # Without the start token, as some tokenizers drop the space of whatever comes first.
-    ids = [*start[1:], *item.token_ids]
+    ids = [*start, *item.token_ids]
     text = base.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     row = {"id": number, "text": text, "finish_reason": item.finish_reason, "n_tokens": len(ids)}
     return row if planned.best_of == 1 else row | {"candidate": candidate, "token_ids": item.token_ids}

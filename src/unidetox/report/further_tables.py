@@ -160,8 +160,10 @@ def comparisons(records: Sequence[Record], index: ResultIndex) -> Table | None:
         change = {**record, "value": record["difference"]}
         difference = _signed(change, metric, higher_is_better=better if sure else None)
         verdict = difference.kind or "differs" if sure else "unclear"
+        judge = f" ({public_name(str(record['scorer']))})" if record.get("scorer") else ""
+        what = title_of(metric, record["domain"]) + judge
         rows.append([
-            *_who(first, index), Cell(method_name(str(second["method"]))), Cell(title_of(metric, record["domain"])),
+            *_who(first, index), Cell(method_name(str(second["method"]))), Cell(what),
             difference, Cell(format_p(record["p"])), Cell(format_p(record["p_holm"]), note=verdict),
             Cell(f"{record['n']:,}"),
         ])  # fmt: skip

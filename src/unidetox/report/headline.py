@@ -16,6 +16,7 @@ _LOST = {
     "scorer_texts_cut": "continuations cut to fit the scorer",
     "perplexity_texts_cut": "prompts cut on the left to fit the perplexity model",
     "perplexity_texts_too_long": "continuations too long for the perplexity model",
+    "perplexity_model_small": "perplexity and relevance are by a much smaller model:",
     "kl_base_missing": "no divergence from the base:",
 }
 _COUNTED = {

@@ -33,7 +33,7 @@ class Column:
         unit: What its n counts.
         price: Its name in the sentence on what a fall in toxicity costs; empty where it is not part of that.
         short: Its title where there is little room; without it, the whole title.
-        summary: Whether the terminal shows it.
+        summary: Whether the terminal shows it; None: where it was measured.
         form: The perturbation of the prompts; None for the prompts as they are.
         scorer: The scorer, where it is not the main one.
     """
@@ -47,7 +47,7 @@ class Column:
     unit: str = "prompts"
     price: str = ""
     short: str = ""
-    summary: bool = False
+    summary: bool | None = False
     form: str | None = None
     scorer: str | None = None
 
@@ -55,6 +55,7 @@ class Column:
 _TP = "Share of prompts that get at least one toxic continuation"
 _EMT = "Highest toxicity among the continuations of a prompt, averaged over prompts"
 _PPL = "Perplexity of the continuations given their prompts, under another language model"
+_RELEVANCE = "How much likelier that model finds the continuations after their prompts than alone, nats a token"
 _DIST = "Distinct {} over the continuations of a prompt, as a share of all"
 _ID, _OOD = "domains that the toxic corpus covers", "domains that it does not cover"
 
@@ -64,6 +65,8 @@ COLUMNS = (
     Column("emt_id", "EMT ID", ("emt",), "id", f"{_EMT}; {_ID}", summary=True),
     Column("emt_ood", "EMT OOD", ("emt",), "ood", f"{_EMT}; {_OOD}", summary=True),
     Column("ppl", "PPL", ("ppl_token", "ppl"), "all", _PPL, unit="continuations", price="perplexity", summary=True),
+    Column("relevance", "Relevance", ("relevance",), "all", _RELEVANCE,
+           unit="continuations", price="relevance", short="Rel", summary=None),
     Column("dist_1", "Dist-1", ("dist_1",), "all", _DIST.format("words")),
     Column("dist_2", "Dist-2", ("dist_2",), "all", _DIST.format("pairs of words"), price="Dist-2", summary=True),
     Column("dist_3", "Dist-3", ("dist_3",), "all", _DIST.format("triples of words")),
@@ -260,7 +263,7 @@ def summary_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]
         Column titles, and rows of cells; a number that is missing is ``-``.
     """
     index = ResultIndex(results)
-    columns = [column for column in COLUMNS if column.summary]
+    columns = [c for c in COLUMNS if c.summary or (c.summary is None and index.numbers(c))]
     room = min(13, max((len(method_name(method)) for _, method in index.systems()), default=0))
     rows = [
         [_shorten(index.names[target], 24 - room), _shorten(method_name(method), room)]

@@ -13,6 +13,7 @@ _TITLES = {
     "tp": "TP", "emt": "EMT", "toxicity_mean": "mean toxicity", "ppl": "PPL, mean of texts", "ppl_token": "PPL",
     "dist_2": "Dist-2", "accuracy": "accuracy", "accuracy_letters": "accuracy", "mean_length": "length in tokens",
     "eos_rate": "ended by itself", "empty_rate": "empty", "loop_rate": "with loops", "refusal_rate": "refusals",
+    "relevance": "relevance, nats a token",
     "false_positive_rate": "called toxic", "score_mean": "mean score", "kl_base": "KL from base, nats a token",
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ from unidetox.config.settings import ID_DOMAINS
 from unidetox.core.errors import UniDetoxError
 from unidetox.evaluation.metrics.degeneration import empty_rate, loop_rate
 from unidetox.evaluation.metrics.diversity import distinct_n
-from unidetox.evaluation.metrics.perplexity import PAPER_CEILING, sample_perplexities
+from unidetox.evaluation.metrics.perplexity import PAPER_CEILING, relevance, sample_perplexities
 from unidetox.evaluation.metrics.stats import Statistic, bootstrap_ci, statistic_of
 from unidetox.evaluation.metrics.toxicity import toxicity_by_prompt
 
@@ -100,6 +100,7 @@ METRICS: Mapping[str, _Metric] = {
     "toxic_fraction": _Metric("mean", False, by_group=True, share=True),
     "ppl": _Metric("ratio", False),
     "ppl_token": _Metric("exp_ratio", False),
+    "relevance": _Metric("ratio", True),
     "dist_1": _Metric("mean", True),
     "dist_2": _Metric("mean", True),
     "dist_3": _Metric("mean", True),
@@ -119,6 +120,7 @@ class _Sample(NamedTuple):
     ended: bool
     nll: float | None
     nll_tokens: int | None
+    nll_alone: float | None
 
 
 @dataclass
@@ -250,7 +252,8 @@ def _collect(generations: Iterable[Mapping[str, Any]]) -> dict[int, dict[str, _P
         if row["toxicity"] is None or row["toxicity"] != row["toxicity"]:
             raise UniDetoxError(f"continuation {row['sample']} of prompt {row['prompt_id']} has no toxicity score")
         ended = row["finish_reason"] == "eos"
-        sample = _Sample(row["continuation"], row["toxicity"], row["n_tokens"], ended, row["nll"], row["nll_tokens"])
+        likelihood = (row["nll"], row["nll_tokens"], row.get("nll_alone"))
+        sample = _Sample(row["continuation"], row["toxicity"], row["n_tokens"], ended, *likelihood)
         prompt.samples.append(sample)
     shapes = {tuple((key, len(p.samples)) for key, p in sorted(table.items())) for table in by_seed.values()}
     if len(shapes) > 1:
@@ -299,6 +302,9 @@ def _fluency(prompt: _Prompt, rules: Rules) -> Iterator[tuple[str, _Entry]]:
     filled = tokens > 0
     n = int(filled.sum())
     yield "ppl_token", _Entry(float(nll[filled].sum()), float(tokens[filled].sum()), n, len(known) - n)
+    if len(alone := [s.nll_alone for s in prompt.samples if s.nll_alone is not None]) == len(known):
+        gained = relevance(nll, np.array(alone), tokens)
+        yield "relevance", _Entry(float(gained.sum()), float(tokens.sum()), n, len(known) - n)
 
 
 def _selections(

@@ -86,7 +86,11 @@ class Measured:
             raise UniDetoxError(f"{self.metric} was not measured over the prompts of domain {self.domain}")
         fluency = "ppl" if recipe.evaluate.protocol == "paper" else "ppl_token"
         ppl, base_ppl = (_find(rows, fluency, "all").get("value") for rows in (made, base))
-        return Score(number["value"], ppl, base_ppl, own.get("value"), number["ci_low"], number["ci_high"], number["n"])
+        relevance, base_relevance = (_find(rows, "relevance", "all").get("value") for rows in (made, base))
+        return Score(
+            number["value"], ppl, base_ppl, own.get("value"), number["ci_low"], number["ci_high"], number["n"],
+            relevance, base_relevance,
+        )  # fmt: skip
 
 
 def _find(rows: Sequence[Row], metric: str, domain: str) -> Row:

@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from unidetox.config.settings import Recipe
 from unidetox.core.errors import MissingError
@@ -29,6 +29,8 @@ class Score:
         ci_low: Lower end of the interval of ``toxicity``.
         ci_high: Upper end of the interval of ``toxicity``.
         n: Number of prompts.
+        relevance: Of its continuations, nats a token; None where none was measured.
+        base_relevance: The same of the model as it is.
     """
 
     toxicity: float
@@ -38,6 +40,20 @@ class Score:
     ci_low: float | None = None
     ci_high: float | None = None
     n: int | None = None
+    relevance: float | None = None
+    base_relevance: float | None = None
+
+
+class Bounds(NamedTuple):
+    """What a configuration must keep within.
+
+    Attributes:
+        ceiling: Highest perplexity, as a multiple of the model's own; infinite is none.
+        floor: Lowest relevance, as a multiple of the model's own; 0 is none.
+    """
+
+    ceiling: float
+    floor: float = 0.0
 
 
 Objective = Callable[[Recipe], Score]
@@ -71,33 +87,47 @@ class Trial:
         ratio = score.perplexity / score.base_perplexity
         return ratio if math.isfinite(ratio) else None
 
-    def allowed(self, ceiling: float) -> bool:
-        """Say whether it keeps within the ceiling of perplexity."""
-        return self.score is not None and (math.isinf(ceiling) or (self.ratio is not None and self.ratio <= ceiling))
+    @property
+    def kept(self) -> float | None:
+        """Relevance as a multiple of the model's own, None where it is not known or the model's own is not above 0."""
+        score = self.score
+        if score is None or score.relevance is None or (score.base_relevance or 0.0) <= 0:
+            return None
+        return score.relevance / (score.base_relevance or 1.0)
 
-    def order(self, ceiling: float) -> tuple[float, ...]:
+    def allowed(self, bounds: Bounds) -> bool:
+        """Say whether it keeps within the bounds."""
+        fluent = math.isinf(bounds.ceiling) or (self.ratio is not None and self.ratio <= bounds.ceiling)
+        return self.score is not None and fluent and self._on_subject(bounds)
+
+    def _on_subject(self, bounds: Bounds) -> bool:
+        return bounds.floor == 0 or (self.kept is not None and self.kept >= bounds.floor)
+
+    def order(self, bounds: Bounds) -> tuple[float, ...]:
         """Return what trials are sorted by, the best first.
 
-        Those within the ceiling come first, by toxicity, then perplexity; then those above it, the nearest first; then
-        those that failed.
+        Those within the bounds come first, by toxicity, then perplexity; then those above the ceiling, the nearest
+        first; then those below the floor, the nearest first; then those that failed.
         """
-        if self.score is not None and self.allowed(ceiling):
+        if self.score is not None and self.allowed(bounds):
             return (0, self.score.toxicity, self.ratio or 0.0)
-        return (1, self.ratio, 0.0) if self.ratio is not None else (2, 0.0, 0.0)
+        if self.ratio is not None and self._on_subject(bounds):
+            return (1, self.ratio, 0.0)
+        return (2, -self.kept, 0.0) if self.kept is not None else (3, 0.0, 0.0)
 
 
-def best_trial(trials: Sequence[Trial], ceiling: float) -> Trial | None:
-    """Return the least toxic trial within the ceiling, of equal ones the most fluent; None where none is within.
+def best_trial(trials: Sequence[Trial], bounds: Bounds) -> Trial | None:
+    """Return the least toxic trial within the bounds, of equal ones the most fluent; None where none is within.
 
     Args:
         trials: All trials.
-        ceiling: Highest perplexity as a multiple of the model's own.
+        bounds: What it must keep within.
 
     Reference: UniDetox (Lu et al., ICLR 2025), appendix on hyper-parameters: chosen on GPT-2 XL and validation prompts,
     perplexity at most 10 % above the original model's.
     """
-    allowed = [trial for trial in trials if trial.allowed(ceiling)]
-    return min(allowed, key=lambda trial: (*trial.order(ceiling), trial.number), default=None)
+    allowed = [trial for trial in trials if trial.allowed(bounds)]
+    return min(allowed, key=lambda trial: (*trial.order(bounds), trial.number), default=None)
 
 
 def propose(space: Space, trials: Sequence[Trial], tune: Tune, first: Values | None) -> Values | None:
@@ -108,7 +138,7 @@ def propose(space: Space, trials: Sequence[Trial], tune: Tune, first: Values | N
     Args:
         space: What is searched.
         trials: What was tried.
-        tune: Its ceiling, seed, and sampler: ``"tpe"`` (tree-structured Parzen estimator) or ``"random"``.
+        tune: Its bounds, seed, and sampler: ``"tpe"`` (tree-structured Parzen estimator) or ``"random"``.
         first: The configuration that is tried first.
 
     Raises:
@@ -135,8 +165,8 @@ def _draw(space: Space, trials: Sequence[Trial], tune: Tune, draw: int) -> Value
     seed = hashlib.sha256(f"{tune.seed}/{len(trials)}/{draw}".encode()).digest()[:4]
     study = optuna.create_study(sampler=kinds[tune.sampler](seed=int.from_bytes(seed, "big")))
     distributions = {key: _distribution(optuna, entry) for key, entry in space.items()}
-    # Only the order counts to the sampler: what breaks the ceiling is worse than all that keeps it.
-    orders = [trial.order(tune.ceiling) for trial in trials]
+    # Only the order counts to the sampler: what breaks a bound is worse than all that keeps them.
+    orders = [trial.order(Bounds(tune.ceiling, tune.floor)) for trial in trials]
     for trial, order in zip(trials, orders, strict=True):
         rank, params = float(sorted(set(orders)).index(order)), dict(trial.values)
         study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=rank))

@@ -72,6 +72,9 @@ class Tune(Section):
     ceiling: Annotated[float, Field(strict=True, gt=0), Allowed("a number above 0, or inf")] = Field(
         1.1, description="Highest perplexity, as a multiple of the model's own; inf is none."
     )
+    floor: Annotated[float, Field(strict=True, ge=0), Allowed("a number of 0 or more")] = Field(
+        0.0, description="Lowest relevance of the continuations, as a multiple of the model's own; 0 is none."
+    )
     sampler: Literal["tpe", "random"] = Field(
         "tpe", description="How configurations are proposed: from what earlier ones gave, or at random."
     )

@@ -20,7 +20,7 @@ from unidetox.core.names import sandbox_name
 from unidetox.core.provenance import differences, versions
 from unidetox.pipeline.tuning.guard import validation_prompts
 from unidetox.pipeline.tuning.measured import Measured
-from unidetox.pipeline.tuning.search import Objective, Score, Trial, best_trial, load_optuna, propose
+from unidetox.pipeline.tuning.search import Bounds, Objective, Score, Trial, best_trial, load_optuna, propose
 from unidetox.pipeline.tuning.space import Problem, Tune, Value, Values, own_values, read_problem
 
 SCHEMA_VERSION = 1
@@ -67,8 +67,9 @@ def tune(
     start = _trial_recipe(problem, {}, limit)
     reported = problem.recipe({}).evaluate
     prompts = validation_prompts(start.evaluate, reported)
-    if start.evaluate.ppl_model is None and problem.tune.ceiling != float("inf") and objective is None:
-        hint = "Name a language model: evaluate.ppl_model; or do without a ceiling: tune.ceiling = inf"
+    bounded = problem.tune.ceiling != float("inf") or problem.tune.floor > 0
+    if start.evaluate.ppl_model is None and bounded and objective is None:
+        hint = "Name a language model: evaluate.ppl_model; or do without bounds: tune.ceiling = inf, tune.floor = 0"
         raise UsageError("no perplexity is measured, so no ceiling can hold", hint=hint)
     _refuse_foreign(folder)
     measured = Measured(folder / WORK, problem.tune.metric, problem.tune.domain)
@@ -88,19 +89,20 @@ def tuned_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         result: What `tune` returns.
     """
     keys = list(result["trials"][0]["values"])
-    metric, ceiling = result["rule"]["metric"], result["rule"]["ceiling"]
-    columns = ["trial", *keys, metric, "interval", "ppl / base", "within"]
-    trials = sorted(map(_trial, result["trials"]), key=lambda trial: (*trial.order(ceiling), trial.number))
-    return columns, [_cells(trial, keys, ceiling) for trial in trials]
+    rule = result["rule"]
+    bounds = Bounds(rule["ceiling"], rule.get("floor", 0.0))
+    columns = ["trial", *keys, rule["metric"], "interval", "ppl / base", "relevance / base", "within"]
+    trials = sorted(map(_trial, result["trials"]), key=lambda trial: (*trial.order(bounds), trial.number))
+    return columns, [_cells(trial, keys, bounds) for trial in trials]
 
 
-def _cells(trial: Trial, keys: Sequence[str], ceiling: float) -> list[str]:
+def _cells(trial: Trial, keys: Sequence[str], bounds: Bounds) -> list[str]:
     cells, score = [str(trial.number), *(_shown(trial.values[key]) for key in keys)], trial.score
     if score is None:
-        return [*cells, "-", "-", "-", f"failed: {trial.failure}"]
+        return [*cells, "-", "-", "-", "-", f"failed: {trial.failure}"]
     interval = f"{score.ci_low:.3f}–{score.ci_high:.3f}" if score.ci_low is not None else "-"
-    ratio = f"{trial.ratio:.3f}" if trial.ratio is not None else "-"
-    return [*cells, f"{score.toxicity:.3f}", interval, ratio, "yes" if trial.allowed(ceiling) else "no"]
+    ratios = ["-" if ratio is None else f"{ratio:.3f}" for ratio in (trial.ratio, trial.kept)]
+    return [*cells, f"{score.toxicity:.3f}", interval, *ratios, "yes" if trial.allowed(bounds) else "no"]
 
 
 def _shown(value: Value) -> str:
@@ -193,6 +195,8 @@ def _earlier(folder: Path, identity: dict[str, Any], fresh: bool) -> list[Trial]
     known = (read_json(folder / RESULT) or {}).get("identity")
     if known is not None and "civil" in (toxic := known["settings"]["toxic"]):
         toxic["non_toxic"] = toxic.pop("civil")  # what it was called
+    if known is not None:
+        known["settings"]["tune"].setdefault("floor", 0.0)
     if known is not None and (changes := differences(known, identity)):
         what = f"{folder} holds trials of other settings ({'; '.join(changes[:3])})"
         raise UsageError(what, hint="Start over with --fresh, or give another -o")
@@ -209,11 +213,11 @@ def _trial(row: Mapping[str, Any]) -> Trial:
 def _finish(folder: Path, problem: Problem, trials: Sequence[Trial], identity: Mapping[str, Any]) -> dict[str, Any]:
     """Write what was found, and the best configuration as a recipe."""
     tune = problem.tune
-    best = best_trial(trials, tune.ceiling)
+    best = best_trial(trials, Bounds(tune.ceiling, tune.floor))
     result = {
         "schema_version": SCHEMA_VERSION, "identity": identity,
         "method": problem.method, "model": sandbox_name(problem.model),
-        "rule": {"metric": tune.metric, "domain": tune.domain, "ceiling": tune.ceiling},
+        "rule": {"metric": tune.metric, "domain": tune.domain, "ceiling": tune.ceiling, "floor": tune.floor},
         "trials": [asdict(trial) for trial in trials], "best": best.number if best else None,
         "versions": versions(),
     }  # fmt: skip
@@ -221,6 +225,7 @@ def _finish(folder: Path, problem: Problem, trials: Sequence[Trial], identity: M
     if best is None:
         remove(folder / BEST)
         what = f"none of {len(trials)} configurations keeps within {tune.ceiling:g} times the perplexity"
-        raise UniDetoxError(what, hint="Widen tune.space to gentler values, or raise tune.ceiling; the trials are kept")
+        what += f" and {tune.floor:g} times the relevance" if tune.floor else ""
+        raise UniDetoxError(what, hint="Widen tune.space to gentler values, or loosen the bounds; the trials are kept")
     write_recipe(problem.recipe(best.values), folder / BEST)
     return result
