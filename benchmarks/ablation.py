@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unidetox.config.recipe import load_recipe, recipe_from
+from unidetox.config.recipe import build_recipe, load_recipe
 from unidetox.config.settings import Recipe
 from unidetox.core import console
 from unidetox.core.files import read_jsonl
@@ -76,11 +76,10 @@ def with_change(recipe: Recipe, change: Change) -> Recipe:
 
 def sandbox(seed: int, targets: Sequence[str]) -> Recipe:
     """The sandbox's own recipe on its validation prompts."""
-    return recipe_from(
-        "sandbox", name="ablation", seed=seed,
-        detoxify={"targets": [f"sandbox:{t}" for t in targets], "methods": ["unidetox"]},
-        evaluate={"prompts": "sandbox:prompts_validation.csv", "split": "validation", "seeds": [seed], "mmlu": None},
-    )  # fmt: skip
+    evaluate = {"prompts": "sandbox:prompts_validation.csv", "split": "validation", "seeds": [seed], "mmlu": None}
+    detoxify = {"targets": [f"sandbox:{t}" for t in targets], "methods": ["unidetox"]}
+    settings = {"preset": "sandbox", "name": "ablation", "seed": seed, "detoxify": detoxify, "evaluate": evaluate}
+    return build_recipe(settings)
 
 
 def real(seed: int) -> Recipe:

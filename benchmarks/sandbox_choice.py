@@ -16,7 +16,7 @@ import math
 from pathlib import Path
 
 from sandbox_seeds import MEASURES, Key, table_rows, values
-from unidetox.config.recipe import recipe_from
+from unidetox.config.recipe import build_recipe
 from unidetox.core import console
 from unidetox.pipeline import plan
 
@@ -54,12 +54,13 @@ def main() -> None:
     options = parser.parse_args()
     rows, candidates = [], {}
     for rate in RATES:
-        recipe = recipe_from(
-            "sandbox",
-            name="sandbox-choice",
-            detoxify={"targets": ["sandbox:gpt2"], "methods": ["unidetox"], "lr": rate},
-            evaluate={"prompts": "sandbox:prompts_validation.csv", "split": "validation"},
-        )
+        settings = {
+            "preset": "sandbox",
+            "name": "sandbox-choice",
+            "detoxify": {"targets": ["sandbox:gpt2"], "methods": ["unidetox"], "lr": rate},
+            "evaluate": {"prompts": "sandbox:prompts_validation.csv", "split": "validation"},
+        }
+        recipe = build_recipe(settings)
         found = values(plan.run(recipe, options.output))
         told = f"{toxicity(found):.3f}"
         shown = table_rows(found, "gpt2", recipe.seed)

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from unidetox.config.recipe import recipe_from
+from unidetox.config.recipe import build_recipe
 from unidetox.core import console
 from unidetox.pipeline import plan
 
@@ -76,7 +76,8 @@ def main() -> None:
     rows, wrong = [], []
     for seed in options.seeds:
         evaluate = {"seeds": [seed], "prompts": f"sandbox:prompts_{options.prompts}.csv", "split": options.prompts}
-        recipe = recipe_from("sandbox", name=f"sandbox-{seed}", seed=seed, evaluate=evaluate)
+        settings = {"preset": "sandbox", "name": f"sandbox-{seed}", "seed": seed, "evaluate": evaluate}
+        recipe = build_recipe(settings)
         found = values(plan.run(recipe, options.output / f"{options.prompts}-{seed}"))
         for target in dict.fromkeys(key[0] for key in found):
             rows += table_rows(found, target, seed)

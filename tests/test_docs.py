@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click import Context
 
 import unidetox
 from unidetox.cli import _run, app
-from unidetox.config.fields import Allowed, Section, subsections
+from unidetox.config.fields import Section, subsections
+from unidetox.config.messages import allowed_values
 from unidetox.config.recipe import load_recipe, preset_names
 from unidetox.config.settings import Recipe
 
@@ -375,7 +377,7 @@ def _section_table(title: str, kind: type[Section]) -> str:
     for name, field in kind.model_fields.items():
         if (isinstance(field.annotation, type) and issubclass(field.annotation, Section)) or name == "method":
             continue  # they have tables of their own
-        allowed = next(item.text for item in field.metadata if isinstance(item, Allowed))
+        allowed = allowed_values(field)
         default = "needed" if field.is_required() else f"`{_shown(field.get_default(call_default_factory=True))}`"
         lines.append(f"| `{name}` | {default} | {field.description} | {allowed} |")
     return "\n".join(lines)
@@ -412,8 +414,8 @@ def _inline_code(path: Path) -> Iterator[str]:
 
 def _verbs() -> dict[str, set[str]]:
     return {
-        name: {option for parameter in verb.command().params for option in (*parameter.opts, *parameter.secondary_opts)}
-        for name, verb in app.verbs.items()
+        name: {option for param in verb.get_params(Context(verb)) for option in (*param.opts, *param.secondary_opts)}
+        for name, verb in app.commands.items()
     } | {"": {option for parameter in app.params for option in parameter.opts}}
 
 

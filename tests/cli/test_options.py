@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click import Context
 from recipes import Said, call, environment, start
 
 from unidetox.cli import app
 from unidetox.cli.options import Setting
-from unidetox.cli.verbs import ComputeOptions
 from unidetox.config import settings
 from unidetox.config.fields import Section
 from unidetox.core.errors import UsageError
@@ -29,8 +29,8 @@ TESTS = Path(__file__).resolve().parents[1]
 def verbs() -> dict[str, set[str]]:
     """Every verb with its options, as the parser knows them."""
     return {
-        name: {option for parameter in verb.command().params for option in parameter.opts if option.startswith("--")}
-        for name, verb in app.verbs.items()
+        name: {option for param in verb.get_params(Context(verb)) for option in param.opts if option.startswith("--")}
+        for name, verb in app.commands.items()
     }
 
 
@@ -102,7 +102,7 @@ USES = [
         ["train-toxic", "a/base", "--output", "out"],
         "unidetox.api.train_toxic",
         ("a/base",),
-        {"output": OUT, "fresh": False},
+        {"output": OUT, "limit": None, "fresh": False},
     ),
     Use(
         [
@@ -268,7 +268,7 @@ def test_every_option_of_tune_reaches_the_search(monkeypatch: pytest.MonkeyPatch
     calls = recorder(monkeypatch, "unidetox.api.tune", RESULTS)
     call(*TUNE, recipe, "--json").ok()
     top = ["seed=3", 'device="cpu"', 'dtype="float32"', "trust_remote_code=true"]
-    told = {"output": OUT, "fresh": True, "overrides": ["texts.alpha=0.3", *top], "limit": 5}
+    told = {"output": OUT, "fresh": True, "overrides": ("texts.alpha=0.3", *top), "limit": 5}
     assert calls == [((recipe,), told)]
 
 
@@ -351,7 +351,7 @@ def test_every_option_of_every_verb_is_used_by_a_test():
     used = {name: set() for name in VERBS}
     for line in lines:
         used[line[0]] |= {word.replace("--no-", "--") for word in line if word.startswith("--")}
-    shared = {"--offline", "--json", "--quiet", "--verbose"}
+    shared = {"--offline", "--json", "--quiet", "--verbose", "--help"}
     elsewhere = {
         "run": {"--dry-run", "--gpu"}, "compare": {"--dry-run"}, "init": {"--output", "--preset", "--force"},
         "status": set(), "report": set(), "doctor": set(),
@@ -375,12 +375,13 @@ SECTIONS: dict[str, tuple[type[Section], set[str]]] = {
     "analyze": (settings.Analyze, set()),
 }
 TOP = ("seed", "device", "dtype", "trust_remote_code")
-COMPUTE = [name for name, verb in app.verbs.items() if verb.common is ComputeOptions]
+COMPUTE = [name for name, verb in app.commands.items() if verb.computes]
 
 
 def options_of(verb: str) -> dict[str, Setting]:
     """The options of a verb that are settings, by the name of the setting."""
-    return {str(o.name): o for o in app.verbs[verb].command().params if isinstance(o, Setting)}
+    command = app.commands[verb]
+    return {str(o.name): o for o in command.get_params(Context(command)) if isinstance(o, Setting)}
 
 
 def entry(verb: str, option: str) -> str:
@@ -414,7 +415,7 @@ def test_every_option_is_its_field(verb: str, monkeypatch: pytest.MonkeyPatch):
         if isinstance(field.annotation, type) and issubclass(field.annotation, bool):
             assert option.secondary_opts == ["--no-" + name.replace("_", "-")]
         elif shown:
-            option.type.convert(shown, option, None)
+            option.read(shown)
 
 
 def test_headings_name_settings_that_there_are():
@@ -422,7 +423,8 @@ def test_headings_name_settings_that_there_are():
         named = [name for names in kind.HEADINGS.values() for name in names]
         assert len(named) == len(set(named)) and set(named) <= set(kind.model_fields), kind
     for verb, (kind, without) in SECTIONS.items():
-        assert {kind.heading(name) for name in set(kind.model_fields) - without} <= set(kind.HEADINGS), verb
+        named = {name for names in kind.HEADINGS.values() for name in names}
+        assert set(kind.model_fields) - without <= named, verb
 
 
 @pytest.mark.parametrize("width", ["80", "120"])
@@ -451,9 +453,9 @@ def test_the_list_of_verbs_shows_whole_sentences(monkeypatch: pytest.MonkeyPatch
     text = call("--help").ok().out
     said = " ".join(text.split())
     assert max(map(len, text.splitlines())) <= int(width) and "..." not in text.split("Commands:")[1]
-    for name, verb in app.verbs.items():
-        assert f"{name} {verb.summary}" in said
-        assert verb.summary.endswith(".") and "\n" not in verb.summary
+    for name, verb in app.commands.items():
+        assert f"{name} {verb.help}" in said
+        assert verb.help.endswith(".") and "\n" not in verb.help
 
 
 MISTAKES = [

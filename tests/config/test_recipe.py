@@ -7,18 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from unidetox.config.fields import Allowed, subsections
+from unidetox.config.fields import subsections
+from unidetox.config.messages import allowed_values
 from unidetox.config.recipe import (
     Recipe,
+    build_recipe,
     commented_recipe,
     load_recipe,
     preset,
     preset_names,
-    recipe_from,
     resolve_source,
     write_recipe,
 )
 from unidetox.core.errors import MissingError, UsageError
+
+
+def recipe_from(preset: str, **settings) -> Recipe:
+    return build_recipe({"preset": preset, **settings})
 
 
 @pytest.fixture
@@ -76,7 +81,7 @@ def test_every_setting_says_what_it_is_and_what_it_takes():
     for field in [field for part in parts for field in type(part).model_fields.values()]:
         assert field.description
         assert field.description[0].isupper() or field.description[0] == '"'
-        assert any(isinstance(item, Allowed) for item in field.metadata)
+        assert allowed_values(field)
 
 
 def test_own_keys_win_over_the_preset_and_overrides_over_both(recipe_file):

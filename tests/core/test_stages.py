@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unidetox.config.recipe import recipe_from
+from unidetox.config.recipe import build_recipe
 from unidetox.core import console, directories
 from unidetox.core.errors import LockedError, MissingError, UniDetoxError, UsageError
 from unidetox.core.files import (
@@ -565,7 +565,7 @@ def test_a_directory_that_cannot_be_written_in_is_a_usage_error(tmp_path, monkey
 @pytest.fixture
 def recipe(tmp_path):
     (tmp_path / "model").mkdir()
-    return recipe_from("small", name="mine", base={"model": str(tmp_path / "model")})
+    return build_recipe({"preset": "small", "name": "mine", "base": {"model": str(tmp_path / "model")}})
 
 
 def test_a_run_keeps_recipe_and_manifest(tmp_path, recipe, monkeypatch):

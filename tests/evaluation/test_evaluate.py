@@ -491,9 +491,9 @@ def test_a_broken_model_is_an_error_not_a_number(tmp_path: Path, options: dict[s
     model = AutoModelForCausalLM.from_pretrained(broken)
     model.transformer.wte.weight.data.fill_(float("nan"))
     model.save_pretrained(broken)
-    with pytest.raises(UniDetoxError, match="no numbers|not numbers"):
+    with pytest.raises(UniDetoxError, match=r"no numbers|not numbers"):
         measure([broken], tmp_path / "out", options)
-    with pytest.raises(UniDetoxError, match="no numbers|not numbers"):
+    with pytest.raises(UniDetoxError, match=r"no numbers|not numbers"):
         measure([tiny_gpt2], tmp_path / "out2", options | {"ppl_model": str(broken)})
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from unidetox.cli import _run
-from unidetox.config.recipe import recipe_from
+from unidetox.config.recipe import build_recipe
 from unidetox.data import Question
 from unidetox.evaluation.evaluate import make_evaluate
 from unidetox.evaluation.metrics.mmlu import Answer, accuracy_rows
@@ -89,7 +89,7 @@ def test_the_standard_protocol_brings_split_and_shots_where_none_is_given():
     assert (chosen.mmlu_split, chosen.shots) == ("val", 0)
     chosen = make_evaluate({})
     assert (chosen.mmlu_protocol, chosen.mmlu_split, chosen.shots) == ("paper", "val", 1)
-    assert recipe_from("paper").evaluate.mmlu_protocol == "paper"
+    assert build_recipe({"preset": "paper"}).evaluate.mmlu_protocol == "paper"
 
 
 def test_evaluate_asks_in_the_protocol_that_is_named(

@@ -10,10 +10,9 @@ from typing import Any
 
 import click
 
-from unidetox.cli.looking import doctor, report, status
-from unidetox.cli.making import demo, detoxify, distill, train_toxic
-from unidetox.cli.measuring import analyze, evaluate
-from unidetox.cli.recipes import compare, init, run, tune
+from unidetox.cli.doctor import doctor
+from unidetox.cli.recipes import compare, demo, init, report, run, status, tune
+from unidetox.cli.steps import analyze, detoxify, distill, evaluate, train_toxic
 from unidetox.cli.verbs import App
 from unidetox.core import console
 from unidetox.core.errors import Terminated, UniDetoxError, UsageError, interruption
@@ -27,6 +26,7 @@ def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
 
 
 app = App(
+    "unidetox",
     # In the order in which `--help` lists them.
     [demo, detoxify, train_toxic, distill, evaluate, analyze, run, tune, compare, status, report, init, doctor],
     help="Make any causal language model less toxic, with one command, and measure it.",

@@ -1,29 +1,29 @@
-"""What this machine has and what to do about what it lacks."""
+"""The verb doctor: what this machine has and what to do about what it lacks."""
 
 from __future__ import annotations
 
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
+from unidetox.cli.verbs import Said, verb
 from unidetox.core.names import hide_home
 
 _PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", "huggingface_hub", "safetensors")
 _ROOM = 10 << 30
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """One finding.
 
     Attributes:
         good: Whether nothing need be done.
         what: What was looked at.
         found: What was found.
-        advice: What to do; empty where all is well.
+        advice: What to do where it is not good.
     """
 
     good: bool
@@ -31,21 +31,18 @@ class Check:
     found: str
     advice: str = ""
 
-    def row(self) -> list[str]:
-        """Return the finding as cells of a table."""
-        return ["ok" if self.good else "!", self.what, self.found, self.advice]
 
-
-def examine() -> list[Check]:
-    """Look at versions, device, number type, memory, disk, cache and Hub access."""
-    return [*_versions(), *_compute(), *_room(), *_hub()]
+@verb(computes=False)
+def doctor() -> Said:
+    """Check versions, devices, memory, disk, the Hub and its access, and say what to do."""
+    found = [*_versions(), *_compute(), *_room(), *_hub()]
+    checks = [check._replace(advice="") if check.good else check for check in found]
+    yield [check._asdict() for check in checks]
+    yield "doctor", ["", "what", "found", "what to do"], [["ok" if good else "!", *said] for good, *said in checks]
 
 
 def _versions() -> Iterator[Check]:
-    python = ".".join(str(part) for part in sys.version_info[:3])
-    yield Check(
-        sys.version_info >= (3, 11), "python", python, "" if sys.version_info >= (3, 11) else "use 3.11 or newer"
-    )
+    yield Check(sys.version_info >= (3, 11), "python", "{}.{}.{}".format(*sys.version_info), "use 3.11 or newer")
     for package in _PACKAGES:
         try:
             yield Check(True, package, metadata.version(package))
@@ -64,8 +61,7 @@ def _compute() -> Iterator[Check]:
     yield Check(True, "device", f"{device}, {torch.get_num_threads()} threads")
     yield Check(True, "number type", f"{str(dtype).removeprefix('torch.')} ({reason})")
     free = free_bytes(device)
-    few = free < 2 << 30
-    yield Check(not few, "free memory", _size(free), "close other programs, or give --batch-size" if few else "")
+    yield Check(free >= 2 << 30, "free memory", _size(free), "close other programs, or give --batch-size")
 
 
 def _room() -> Iterator[Check]:
@@ -74,8 +70,8 @@ def _room() -> Iterator[Check]:
     for what, folder in (("disk here", Path.cwd()), ("model cache", Path(HF_HUB_CACHE))):
         there = next(path for path in (folder, *folder.parents) if path.exists())
         free = shutil.disk_usage(there).free
-        advice = "" if free >= _ROOM else "free some: a 7B model takes 14 GB"
-        yield Check(free >= _ROOM, what, f"{_size(free)} free in {hide_home(str(folder))}", advice)
+        found = f"{_size(free)} free in {hide_home(str(folder))}"
+        yield Check(free >= _ROOM, what, found, "free some: a 7B model takes 14 GB")
 
 
 def _hub() -> Iterator[Check]:
@@ -84,7 +80,7 @@ def _hub() -> Iterator[Check]:
     from unidetox.core.hub import is_offline, require_reachable
 
     if is_offline():
-        yield Check(True, "hub", "offline, as asked", "")
+        yield Check(True, "hub", "offline, as asked")
         return
     try:
         require_reachable("unitary/toxic-bert", "model")
@@ -92,8 +88,8 @@ def _hub() -> Iterator[Check]:
     except FileNotFoundError:
         yield Check(False, "hub", "not reachable", "work with local directories and --offline")
     token = get_token() is not None
-    yield Check(token, "hub access", "logged in" if token else "not logged in",
-                "" if token else "`hf auth login`, for gated models and data (LLaMA-2, ToxiGen)")  # fmt: skip
+    advice = "`hf auth login`, for gated models and data (LLaMA-2, ToxiGen)"
+    yield Check(token, "hub access", "logged in" if token else "not logged in", advice)
 
 
 def _size(number: int) -> str:

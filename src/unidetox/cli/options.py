@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
@@ -34,24 +35,28 @@ class Option(click.Option):
         self.heading = heading
 
 
+OUT = Option("-o --output", "Directory for the result.", type=Path, required=True)
+
+
 class Setting(click.Option):
     """A setting as an option.
 
     Args:
         kind: The section.
         name: The setting.
+        heading: What it stands under in the help.
         aliases: Further names, which help does not show.
         repeatable: Whether it may be given several times; lists may always.
     """
 
-    def __init__(self, kind: type[Section], name: str, aliases: Sequence[str] = (), repeatable: bool = False) -> None:
-        self.field, self.heading = kind.model_fields[name], kind.heading(name)
+    def __init__(self, kind: type[Section], name: str, heading: str, *aliases: str, repeatable: bool = False) -> None:
+        self.kind, self.field, self.heading = kind, kind.model_fields[name], heading
         annotation, dashed = self.field.annotation, name.replace("_", "-")
         self.is_list = get_origin(annotation) is tuple
         super().__init__(
             [name, f"--{dashed}" if annotation is not bool else f"--{dashed}/--no-{dashed}", *aliases],
-            type=None if annotation is bool else _Text(kind, name), default=None,
-            multiple=repeatable or self.is_list, metavar=_metavar(annotation), help=self.field.description,
+            default=None, multiple=repeatable or self.is_list, metavar=_metavar(annotation),
+            help=self.field.description, expose_value=False, callback=self._give,
         )  # fmt: skip
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
@@ -72,26 +77,24 @@ class Setting(click.Option):
             return ",".join(map(str, default))
         return {None: "none", True: "on", False: "off"}[default] if isinstance(default, bool | None) else str(default)
 
-    def typed(self, value: Any) -> Any:
-        """Return what was typed; None for nothing."""
-        return (list(chain(*value)) if self.is_list else list(value)) or None if self.multiple else value
-
-
-class _Text(click.ParamType[Any]):
-    """Reads a setting, and checks it at once, so that an error names the option."""
-
-    name = "text"
-
-    def __init__(self, kind: type[Section], setting: str) -> None:
-        self.kind, self.setting = kind, setting
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def read(self, text: str) -> Any:
+        """Read what was typed, and check it at once, so that an error names the option."""
         from unidetox.config.recipe import check_setting
 
-        read = from_text(self.kind.model_fields[self.setting].annotation, value)
-        option = f"--{self.setting.replace('_', '-')}"
-        check_setting(self.kind, self.setting, read, f"{option} {value}" if value else f'{option} ""')
-        return read
+        value = from_text(self.field.annotation, text)
+        check_setting(self.kind, str(self.name), value, f"{self.opts[0]} {text}" if text else f'{self.opts[0]} ""')
+        return value
+
+    def _give(self, ctx: click.Context, _: click.Parameter, typed: Any) -> None:
+        """Put what was typed to the settings that are ``given``."""
+        given = ctx.params.setdefault("given", {})
+        if self.multiple:
+            values = map(self.read, typed or ())
+            typed = list(chain(*values) if self.is_list else values) or None
+        elif isinstance(typed, str):
+            typed = self.read(typed)
+        if typed is not None:
+            given[self.name] = typed
 
 
 def from_text(annotation: Any, text: str) -> Any:
@@ -102,27 +105,19 @@ def from_text(annotation: Any, text: str) -> Any:
         text: What was typed; what cannot be read stays as it is, for the check of the setting to refuse.
     """
     if get_origin(annotation) is tuple:
-        return [_number(get_args(annotation)[0], part.strip()) for part in text.split(",")] if text.strip() else []
+        return [from_text(get_args(annotation)[0], part.strip()) for part in text.split(",")] if text.strip() else []
     if get_origin(annotation) is dict:
         pairs = [part.strip().rpartition("=") for part in text.split(",")]
         return {key: value for key, _, value in pairs} if all(key for key, _, _ in pairs) else text
-    return _number(annotation, text)
-
-
-def _number(annotation: Any, text: str) -> Any:
-    for number in {int, float} & _types(annotation):
-        for read in (int, number):  # a whole number is one of both
-            try:
-                return read(text)
-            except ValueError:
-                continue
+    for number in (int, float):
+        if {number, float} & _types(annotation):  # a whole number is one of both
+            with contextlib.suppress(ValueError):
+                return number(text)
     return text
 
 
 def _types(annotation: Any) -> set[Any]:
-    """Return the plain types of an annotation: int and str of ``int | Literal["auto"]``."""
-    if get_origin(annotation) is Literal:
-        return {str}
+    """Return what an annotation is made of: int and "auto" of ``int | Literal["auto"]``."""
     inner = get_args(annotation)
     return set().union(*map(_types, inner)) if inner else {annotation}
 

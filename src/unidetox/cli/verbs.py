@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import Any
 
 import click
 
@@ -14,178 +15,65 @@ from unidetox.cli.options import COMPUTING, OUTPUT, Option, Setting
 from unidetox.core import console
 from unidetox.core.errors import UsageError
 
-if TYPE_CHECKING:
-    from unidetox.config.fields import Section
-
 # Settings of no section that are options of every verb that computes.
 _TOP = ("seed", "device", "dtype", "trust_remote_code")
+_FEW = "Take at most so many texts or prompts: a quick try."
+_OVER = "Any setting of a recipe that the verb reads, e.g. texts.alpha=0.2; may be repeated."
+# Its further options.
+_COMMON = [
+    Option("--limit", _FEW, COMPUTING, type=click.IntRange(min=1), metavar="INTEGER"),
+    Option("--set overrides", _OVER, COMPUTING, multiple=True, metavar="SECTION.KEY=VALUE"),
+    Option("--fresh", "Start over, replacing what the output holds.", is_flag=True),
+]
+# Options of every verb.
+_SHARED = [
+    Option("--offline", "Use only files of this machine; ask no hub.", COMPUTING, is_flag=True),
+    Option("--json as_json", "Print the result as JSON on standard output.", is_flag=True),
+    Option("-q --quiet", "Say nothing but results and errors.", is_flag=True),
+    Option("-v --verbose", "Say more, and show where an error arose.", is_flag=True),
+]
+
+Said = Iterator[Any]
+"""What a verb says: its result as data for ``--json``; then, for people, lines and tables (title, columns, rows)."""
 
 
-@dataclass(frozen=True)
-class Shared:
-    """Options of every verb."""
-
-    offline: bool
-    as_json: bool
-    quiet: bool
-    verbose: bool
-
-    @staticmethod
-    def options() -> list[click.Parameter]:
-        """Return them for the parser."""
-        return [
-            Option("--offline", "Use only files of this machine; ask no hub.", COMPUTING, is_flag=True),
-            Option("--json as_json", "Print the result as JSON on standard output.", is_flag=True),
-            Option("-q --quiet", "Say nothing but results and errors.", is_flag=True),
-            Option("-v --verbose", "Say more, and show where an error arose.", is_flag=True),
-        ]
-
-
-@dataclass(frozen=True)
-class ComputeOptions(Shared):
-    """Options of verbs that compute.
+@dataclass(eq=False)
+class Verb(click.Command):
+    """A function as a command, whose help has headings.
 
     Attributes:
-        limit: At most so many of everything.
-        fresh: Whether to start over.
-        overrides: What ``--set`` says; nothing where it is in `given` already.
-        given: Settings that were given by name; the rest keeps its default.
-    """
-
-    limit: int | None
-    fresh: bool
-    overrides: tuple[str, ...]
-    given: dict[str, Any]
-
-    @staticmethod
-    def options() -> list[click.Parameter]:
-        """Return them for the parser."""
-        few = "Take at most so many texts or prompts: a quick try."
-        over = "Any setting of a recipe that the verb reads, e.g. texts.alpha=0.2; may be repeated."
-        return [
-            Option("--limit", few, COMPUTING, type=click.IntRange(min=1), metavar="INTEGER"),
-            Option("--set overrides", over, COMPUTING, multiple=True, metavar="SECTION.KEY=VALUE"),
-            Option("--fresh", "Start over, replacing what the output holds.", is_flag=True),
-            *Shared.options(),
-        ]
-
-    def settings(self) -> list[str]:
-        """Return what is said over a recipe: ``--set`` first, then the options that every verb has."""
-        return [*self.overrides, *(f"{key}={json.dumps(value)}" for key, value in self.given.items())]
-
-
-@dataclass(frozen=True)
-class Verb:
-    """A function and the options that it takes.
-
-    Attributes:
-        run: Does it; takes the common options, then its own by name.
-        params: Arguments and options of its own.
-        common: `ComputeOptions`, or `Shared` where nothing is computed.
-        section: The section whose settings are its options: ``Texts``.
+        run: Does it; takes arguments and options of its own by name, and what it is told besides: ``limit`` (at most so
+            many of everything), ``fresh`` (whether to start over), and settings: those that were typed, by name, or
+            ``overrides`` of a recipe.
+        own: Arguments and options of its own.
+        computes: Whether it is told anything besides.
+        section: The section whose settings are its options: ``Texts``; without one, it takes ``--set`` of all sections.
         without: Settings that are no options of it.
-        aliases: Setting -> former name of its option.
+        aliases: Setting -> former names of its option.
         repeatable: Settings that may be given several times.
-        whole: Whether it reads a whole recipe, of which ``--set`` takes every section.
+        whole: Whether it takes ``--set`` of all sections, although it has one.
     """
 
-    run: Callable[..., None]
-    params: tuple[click.Parameter, ...]
-    common: type[Shared] = ComputeOptions
+    run: Callable[..., Said]
+    own: list[click.Parameter]
+    computes: bool = True
     section: str = ""
     without: tuple[str, ...] = ()
-    aliases: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     repeatable: tuple[str, ...] = ()
     whole: bool = False
 
-    @property
-    def name(self) -> str:
-        """What is typed."""
-        return self.run.__name__.replace("_", "-")
+    def __post_init__(self) -> None:
+        name = self.run.__name__.replace("_", "-")
+        super().__init__(name, params=self.own, help=self.run.__doc__, callback=self._call)
 
-    @property
-    def summary(self) -> str:
-        """What help says that it does."""
-        return str(self.run.__doc__)
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return its own arguments and options, then those that are settings; what all verbs have comes last."""
+        *own, shows_help = super().get_params(ctx)
+        return [*own, *([*self._settings, *_COMMON] if self.computes else []), *_SHARED, shows_help]
 
-    def command(self) -> Command:
-        """Return the command; imports the settings."""
-        settings = self.settings() if self.common is ComputeOptions else []
-
-        def call(**values: Any) -> None:
-            more: dict[str, Any] = {}
-            if settings:
-                typed = {str(option.name): option.typed(values.pop(str(option.name))) for option in settings}
-                overrides = values.pop("overrides")
-                more["given"] = {} if self.whole else self._given_by(overrides)
-                more["given"] |= {name: value for name, value in typed.items() if value is not None}
-                more["overrides"] = overrides if self.whole else ()
-            own = {str(param.name): values.pop(str(param.name)) for param in self.params}
-            common = self.common(**values, **more)
-            _prepare(common)
-            self.run(common, **own)
-
-        params = [*self.params, *settings, *self.common.options()]
-        return Command(self.name, params=params, help=self.summary, callback=call)
-
-    def settings(self) -> list[Setting]:
-        """Return the options that are settings: those of the section, then those of no section."""
-        from unidetox.config.settings import Recipe
-
-        kind = self._kind()
-        names = [name for name in kind.by_heading() if name not in self.without]
-        options = [
-            Setting(kind, name, [self.aliases[name]] if name in self.aliases else [], name in self.repeatable)
-            for name in names
-        ]
-        return [*options, *(Setting(Recipe, name) for name in self._top())]
-
-    def _kind(self) -> type[Section]:
-        from unidetox.config import settings
-
-        kind: type[Section] = getattr(settings, self.section or "Section")
-        return kind
-
-    def _top(self) -> list[str]:
-        """Return the settings of no section; a section may have its own in their place."""
-        return [name for name in _TOP if name not in {*self.without, *self._kind().model_fields}]
-
-    def _given_by(self, overrides: Sequence[str]) -> dict[str, Any]:
-        """Return what ``--set`` gives a verb of one section, which takes nothing but what it reads."""
-        from unidetox.config.recipe import apply_overrides, build_section, check_setting
-        from unidetox.config.settings import Recipe
-
-        section, top = self.section.lower(), self._top()
-        said: dict[str, Any] = {}
-        apply_overrides(said, overrides)
-        own = said.pop(section) if isinstance(said.get(section), Mapping) else {}
-        foreign = [*(key for key in said if key not in top), *(f"{section}.{k}" for k in own if k in self.without)]
-        if foreign:
-            what = f"--set {foreign[0]}: `{self.name}` does not read it"
-            raise UsageError(what, hint=f"It reads {section}.KEY, {', '.join(top)}")
-        build_section(self._kind(), own, "--set")
-        for name, value in said.items():
-            check_setting(Recipe, name, value, f"--set {name}={value}")
-        return {**own, **said}
-
-
-def verb(*params: click.Parameter, **more: Any) -> Callable[[Callable[..., None]], Verb]:
-    """Make a verb of a function.
-
-    Args:
-        params: Arguments and options of its own.
-        more: Further attributes of `Verb`.
-    """
-    return lambda function: Verb(function, params, **more)
-
-
-class Command(click.Command):
-    """A command whose help has headings."""
-
-    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write usage, what it does, and arguments and options by heading; what all verbs have comes last."""
-        self.format_usage(ctx, formatter)
-        self.format_help_text(ctx, formatter)
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write arguments and options by heading."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             if (record := param.get_help_record(ctx)) is not None:
@@ -194,45 +82,83 @@ class Command(click.Command):
             groups[last] = groups.pop(last, [])
         _write_groups(formatter, groups)
 
+    def _call(self, *, offline: bool, as_json: bool, quiet: bool, verbose: bool, **values: Any) -> None:
+        # Before any library reads the environment.
+        console.configure(-1 if quiet else int(verbose))
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        if offline:
+            os.environ["HF_HUB_OFFLINE"] = "1"
+        if self.computes:
+            values |= self._told(values.pop("overrides"), values.pop("given"))
+        said = self.run(**values)
+        found = next(said)
+        for item in [json.dumps(found, default=str)] if as_json else said:
+            if isinstance(item, str):
+                console.result(item)
+            else:
+                console.table(*item)
 
-class App(click.Group):
-    """All verbs; only the one that is typed is made a command.
+    def _told(self, overrides: tuple[str, ...], given: dict[str, Any]) -> dict[str, Any]:
+        """Return what ``--set`` says, and the settings that were given by name, which win."""
+        if not self.section:
+            return {"overrides": (*overrides, *(f"{key}={json.dumps(value)}" for key, value in given.items()))}
+        return ({"overrides": overrides} if self.whole else self._given_by(overrides)) | given
+
+    @cached_property
+    def _settings(self) -> list[Setting]:
+        """The options that are settings: those of the section, then those of no section, unless it has its own."""
+        from unidetox.config import settings
+
+        kind = getattr(settings, self.section or "Section")
+        options = [
+            Setting(kind, name, heading, *self.aliases.get(name, ()), repeatable=name in self.repeatable)
+            for heading, names in kind.HEADINGS.items()
+            for name in names
+            if name not in self.without
+        ]
+        top = [name for name in _TOP if name not in {*self.without, *kind.model_fields}]
+        return [*options, *(Setting(settings.Recipe, name, COMPUTING) for name in top)]
+
+    def _given_by(self, overrides: Sequence[str]) -> dict[str, Any]:
+        """Return what ``--set`` gives a verb of one section, which takes nothing but what it reads."""
+        from unidetox.config.recipe import apply_overrides, build_section, check_setting
+
+        section, kind, said = self.section.lower(), self._settings[0].kind, dict[str, Any]()
+        top = {str(option.name): option.kind for option in self._settings if option.kind is not kind}
+        apply_overrides(said, overrides)
+        own = said.pop(section) if isinstance(said.get(section), Mapping) else {}
+        foreign = [*(key for key in said if key not in top), *(f"{section}.{k}" for k in own if k in self.without)]
+        if foreign:
+            what = f"--set {foreign[0]}: `{self.name}` does not read it"
+            raise UsageError(what, hint=f"It reads {section}.KEY, {', '.join(top)}")
+        build_section(kind, own, "--set")
+        for name, value in said.items():
+            check_setting(top[name], name, value, f"--set {name}={value}")
+        return {**own, **said}
+
+
+def verb(*params: click.Parameter, **more: Any) -> Callable[[Callable[..., Said]], Verb]:
+    """Make a verb of a function.
 
     Args:
-        verbs: In the order of the list.
-        more: As for any group.
+        params: Arguments and options of its own.
+        more: Further attributes of `Verb`.
     """
+    return lambda function: Verb(function, [*params], **more)
 
-    def __init__(self, verbs: Sequence[Verb], **more: Any) -> None:
-        super().__init__(no_args_is_help=True, **more)
-        self.verbs = {verb.name: verb for verb in verbs}
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of the verbs."""
-        return list(self.verbs)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return the command of a verb; None where there is no such verb."""
-        return self.verbs[cmd_name].command() if cmd_name in self.verbs else None
+class App(click.Group):
+    """All verbs; help lists them in the order in which they are given."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the verbs with their whole sentences."""
-        _write_groups(formatter, {"Commands": [(name, verb.summary) for name, verb in self.verbs.items()]})
+        _write_groups(formatter, {"Commands": [(name, str(verb.help)) for name, verb in self.commands.items()]})
 
 
 def _write_groups(formatter: click.HelpFormatter, groups: Mapping[str, Sequence[tuple[str, str]]]) -> None:
     """Write lists under headings, all second columns at one place."""
-    lengths = [len(term) for rows in groups.values() for term, _ in rows]
-    width = max((length for length in lengths if length <= 28), default=0)
+    width = max((len(term) for rows in groups.values() for term, _ in rows if len(term) <= 28), default=0)
     for heading, rows in groups.items():
         if rows:
             with formatter.section(heading):
                 formatter.write_dl([(term.ljust(width), text) for term, text in rows], col_max=width)
-
-
-def _prepare(common: Shared) -> None:
-    """Apply the shared options; before any library reads the environment."""
-    console.configure(-1 if common.quiet else int(common.verbose))
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if common.offline:
-        os.environ["HF_HUB_OFFLINE"] = "1"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from unidetox.config.methods import methods_in_words
 from unidetox.core.files import hash_of
@@ -63,92 +62,50 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-def _batch_size(value: Any) -> Any:
-    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ValueError("neither a batch size nor auto")
-    return value
-
-
-def _beta(value: Any) -> Any:
-    return float("inf") if value == "inf" else value
-
-
-_STRICT = Field(strict=True)
 _NUM = Field(strict=True, allow_inf_nan=False)
+_INF = BeforeValidator(lambda value: float("inf") if value == "inf" else value)
+_DISTINCT, _SOME = AfterValidator(_distinct), Field(min_length=1)
 
 Name = Annotated[str, Field(strict=True, min_length=1), Allowed("a text that is not empty")]
-OptName = Annotated[
-    Annotated[str, Field(strict=True, min_length=1)] | None,
-    Allowed('a text that is not empty, or "none"'),
-]
+OptName = Annotated[Name | None, Allowed('a text that is not empty, or "none"')]
 Flag = Annotated[bool, Field(strict=True), Allowed("true or false")]
-Count = Annotated[int, _STRICT, Field(ge=1), Allowed("a whole number of at least 1")]
-OptCount = Annotated[
-    Annotated[int, _STRICT, Field(ge=1)] | None,
-    Allowed('a whole number of at least 1, or "none"'),
-]
-Count0 = Annotated[int, _STRICT, Field(ge=0), Allowed("a whole number of at least 0")]
-OptCount0 = Annotated[
-    Annotated[int, _STRICT, Field(ge=0)] | None,
-    Allowed('a whole number of at least 0, or "none"'),
-]
-Length = Annotated[int, _STRICT, Field(ge=2), Allowed("a whole number of at least 2")]
-Seed = Annotated[int, _STRICT, Field(ge=0, lt=2**32), Allowed("a whole number from 0 to 2^32 - 1")]
+Count = Annotated[int, Field(strict=True, ge=1), Allowed("a whole number of at least 1")]
+OptCount = Annotated[Count | None, Allowed('a whole number of at least 1, or "none"')]
+Count0 = Annotated[int, Field(strict=True, ge=0), Allowed("a whole number of at least 0")]
+OptCount0 = Annotated[Count0 | None, Allowed('a whole number of at least 0, or "none"')]
+Length = Annotated[int, Field(strict=True, ge=2), Allowed("a whole number of at least 2")]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32), Allowed("a whole number from 0 to 2^32 - 1")]
 Positive = Annotated[float, _NUM, Field(gt=0), Allowed("a number above 0")]
 NonNegative = Annotated[float, _NUM, Field(ge=0), Allowed("a number of at least 0")]
 Share = Annotated[float, _NUM, Field(gt=0, le=1), Allowed("a number above 0 and at most 1")]
 Share0 = Annotated[float, _NUM, Field(ge=0, le=1), Allowed("a number from 0 to 1")]
-Beta = Annotated[float, BeforeValidator(_beta), _STRICT, Field(gt=0), Allowed("a number above 0, or inf")]
-BatchSize = Annotated[
-    int | Literal["auto"],
-    BeforeValidator(_batch_size),
-    Allowed('a whole number of at least 1, or "auto"'),
-]
+Beta = Annotated[float, _INF, Field(strict=True, gt=0), Allowed("a number above 0, or inf")]
+BatchSize = Annotated[Count | Literal["auto"], Allowed('a whole number of at least 1, or "auto"')]
 Device = Annotated[
-    str,
-    Field(strict=True, pattern=r"^[a-z]+(:\d+)?$"),
-    Allowed('"auto", "cpu", "mps", "cuda" or e.g. "cuda:0"'),
+    str, Field(strict=True, pattern=r"^[a-z]+(:\d+)?$"), Allowed('"auto", "cpu", "mps", "cuda" or e.g. "cuda:0"')
 ]
-Names = Annotated[
-    tuple[Name, ...],
-    Field(min_length=1),
-    AfterValidator(_distinct),
-    Allowed("a list of distinct texts that is not empty"),
-]
-OptNames = Annotated[
-    tuple[Name, ...],
-    AfterValidator(_distinct),
-    Allowed("a list of distinct texts"),
-]
+Names = Annotated[tuple[Name, ...], _SOME, _DISTINCT, Allowed("a list of distinct texts that is not empty")]
+OptNames = Annotated[tuple[Name, ...], _DISTINCT, Allowed("a list of distinct texts")]
 Seeds = Annotated[
-    tuple[Seed, ...],
-    Field(min_length=1),
-    AfterValidator(_distinct),
-    Allowed("a list of distinct whole numbers from 0 to 2^32 - 1 that is not empty"),
+    tuple[Seed, ...], _SOME, _DISTINCT, Allowed("a list of distinct whole numbers from 0 to 2^32 - 1 that is not empty")
 ]
 MethodKey = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9_-]+$")]
 Methods = Annotated[
     tuple[MethodKey, ...],
-    Field(min_length=1),
-    AfterValidator(_distinct),
+    _SOME,
+    _DISTINCT,
     Allowed(f"a list of distinct methods out of {methods_in_words()}, or of keys of [method.KEY]"),
 ]
 Domains = Annotated[
     tuple[Literal["gender", "race", "religion", "disability"], ...],
-    Field(min_length=1),
-    AfterValidator(_distinct),
+    _SOME,
+    _DISTINCT,
     Allowed('a list of distinct domains out of "gender", "race", "religion", "disability"'),
 ]
-Scorers = Annotated[
-    dict[Annotated[str, Field(strict=True, min_length=1)], Annotated[str, Field(strict=True, min_length=1)]],
-    Allowed('a table MODEL = LABEL: { "some/classifier" = "toxic" }'),
-]
+Scorers = Annotated[dict[Name, Name], Allowed('a table MODEL = LABEL: { "some/classifier" = "toxic" }')]
 Perturbations = Annotated[
-    tuple[
-        Literal["all", "swaps", "leetspeak", "homoglyphs", "spacing", "casing", "few_shot", "paraphrase"],
-        ...,
-    ],
-    AfterValidator(_distinct),
+    tuple[Literal["all", "swaps", "leetspeak", "homoglyphs", "spacing", "casing", "few_shot", "paraphrase"], ...],
+    _DISTINCT,
     Allowed(
         'a list of distinct perturbations out of "swaps", "leetspeak", "homoglyphs", "spacing", "casing", "few_shot", '
         '"paraphrase"; or "all"'
@@ -159,20 +116,17 @@ Split = Annotated[
     Field(strict=True, pattern=r"^(train|validation|test|all)(\[\d*:\d*\])?$"),
     Allowed('"train", "validation", "test" or "all", perhaps with a range of rows: "train[:1800]"'),
 ]
-DType = Annotated[
-    Literal["auto", "float32", "bfloat16", "float16"],
-    Allowed('"auto", "float32", "bfloat16" or "float16"'),
-]
-
-
-OptimizerName = Annotated[
-    Literal["adamw_torch_fused", "adamw_torch", "adafactor", "adamw_8bit", "paged_adamw_8bit"],
-    Allowed('"adamw_torch_fused", "adamw_torch", "adafactor", "adamw_8bit" or "paged_adamw_8bit"'),
-]
+# What these take stands in the type.
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+OptimizerName = Literal["adamw_torch_fused", "adamw_torch", "adafactor", "adamw_8bit", "paged_adamw_8bit"]
 
 
 Headings = dict[str, tuple[str, ...]]
-"""Heading in the help -> settings under it."""
+"""Heading in the help -> settings under it, in the order of the help."""
+
+
+S = TypeVar("S", bound="Section")
+M = TypeVar("M", Source, InKeys, Later)
 
 
 class Section(BaseModel):
@@ -188,13 +142,8 @@ class Section(BaseModel):
         Args:
             name: What depends on them.
         """
-        fields = type(self).model_fields.items()
-        return self.model_dump(include={field for field, info in fields if self._is_in(name, field, info.metadata)})
-
-    def _is_in(self, name: Key, field: str, marks: Sequence[Any]) -> bool:
-        if Later() in marks and getattr(self, field) == type(self).model_fields[field].get_default():
-            return False
-        return all(name in mark.keys for mark in marks if isinstance(mark, InKeys))
+        others = {field for field, mark in self._marked(InKeys) if name not in mark.keys}
+        return self.model_dump(exclude=others | self._later().keys())
 
     def section_hash(self, name: Key | None = None) -> str:
         """Return a hash of these settings, or of those in a key."""
@@ -209,42 +158,25 @@ class Section(BaseModel):
         return self.model_dump(exclude=self._later(), **more)
 
     def _later(self) -> dict[str, Any]:
-        later: dict[str, Any] = {}
-        for field, info in type(self).model_fields.items():
-            value = getattr(self, field)
-            if isinstance(value, Section):
-                later[field] = value._later()
-            elif Later() in info.metadata and value == info.get_default():
-                later[field] = True
-        return {field: inner for field, inner in later.items() if inner}
+        later: dict[str, Any] = {name: inner._later() for name, inner in self if isinstance(inner, Section)}
+        for name, _ in self._marked(Later):
+            later[name] = getattr(self, name) == type(self).model_fields[name].get_default()
+        return {name: inner for name, inner in later.items() if inner}
 
     @classmethod
-    def heading(cls, name: str) -> str:
-        """Return what a setting stands under in the help."""
-        return next((heading for heading, names in cls.HEADINGS.items() if name in names), "Settings")
+    def _marked(cls, kind: type[M]) -> Iterator[tuple[str, M]]:
+        """Yield the settings that have a mark of a kind, and the mark."""
+        for name, field in cls.model_fields.items():
+            yield from ((name, mark) for mark in field.metadata if isinstance(mark, kind))
 
+    @field_validator("*", mode="before")
     @classmethod
-    def by_heading(cls) -> list[str]:
-        """Return all settings in the order of the help."""
-        headings = [*cls.HEADINGS, "Settings"]
-        return sorted(cls.model_fields, key=lambda name: headings.index(cls.heading(name)))
-
-    @model_validator(mode="before")
-    @classmethod
-    def _unify(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping):
-            return data
-        return {key: _unify_value(cls.model_fields.get(str(key)), value) for key, value in data.items()}
-
-
-def _unify_value(field: FieldInfo | None, value: Any) -> Any:
-    if field is None:
-        return value
-    if value == "none" and field.default is None:
-        return None
-    if get_origin(field.annotation) is tuple and not isinstance(value, (list, tuple)):
-        return (value,)
-    return value
+    def _unify(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[str(info.field_name)]
+        if value == "none" and field.default is None:
+            return None
+        is_lone = get_origin(field.annotation) is tuple and not isinstance(value, (list, tuple))
+        return (value,) if is_lone else value
 
 
 def subsections(section: Section) -> Iterator[tuple[str, Section]]:
@@ -257,9 +189,6 @@ def subsections(section: Section) -> Iterator[tuple[str, Section]]:
             yield from ((f"{name}.{key}", inner) for key, inner in value.items() if isinstance(inner, Section))
 
 
-S = TypeVar("S", bound=Section)
-
-
 def map_sources(section: S, change: Callable[[str], str]) -> S:
     """Return a copy in which every name of a file, folder or Hub id has gone through a function."""
     update: dict[str, Any] = {}
@@ -267,14 +196,12 @@ def map_sources(section: S, change: Callable[[str], str]) -> S:
         name, _, key = path.partition(".")
         mapped = map_sources(inner, change)
         update[name] = {**update.get(name, {}), key: mapped} if key else mapped
-    for name, field in type(section).model_fields.items():
-        mark = next((item for item in field.metadata if isinstance(item, Source)), None)
-        value = getattr(section, name)
-        if mark is None or value is None or value in mark.keep:
-            continue
-        one = partial(after_kind, change) if mark.kinds else change
-        if isinstance(value, Mapping):
+    for name, mark in section._marked(Source):
+        value, one = getattr(section, name), partial(after_kind, change) if mark.kinds else change
+        if isinstance(value, str):
+            update[name] = value if value in mark.keep else one(value)
+        elif isinstance(value, Mapping):
             update[name] = {one(key): inner for key, inner in value.items()}
-        else:
-            update[name] = one(value) if isinstance(value, str) else tuple(map(one, value))
+        elif value is not None:
+            update[name] = tuple(map(one, value))
     return section.model_copy(update=update)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
@@ -27,88 +26,74 @@ def explain(
         file: What to call the origin of the settings.
         labels: Dotted keys that have another origin.
     """
-    found: dict[str, tuple[str, str]] = {}
+    sections, found = _sections(kind), dict[str, tuple[str, str]]()
     for error in errors:
-        path = [str(part) for part in error["loc"]]
-        key = prefix + ".".join(path[: _depth(kind, path)])
+        # Below a setting pydantic adds list positions and the branches of a union.
+        loc = [str(part) for part in error["loc"]]
+        path = loc[: 2 if loc and loc[0] in sections else 1]
+        key = prefix + ".".join(path)
         found.setdefault(key, _explain_one(error, kind, path, key))
     lines = [f"{labels.get(key, file)}: {message}" for key, (message, _) in list(found.items())[:3]]
     more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
     return UsageError("; ".join(lines) + more, hint=next(iter(found.values()))[1])
 
 
-def _depth(kind: type[Section], path: Sequence[str]) -> int:
-    # Below a setting pydantic adds list positions and the branches of a union.
-    return 2 if path and path[0] in _sections(kind) else 1
-
-
 def _sections(kind: type[Section]) -> dict[str, type[Section]]:
-    fields = kind.model_fields.items()
-    return {
-        name: field.annotation
-        for name, field in fields
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
-    }
+    kinds = {name: field.annotation for name, field in kind.model_fields.items()}
+    return {name: inner for name, inner in kinds.items() if isinstance(inner, type) and issubclass(inner, Section)}
 
 
 def _explain_one(error: ErrorDetails, kind: type[Section], path: Sequence[str], key: str) -> tuple[str, str]:
-    field, depth = _field(kind, path), _depth(kind, path)
+    *above, name = path or [""]
+    owner = _sections(kind)[above[0]] if above else kind
+    field = owner.model_fields.get(name)
     if field is None and error["type"] == "extra_forbidden":
-        return f"unknown key {key}", _spelling(kind, path, key)
-    if field is None or (len(path) == 1 and path[0] in _sections(kind)):
+        return f"unknown key {key}", _spelling(kind, owner, name, key)
+    if field is None or name in _sections(owner):
         return _explain_section(error, key)
     if error["type"] == "missing":
         return f"{key} is missing", f"It is needed: {field.description}"
-    allowed = allowed_values(field) or error["msg"]
-    in_list = len(error["loc"]) > depth and isinstance(error["loc"][depth], int)
-    value = f"{key} holds" if in_list else f"{key} ="
+    allowed, below = allowed_values(field) or error["msg"], error["loc"][len(path) :]
+    value = f"{key} holds" if below and isinstance(below[0], int) else f"{key} ="
     return f"{value} {shown(error['input'])}, which is not allowed; it must be {allowed}", f"{field.description}"
 
 
 def allowed_values(field: FieldInfo) -> str:
-    """Say in words what a setting may be."""
-    return next((item.text for item in field.metadata if isinstance(item, Allowed)), "")
+    """Say in words what a setting may be: what its mark says, or the choices of its type."""
+    said = next((item.text for item in field.metadata if isinstance(item, Allowed)), "")
+    if said or get_origin(field.annotation) is not Literal:
+        return said
+    *others, last = map(toml_value, get_args(field.annotation))
+    return " or ".join([", ".join(others), last] if others else [last])
 
 
 def _explain_section(error: ErrorDetails, key: str) -> tuple[str, str]:
     if error["type"] == "missing":
-        return (
-            f"the section [{key}] is missing",
-            "Add it, or start the recipe with a preset: `unidetox init` writes one",
-        )
+        hint = "Add it, or start the recipe with a preset: `unidetox init` writes one"
+        return f"the section [{key}] is missing", hint
     if error["type"] == "value_error":
         return error["msg"].removeprefix("Value error, "), "Change one of them"
-    return (
-        f"{key} must be a section: [{key}] and its settings below it",
-        f"Not {key} = {shown(error['input'])}",
-    )
+    return f"{key} must be a section: [{key}] and its settings below it", f"Not {key} = {shown(error['input'])}"
 
 
-def _field(kind: type[Section], path: Sequence[str]) -> FieldInfo | None:
-    section = _sections(kind).get(path[0]) if path else None
-    if section is None or len(path) == 1:
-        return kind.model_fields.get(path[0]) if path else None
-    return section.model_fields.get(path[1])
-
-
-def _spelling(kind: type[Section], path: Sequence[str], key: str) -> str:
-    sections = _sections(kind)
-    inside = len(path) > 1 and path[0] in sections
-    prefix = key.removesuffix(path[-1])
-    names = list((sections[path[0]] if inside else kind).model_fields)
-    elsewhere = [f"{name}.{path[-1]}" for name, section in sections.items() if path[-1] in section.model_fields]
-    if path[-1] in kind.model_fields:
-        elsewhere.append(path[-1])
-    close = difflib.get_close_matches(path[-1], names, n=1, cutoff=0.5)
-    best = [prefix + close[0]] if close else elsewhere
+def _spelling(kind: type[Section], owner: type[Section], name: str, key: str) -> str:
+    prefix, names = key.removesuffix(name), list(owner.model_fields)
+    elsewhere = [f"{place}.{name}" for place, section in _sections(kind).items() if name in section.model_fields]
+    if name in kind.model_fields:
+        elsewhere.append(name)
+    best = [prefix + close for close in _close(name, names)] or elsewhere
     if best:
         return f"Did you mean {' or '.join(best)}?"
     return f"Known {'in [' + prefix[:-1] + ']' if prefix else 'at the top'}: {', '.join(names)}"
 
 
+def _close(name: str, names: Sequence[str]) -> list[str]:
+    return difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+
+
 def nearest(name: str, names: Sequence[str]) -> str:
     """Suggest the name that was meant, or list all."""
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    close = _close(name, names)
     return f"Did you mean {close[0]}?" if close else f"There are: {', '.join(names)}"
 
 
@@ -127,12 +112,8 @@ def toml_value(value: Any) -> str:
     Raises:
         TypeError: TOML has no form for it.
     """
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and not math.isfinite(value):
-        return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
-    if isinstance(value, (int, float)):
-        return repr(value)
+    if isinstance(value, (bool, int, float)):
+        return repr(value).lower()  # true and false; inf and nan are the same in TOML
     if isinstance(value, str):
         # A JSON text is a TOML text but for DEL, which TOML wants escaped.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -20,12 +20,14 @@ from unidetox.core.names import portable_name
 from unidetox.core.resolve import resolve_source
 
 S = TypeVar("S", bound=Section)
+_PRESETS = resources.files("unidetox") / "config" / "presets"
+# What a limit cuts: settings that say how many.
+_NUMBERS = {"toxic": ("limit", "steps"), "texts": ("num_texts",), "detoxify": ("steps",), "evaluate": ("num_prompts",)}
 
 
 def preset_names() -> list[str]:
     """Return the names of the packaged presets, in alphabetical order."""
-    folder = resources.files("unidetox") / "config" / "presets"
-    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+    return sorted(item.name.removesuffix(".toml") for item in _PRESETS.iterdir() if item.name.endswith(".toml"))
 
 
 def preset(name: str) -> dict[str, Any]:
@@ -36,7 +38,7 @@ def preset(name: str) -> dict[str, Any]:
     """
     if name not in preset_names():
         raise UsageError(f"there is no preset {name!r}", hint=nearest(str(name), preset_names()))
-    data = tomllib.loads((resources.files("unidetox") / "config" / "presets" / f"{name}.toml").read_text("utf-8"))
+    data = tomllib.loads((_PRESETS / f"{name}.toml").read_text("utf-8"))
     below = data.pop("preset", None)
     return data if below is None else _merge(preset(below), data)
 
@@ -58,8 +60,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), *, missing_ok: bool =
     labels = apply_overrides(own, overrides)
     own.setdefault("name", path.stem)
     own.pop("tune", None)  # for `tune` alone: see `tune_settings`
-    recipe = _build(own, path.name, labels)
-    return _resolved(recipe, path.name, path.absolute().parent, missing_ok)
+    return _resolved(_build(own, path.name, labels), path.name, path.absolute().parent, missing_ok)
 
 
 def tune_settings(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any] | None:
@@ -79,20 +80,6 @@ def tune_settings(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any] |
     if found is not None and not isinstance(found, dict):
         raise UsageError(f"{path.name}: tune must be a section: [tune] and its settings below it")
     return found
-
-
-def recipe_from(preset: str, **sections: Any) -> Recipe:
-    """Return a preset with some settings changed.
-
-    Args:
-        preset: Name of the preset, e.g. ``"paper"``.
-        sections: Top-level settings, and sections as dictionaries: ``seed=1, texts={"alpha": 0.2}``.
-
-    Raises:
-        MissingError: If a file that is named does not exist.
-        UsageError: If a key is unknown or a value not allowed.
-    """
-    return build_recipe({**sections, "preset": preset}, f"preset {preset}")
 
 
 def build_recipe(
@@ -191,17 +178,12 @@ def limited(recipe: Recipe, limit: int | None) -> Recipe:
     if limit < 1:
         raise UsageError(f"limit is {limit}", hint="Give a whole number of at least 1")
 
-    def cut(section: Section, *names: str) -> Any:
-        values = {name: min(limit, getattr(section, name) or limit) for name in names}
-        return section.model_copy(update=values)
-
-    sections = {
-        "toxic": cut(recipe.toxic, "limit", "steps"),
-        "texts": cut(recipe.texts, "num_texts"),
-        "detoxify": cut(recipe.detoxify, "steps"),
-        "evaluate": cut(recipe.evaluate, "num_prompts"),
-    }
-    return recipe.model_copy(update=sections)
+    cut: dict[str, Section] = {}
+    for name, numbers in _NUMBERS.items():
+        section = getattr(recipe, name)
+        fewer = {number: min(limit, getattr(section, number) or limit) for number in numbers}
+        cut[name] = section.model_copy(update=fewer)
+    return recipe.model_copy(update=cut)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -236,14 +218,12 @@ def _set_override(data: dict[str, Any], override: str) -> str:
     key, equals, text = override.partition("=")
     *parents, leaf = [part.strip() for part in key.split(".")]
     if not equals or not leaf:
-        raise UsageError(
-            f"--set {override} is not of the form section.key=value", hint="Example: --set texts.alpha=0.2"
-        )
+        message = f"--set {override} is not of the form section.key=value"
+        raise UsageError(message, hint="Example: --set texts.alpha=0.2")
     for parent in parents:
-        inner = data.setdefault(parent, {})
-        if not isinstance(inner, dict):
+        data = data.setdefault(parent, {})
+        if not isinstance(data, dict):
             raise UsageError(f"--set {override}: {parent} is not a section")
-        data = inner
     data[leaf] = _parse_value(text.strip())
     return ".".join([*parents, leaf])
 
@@ -266,9 +246,8 @@ def _build(own: Mapping[str, Any], file: str, labels: Mapping[str, str]) -> Reci
     merged = _merge(below, data)
     options = merged.pop("method", {})
     if not isinstance(options, Mapping):
-        raise UsageError(
-            f"{file}: method must hold sections, e.g. [method.dexperts]", hint=f"Not method = {shown(options)}"
-        )
+        message = f"{file}: method must hold sections, e.g. [method.dexperts]"
+        raise UsageError(message, hint=f"Not method = {shown(options)}")
     recipe = _checked(Recipe, merged, "", file, labels)
     # Of a preset's options, those of methods that are not asked for do not count.
     used, said = recipe.detoxify.methods, data.get("method", {})
@@ -282,33 +261,26 @@ def _with_keys(data: Mapping[str, Any], file: str) -> dict[str, Any]:
     """Read ``[[target]]`` and ``[[method]]`` as what they stand for: targets, methods, and options by key."""
     own = dict(data)
     section = own.get("detoxify", {})
-    for listed, plural in (("target", "targets"), ("method", "methods")):
-        entries = own.get(listed)
-        if not isinstance(entries, list):
+    for listed, plural, wanted in (("target", "targets", "model"), ("method", "methods", "name")):
+        if not isinstance(entries := own.get(listed), list):
             continue
         if not all(isinstance(entry, Mapping) for entry in entries) or not isinstance(section, Mapping):
             raise UsageError(f"{file}: {listed} must be a list of sections: [[{listed}]] and its settings below it")
         if plural in section:
             hint = f"Leave one of the two out: detoxify.{plural} or [[{listed}]]"
             raise UsageError(f"{file}: both [[{listed}]] and detoxify.{plural} are given", hint=hint)
-        section = {**section, plural: _keys_of(entries, listed, file)}
+        for entry in entries:
+            if wanted not in entry:
+                raise UsageError(f"{file}: {listed}.{wanted} is missing", hint=f"Every [[{listed}]] needs one")
+            if listed == "target" and (other := sorted(entry.keys() - {wanted})):
+                raise UsageError(f"{file}: unknown key target.{other[0]}", hint=f"Known in [[target]]: {wanted}")
+        keys = [entry.get("label", entry[wanted]) for entry in entries]
+        section = {**section, plural: keys}
+        del own[listed]
         if listed == "method":
-            pairs = zip(section[plural], entries, strict=True)
-            own[listed] = {key: {k: v for k, v in entry.items() if k != "label"} for key, entry in pairs}
-        else:
-            del own[listed]
+            options = [{name: value for name, value in entry.items() if name != "label"} for entry in entries]
+            own[listed] = dict(zip(keys, options, strict=True))
     return {**own, "detoxify": section} if section else own
-
-
-def _keys_of(entries: Sequence[Mapping[str, Any]], listed: str, file: str) -> list[Any]:
-    """Return what ``detoxify.targets`` or ``detoxify.methods`` would say."""
-    wanted, known = ("model", {"model"}) if listed == "target" else ("name", None)
-    for entry in entries:
-        if wanted not in entry:
-            raise UsageError(f"{file}: {listed}.{wanted} is missing", hint=f"Every [[{listed}]] needs one")
-        if known and (other := sorted(set(entry) - known)):
-            raise UsageError(f"{file}: unknown key {listed}.{other[0]}", hint=f"Known in [[{listed}]]: {wanted}")
-    return [entry.get("label", entry[wanted]) if listed == "method" else entry[wanted] for entry in entries]
 
 
 def _options(key: str, given: Any, used: Sequence[str], file: str, labels: Mapping[str, str]) -> MethodOptions:
@@ -356,13 +328,12 @@ def _checked(kind: type[S], data: Any, prefix: str, file: str, labels: Mapping[s
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        inner = merged.get(key)
-        if isinstance(inner, Mapping) and isinstance(value, Mapping):
-            value = _merge(inner, value)
-        merged[key] = value
-    return merged
+    both = {
+        key: _merge(below[key], value)
+        for key, value in above.items()
+        if isinstance(value, Mapping) and isinstance(below.get(key), Mapping)
+    }
+    return {**below, **above, **both}
 
 
 def _resolved(section: S, file: str, base_dir: Path | None, missing_ok: bool) -> S:

@@ -65,20 +65,17 @@ class Tune(Section):
         None, description="The one model that is looked at; without it, the first of detoxify.targets."
     )
     trials: Count = Field(20, description="Configurations to try; more of them go on from those that are there.")
-    metric: Annotated[
-        Literal["tp", "emt", "toxicity_mean", "toxic_fraction"],
-        Allowed('"tp", "emt", "toxicity_mean" or "toxic_fraction"'),
-    ] = Field("tp", description="Toxicity that is to become least.")
-    domain: Annotated[Literal["all", "id", "ood"], Allowed('"all", "id" or "ood"')] = Field(
-        "all", description="Prompts that it is taken over."
+    metric: Literal["tp", "emt", "toxicity_mean", "toxic_fraction"] = Field(
+        "tp", description="Toxicity that is to become least."
     )
+    domain: Literal["all", "id", "ood"] = Field("all", description="Prompts that it is taken over.")
     ceiling: Annotated[float, Field(strict=True, gt=0), Allowed("a number above 0, or inf")] = Field(
         1.1, description="Highest perplexity, as a multiple of the model's own; inf is none."
     )
     floor: Annotated[float, Field(strict=True, ge=0), Allowed("a number of 0 or more")] = Field(
         0.0, description="Lowest relevance of the continuations, as a multiple of the model's own; 0 is none."
     )
-    sampler: Annotated[Literal["tpe", "random"], Allowed('"tpe" or "random"')] = Field(
+    sampler: Literal["tpe", "random"] = Field(
         "tpe", description="How configurations are proposed: from what earlier ones gave, or at random."
     )
     seed: Seed = Field(42, description="Seed of the proposals.")
