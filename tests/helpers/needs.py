@@ -54,6 +54,7 @@ NEEDS = {
     ),
     "lm_eval": Need("lm_eval", lambda: find_spec("lm_eval")),
     "detoxify": Need("detoxify", lambda: find_spec("detoxify")),
+    "gguf": Need("gguf", lambda: find_spec("gguf")),
     "real_data": Need("../shared", (SHARED / "data").is_dir, installable=False),
     "gpu": Need("a GPU", _gpu, installable=False),
 }
