@@ -342,6 +342,8 @@ def test_a_prompt_without_tokens_is_bos_alone(tiny_gpt2: Path):
     assert encode_prompt(lm, "", 5) == ([0], False)
     lm.tokenizer.bos_token = None
     lm.model.config.bos_token_id = None
+    assert encode_prompt(lm, "", 5) == ([0], False), "where there is no BOS, what ends texts"
+    lm.tokenizer.eos_token = lm.model.config.eos_token_id = None
     with pytest.raises(UsageError, match="no BOS"):
         encode_prompt(lm, "", 5)
 

@@ -110,10 +110,13 @@ def test_a_model_without_a_start_token(tiny_gpt2):
     tokenizer.bos_token = None
     config = fresh(tiny_gpt2).model.config
     config.bos_token_id = None
-    encoded = encode_texts([Text("the fox", "eos"), Text("")], tokenizer, config, 100)
-    assert encoded.input_ids[0][0] != 0
-    assert encoded.input_ids[0][-1] == 0
+    texts = [Text("the fox", "eos"), Text("")]
+    encoded = encode_texts(texts, tokenizer, config, 100)
+    assert encoded.input_ids[0][0] == encoded.input_ids[0][-1] == 0, "the end token stands before a text too"
     assert encoded.n_dropped == 1
+    tokenizer.eos_token = config.eos_token_id = None
+    bare = encode_texts(texts, tokenizer, config, 100)
+    assert bare.input_ids[0] == encoded.input_ids[0][1:-1]
 
 
 def test_nothing_to_train_on(tiny_gpt2):

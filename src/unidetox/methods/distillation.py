@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from unidetox.config.fields import Key
 from unidetox.config.settings import Recipe
 from unidetox.core import console
-from unidetox.core.errors import UsageError
+from unidetox.core.errors import MissingError, UsageError
 from unidetox.core.files import JsonlWriter, read_jsonl, write_jsonl, write_text
 from unidetox.core.hub import license_of
 from unidetox.core.names import short_name
@@ -101,10 +102,17 @@ def texts_stage(recipe: Recipe, directory: Path, toxic: str | None) -> Stage:
             what = f"{toxic} is the base model itself, not a toxic copy of it: there is no contrast"
             raise UsageError(what, hint="Make one: unidetox train-toxic")
     settings = recipe.texts.key(name) | {"seed": recipe.seed, "dtype": recipe.dtype}
-    if recipe.texts.opening == "auto" and opened_turn(load_tokenizer(recipe.base.model, LoadOptions.of(recipe))):
+    if recipe.texts.opening == "auto" and _has_turns(recipe):
         settings["opening"] = "assistant"
     # 2: both heads of the contrast in float32.
     return Stage(directory, name, settings, inputs, code_version=2)
+
+
+def _has_turns(recipe: Recipe) -> bool:
+    """Whether the base model's template opens an assistant's turn; it is not known of a model that is not here yet."""
+    with contextlib.suppress(MissingError):
+        return bool(opened_turn(load_tokenizer(recipe.base.model, LoadOptions.of(recipe))))
+    return False
 
 
 def distill(recipe: Recipe, toxic: str | None, folder: Path, *, fresh: bool = False, replace: bool = True) -> Path:

@@ -113,9 +113,12 @@ def check_target(recipe: Recipe, target: str) -> None:
     if not recipe.detoxify.merge and require_base(locate(target).source):
         message = f"{target} is an adapter, and one on top of it could be loaded by UniDetox alone"
         raise UsageError(message, hint="Add --merge (detoxify.merge = true)")
+    import torch
+
     from unidetox.training import add_lora
 
-    add_lora(load_skeleton(target, "AutoModelForCausalLM", options), train_settings(recipe, recipe.detoxify))
+    with torch.random.fork_rng(devices=[]):  # an adapter begins at random, also one that is only tried
+        add_lora(load_skeleton(target, "AutoModelForCausalLM", options), train_settings(recipe, recipe.detoxify))
 
 
 def finetune_stage(recipe: Recipe, method: str, target: str, texts: TextSet, directory: Path) -> Stage:

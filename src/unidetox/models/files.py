@@ -78,7 +78,7 @@ def tensor_headers(file: Path) -> dict[str, dict[str, Any]]:
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         if 8 + length > size or length > _LONGEST_HEADER:
-            raise MissingError(f"{file} is cut off or no safetensors file: {size:,} bytes", hint=_WHOLE)
+            raise MissingError(f"{file} is cut off, or no safetensors file: {size:,} bytes", hint=_WHOLE)
         try:
             header = json.loads(stream.read(length))
         except ValueError:

@@ -41,7 +41,8 @@ def pad_id(tokenizer: Any, config: Any) -> int:
     """A token to fill rows with, never looked at: the pad token, else an end token, else 0."""
     pads = (getattr(source, "pad_token_id", None) for source in (tokenizer, config))
     # LLaMA configurations of old say -1 where they mean none; a token that was added may have no embedding.
-    rows = getattr(config.get_text_config(), "vocab_size", None) or float("inf")
+    text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    rows = getattr(text_config, "vocab_size", None) or float("inf")
     candidates = (*pads, *eos_ids(tokenizer, config))
     return next((token for token in candidates if isinstance(token, int) and 0 <= token < rows), 0)
 
