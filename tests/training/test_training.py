@@ -119,6 +119,19 @@ def test_a_model_without_a_start_token(tiny_gpt2):
     assert bare.input_ids[0] == encoded.input_ids[0][1:-1]
 
 
+@pytest.mark.parametrize("around", [False, True])
+def test_weights_of_the_first_step_are_not_kept_by_an_autocast_around(tiny_llama, around):
+    """Torch keeps cast weights until the outermost autocast ends; each step must be computed with its own."""
+    plain, inside = (load_lm(tiny_llama, LoadOptions("cpu", "float32")) for _ in range(2))
+    options = settings(dtype="bfloat16", lr=1e-2, steps=6)
+    expected = train_lm(plain.model, plain.tokenizer, some_texts(), options)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=around):
+        found = train_lm(inside.model, inside.tokenizer, some_texts(), options)
+    assert [entry["loss"] for entry in found.log] == [entry["loss"] for entry in expected.log]
+    assert same_weights(weights(found.model), weights(expected.model))
+    assert found.loss_last < 0.9 * found.loss_first
+
+
 def test_nothing_to_train_on(tiny_gpt2):
     lm = fresh(tiny_gpt2)
     for texts, message in (([], "no texts"), ([Text("", "eos"), Text("")], "no words")):

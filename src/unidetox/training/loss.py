@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -125,9 +127,14 @@ class TokenLoss:
         with self._autocast():
             return self.reference.head(near[part])
 
-    def _autocast(self) -> torch.autocast:
+    @contextlib.contextmanager
+    def _autocast(self) -> Iterator[None]:
         device = next(self.model.parameters()).device.type
-        return torch.autocast(device, dtype=self.autocast or torch.bfloat16, enabled=self.autocast is not None)
+        with torch.autocast(device, dtype=self.autocast or torch.bfloat16, enabled=self.autocast is not None):
+            yield
+        # Torch keeps the weights that it has cast until the outermost autocast ends. Inside another one, be it one that
+        # switches autocast off, every later step would be computed with the weights of the first.
+        torch.clear_autocast_cache()
 
     @staticmethod
     def _forward(module: Any, batch: Batch, use_mask: bool) -> Any:
