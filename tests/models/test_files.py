@@ -140,6 +140,24 @@ def test_a_configuration_of_something_else_is_refused(model: Path, changes: dict
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("decoder", "saved_as"), [(False, []), (False, ["BertLMHeadModel"]), (True, ["BertLMHeadModel"])]
+)
+def test_a_bert_counts_where_it_reads_in_one_direction(model: Path, tmp_path: Path, decoder: bool, saved_as: list[str]):
+    from transformers import BertConfig, BertLMHeadModel
+
+    config = BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=1, intermediate_size=16, vocab_size=320,
+                        is_decoder=decoder)  # fmt: skip
+    BertLMHeadModel(config).save_pretrained(model)
+    written = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(written | {"architectures": saved_as}))
+    if decoder:
+        check_lm(model, OPTIONS)
+    else:
+        with pytest.raises(UniDetoxError, match="another kind of model"):
+            check_lm(model, OPTIONS)
+
+
 def test_quantised_weights_are_not_trained(model: Path, tmp_path: Path):
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "awq", "bits": 4}}))

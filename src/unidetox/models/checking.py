@@ -112,10 +112,11 @@ def _check_kind(name: str, config: Any, auto: str) -> None:
     }
     classes = {kind: set(names.values()) for kind, names in kinds.items()}
     others = set().union(*(found for kind, found in classes.items() if kind != auto))
-    # What reads in both directions has a causal class too, which is meant where the configuration says decoder.
-    both = auto == "AutoModelForCausalLM" and config.model_type in kinds["masked"] and not config.is_decoder
-    undecided = both and hasattr(type(config)(), "is_decoder") and config.model_type in kinds["AutoModelForCausalLM"]
-    if (saved_as & others and not saved_as & classes[auto]) or (undecided and not saved_as & classes[auto]):
+    # What reads in both directions (BERT) has a causal class too, which is right where the configuration says decoder.
+    known_as = {kind for kind, names in kinds.items() if config.model_type in names}
+    both_ways = {"masked", auto} <= known_as and "encoder and decoder" not in known_as
+    undecided = auto == "AutoModelForCausalLM" and both_ways and not getattr(config, "is_decoder", True)
+    if undecided or (saved_as & others and not saved_as & classes[auto]):
         kind = ", ".join(sorted(saved_as)) or f"{config.model_type}, which reads in both directions"
         raise UsageError(f"{name} is of another kind of model ({kind})", hint=f"Give a {KINDS[auto]}")
 
