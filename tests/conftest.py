@@ -21,6 +21,15 @@ from needs import (  # noqa: F401
     pytest_terminal_summary,
 )
 
+
+@pytest.fixture(autouse=True)
+def said_as_usual() -> None:
+    """A command with ``--quiet`` in this process does not silence the tests after it."""
+    from unidetox.core import console
+
+    console.configure()
+
+
 CORPUS = [
     "the quick brown fox jumps over the lazy dog and then it sleeps all day",
     "a small town by the sea has a market where people meet on sunday morning",

@@ -89,7 +89,9 @@ class Backbone:
         self.model, self.known = model, known
         parameters = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in parameters
-        self.cache_name = next((name for name in ("past_key_values", "cache_params") if name in parameters), None)
+        self.cache_name = next(
+            (name for name in ("past_key_values", "cache", "cache_params") if name in parameters), None
+        )
         self._head = Head(model, exact) if known.head and names_head(model) else None
 
     @property

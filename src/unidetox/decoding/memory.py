@@ -95,7 +95,9 @@ def kept_numbers(model: Any) -> tuple[int, int]:
         try:
             with torch.inference_mode():
                 output = model(input_ids=token, use_cache=True)
-            layers = (output.get("past_key_values") or output["cache_params"]).layers
+            layers = next(
+                output[name] for name in ("cache", "past_key_values", "cache_params") if output.get(name)
+            ).layers
             kept = [
                 state for layer in layers for state in (getattr(layer, "keys", None), getattr(layer, "values", None))
             ]

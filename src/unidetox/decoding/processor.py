@@ -63,7 +63,7 @@ class ContrastiveLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
     @torch.inference_mode()
     def _next_logits(self, ids: torch.Tensor) -> torch.Tensor:
         reader, seen = backbone(self.toxic_model), self._seen
-        takes_cache = reader.cache_name == "past_key_values"
+        takes_cache = reader.cache_name in ("past_key_values", "cache")
         goes_on = seen is not None and torch.equal(seen, ids[:, :-1]) and takes_cache
         if not goes_on:
             self._cache = DynamicCache(config=self.toxic_model.config) if takes_cache else None
